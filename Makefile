@@ -1,0 +1,7 @@
+.PHONY: style test
+
+style:
+	ruff check --fix . && ruff format .
+
+test:
+	bash scripts/test.sh

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Runs the tests in .venv (made and filled if need be). Arguments go to pytest: bash scripts/test.sh -m slow
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/install.sh test
+ruff check . && ruff format --check .
+# One thread a process: on two cores the small tensors of the tests lose more by sharing than they gain.
+OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest "$@"

@@ -1,0 +1,33 @@
+"""Package metadata; `pip install -e ".[test]"` for development."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+setup(
+    name="videoms_hf",
+    version="0.1.0",
+    description="Self-supervised video learning on motion-rich tokens (VideoMS) for Hugging Face Transformers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["videoms_hf", "videoms_hf.*"]),
+    python_requires=">=3.10",
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "transformers>=5.17",
+        "accelerate>=1.1",
+        "datasets>=4.0",
+        "evaluate>=0.4.6",
+        "huggingface_hub>=1.0",
+        "av>=14",
+        "pillow",
+        "pyyaml",
+    ],
+    extras_require={
+        "test": ["pytest", "pytest-timeout", "ruff==0.17.6", "onnx", "onnxscript", "onnxruntime", "peft"],
+        "tensorboard": ["tensorboard"],
+    },
+)

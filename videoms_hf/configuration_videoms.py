@@ -1,0 +1,233 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""VideoMSConfig: every number of the method in one place, checked when it is set and again when a model is built.
+
+Source: Hwang et al., arXiv:2211.10636 (later versions: EVEREST, ICML 2024), sections 3 and 4.
+"""
+
+import math
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+TOKEN_SELECTIONS = ("motion", "random", "tube", "none")
+
+COUNTS = (  # fields that must be at least 1
+    "num_channels",
+    "num_frames",
+    "tubelet_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)
+
+MODEL_SIZES = {  # width, depth, heads, decoder width, decoder heads; the MLP is 4 times as wide, the decoder 4 deep
+    "small": (384, 12, 6, 192, 3),
+    "base": (768, 12, 12, 384, 6),
+    "large": (1024, 24, 16, 512, 8),
+    "huge": (1280, 32, 16, 640, 8),
+}
+
+
+def floor_share(ratio: float, total: int) -> int:
+    """floor(ratio * total) with float error forgiven: a share of 0.1 (or 1 - 0.9) of 1570 is 157, not 156."""
+    return math.floor(ratio * total + 1e-6)
+
+
+@strict
+class VideoMSConfig(PreTrainedConfig):
+    r"""Configuration of a VideoMS model; the defaults are ViT-B on 16 frames of 224 x 224.
+
+    The names are those of `VideoMAEConfig`; these are new:
+
+    Args:
+        token_selection (`str`, defaults to `"motion"`):
+            How tokens are chosen: `"motion"` keeps the most moving ones (the paper), `"random"` any, `"tube"` the same
+            places in every time step, `"none"` keeps all (in pre-training: any, as `"random"`).
+        pretraining_keep_ratio (`float`, defaults to 0.3):
+            Share of all tokens kept in pre-training, in (0, 1]; the others are neither encoded nor predicted.
+        mask_ratio (`float`, defaults to 0.9):
+            1 - (visible tokens / all tokens) in pre-training, in (0, 1). The kept tokens that are not visible are
+            predicted.
+        keep_ratio (`float`, defaults to 0.6):
+            Share of all tokens kept in classification and feature extraction, in (0, 1]; 1 means no selection.
+        candidate_ratio (`float`, defaults to 1.0):
+            Frame selection: this many times `num_frames` are loaded and the informative ones are drawn; 1 means off.
+        drop_path_rate (`float`, defaults to 0.0):
+            Stochastic depth of the last encoder block, in [0, 1); it rises linearly from 0 at the first block.
+        classifier_dropout (`float`, defaults to 0.0):
+            Dropout before the classifier, in [0, 1].
+        head_init_scale (`float`, defaults to 0.001):
+            Factor on the classifier's initial weights, greater than 0.
+
+    Raises:
+        StrictDataclassError: A field has a wrong type or is out of its range. Fields that clash with each other are
+            refused with a `ValueError` when a model is built.
+    """
+
+    model_type = "videoms"
+
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int | list[int] | tuple[int, int] = 16
+    num_channels: int = 3
+    num_frames: int = 16
+    tubelet_size: int = 2
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    initializer_range: float | int = 0.02
+    layer_norm_eps: float | int = 1e-6
+    decoder_hidden_size: int = 384
+    decoder_num_hidden_layers: int = 4
+    decoder_num_attention_heads: int = 6
+    decoder_intermediate_size: int = 1536
+    norm_pix_loss: bool = True
+    token_selection: str = "motion"
+    pretraining_keep_ratio: float | int = 0.3
+    mask_ratio: float | int = 0.9
+    keep_ratio: float | int = 0.6
+    candidate_ratio: float | int = 1.0
+    drop_path_rate: float | int = 0.0
+    classifier_dropout: float | int = 0.0
+    head_init_scale: float | int = 0.001
+
+    @classmethod
+    def from_size(cls, size: str, **fields) -> "VideoMSConfig":
+        """Configuration of a published size, "small", "base", "large" or "huge", with `fields` on top."""
+        if size not in MODEL_SIZES:
+            raise ValueError(f"size is {size!r}; it must be one of {', '.join(map(repr, MODEL_SIZES))}")
+        width, depth, heads, decoder_width, decoder_heads = MODEL_SIZES[size]
+        named = {
+            "hidden_size": width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+            "decoder_hidden_size": decoder_width,
+            "decoder_num_attention_heads": decoder_heads,
+            "decoder_intermediate_size": 4 * decoder_width,
+        }
+        return cls(**(named | fields))
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return _pair(self.patch_size)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        return _pair(self.image_size)
+
+    @property
+    def token_grid(self) -> tuple[int, int, int]:
+        """Tokens along time, height and width of a clip of `num_frames` at `image_size`."""
+        (height, width), (patch_height, patch_width) = self.image_shape, self.patch_shape
+        return self.num_frames // self.tubelet_size, height // patch_height, width // patch_width
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of such a clip before selection: N."""
+        return math.prod(self.token_grid)
+
+    @property
+    def num_candidate_frames(self) -> int:
+        """Frames to load for one clip: `num_frames`, or `candidate_ratio` times as many for frame selection."""
+        return math.ceil(self.token_grid[0] * self.candidate_ratio - 1e-6) * self.tubelet_size
+
+    # The validators see one field each: transformers' own tools construct configurations with a single odd field.
+    # Clashes between fields are found by `check_architecture` when a model is built.
+
+    def validate_token_selection(self):
+        if self.token_selection not in TOKEN_SELECTIONS:
+            raise ValueError(
+                f"token_selection is {self.token_selection!r}; it must be one of "
+                f"{', '.join(map(repr, TOKEN_SELECTIONS))}"
+            )
+
+    def validate_sizes(self):
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("image_size", "patch_size"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) or len(value) == 2) or min(_pair(value)) < 1:
+                raise ValueError(f"{name} is {value}; it must be one positive number or two: height, width")
+
+    def validate_ratios(self):
+        for name, low, high, allowed in (
+            ("pretraining_keep_ratio", 0, 1, "in (0, 1]"),
+            ("keep_ratio", 0, 1, "in (0, 1]"),
+            ("candidate_ratio", 1 - 1e-12, math.inf, "at least 1"),
+            ("head_init_scale", 0, math.inf, "greater than 0"),
+        ):
+            if not low < getattr(self, name) <= high:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio is {self.mask_ratio}; it must be greater than 0 and less than 1")
+
+    def validate_probabilities(self):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be at least 0 and less than 1")
+
+
+def _pair(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def check_architecture(config: VideoMSConfig) -> None:
+    """Raise `ValueError` if fields of the configuration clash: their names, their values and what would be right."""
+    for width, heads in (
+        ("hidden_size", "num_attention_heads"),
+        ("decoder_hidden_size", "decoder_num_attention_heads"),
+    ):
+        if getattr(config, width) % getattr(config, heads):
+            raise ValueError(
+                f"{width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}; "
+                f"choose {heads} so that it divides {width}"
+            )
+    shape = (config.num_frames, config.num_channels, *config.image_shape)
+    token_grid(shape, config)
+
+
+def token_grid(clip_shape: tuple[int, int, int, int], config: VideoMSConfig) -> tuple[int, int, int]:
+    """Tokens along time, height and width of a clip (T, C, H, W).
+
+    Raises:
+        ValueError: The tubelet or the patch does not divide the clip, the channels differ from the configuration's,
+            or the clip is one tubelet long and tokens are to be chosen by motion.
+    """
+    frames, channels, height, width = clip_shape
+    patch_height, patch_width = config.patch_shape
+    if channels != config.num_channels:
+        raise ValueError(
+            f"clips have {channels} channels where num_channels is {config.num_channels}; "
+            "pixel_values must be (batch, frames, channels, height, width)"
+        )
+    if frames < 1 or frames % config.tubelet_size:
+        raise ValueError(
+            f"the number of frames is {frames}; it must be a multiple of tubelet_size {config.tubelet_size}"
+        )
+    for name, size, patch in (("height", height, patch_height), ("width", width, patch_width)):
+        if size < 1 or size % patch:
+            raise ValueError(f"the frame's {name} is {size} (image_size); it must be a multiple of patch_size {patch}")
+    if frames == config.tubelet_size and config.token_selection == "motion":
+        raise ValueError(
+            f"a clip of {frames} frames is one tubelet (tubelet_size {config.tubelet_size}) and shows no motion: "
+            f'use at least {2 * config.tubelet_size} frames, or token_selection "random", "tube" or "none"'
+        )
+    return frames // config.tubelet_size, height // patch_height, width // patch_width

@@ -1,0 +1,168 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""The transformer block of encoder and decoder, and the fixed position embeddings.
+
+Pre-norm blocks as in VideoMAE (Tong et al., arXiv:2203.12602), whose parameter names they keep, on transformers'
+attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_videoms import VideoMSConfig
+
+
+@functools.lru_cache(maxsize=8)
+def sinusoid_table(num_positions: int, width: int) -> Tensor:
+    """Fixed position embeddings (num_positions, width): computed in float64, returned in float32, on the CPU.
+
+    angle(p, j) = p / 10000^(2 * floor(j / 2) / width); even columns hold its sine, odd ones its cosine.
+    """
+    columns = torch.arange(width, dtype=torch.float64, device="cpu")
+    divisors = torch.pow(10000.0, 2 * torch.div(columns, 2, rounding_mode="floor") / width)
+    table = torch.arange(num_positions, dtype=torch.float64, device="cpu")[:, None] / divisors
+    table[:, 0::2] = table[:, 0::2].sin()
+    table[:, 1::2] = table[:, 1::2].cos()
+    return table.float()
+
+
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Stochastic depth: each sample loses the whole of `x` with probability `rate`, the others are scaled up."""
+    if rate == 0 or not training:
+        return x
+    keep = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= rate
+    return x * (keep / (1 - rate)).to(x.dtype)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T * scaling) v and the softmax: (B, heads, tokens, head size) -> (B, tokens, heads, head size)."""
+    weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class VideoMSPositionEmbeddings(nn.Module):
+    """Fixed sin-cos rows. A row depends on its position alone, so one table serves every length and resolution."""
+
+    def __init__(self, num_positions: int, width: int):
+        super().__init__()
+        self.register_buffer("table", sinusoid_table(num_positions, width).clone(), persistent=False)
+
+    def forward(self, ids: Tensor, num_positions: int) -> Tensor:
+        """Rows of the token indices `ids`, all less than `num_positions`."""
+        table = self.table
+        if num_positions > len(table):  # a longer or larger clip than the configuration's
+            table = sinusoid_table(num_positions, table.shape[1]).to(table)
+        return table[ids]
+
+
+class VideoMSSelfAttention(nn.Module):
+    """Attention whose queries and values have biases and whose keys have none."""
+
+    def __init__(self, config: VideoMSConfig, width: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.head_size = width // num_heads
+        self.scaling = self.head_size**-0.5
+        self.dropout = config.attention_probs_dropout_prob
+        self.is_causal = False
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width)
+
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all if `None`), and the weights."""
+        asking = hidden_states if num_outputs is None else hidden_states[:, -num_outputs:]
+        query, key, value = (
+            projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (B, heads, N, head size)
+            for projected in (self.query(asking), self.key(hidden_states), self.value(hidden_states))
+        )
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            None,
+            is_causal=self.is_causal,
+            scaling=self.scaling,
+            dropout=self.dropout if self.training else 0.0,
+        )
+        return output.flatten(2), weights
+
+
+class VideoMSDense(nn.Module):
+    """Linear map and dropout, under the name that VideoMAE's checkpoints use."""
+
+    def __init__(self, in_width: int, out_width: int, dropout: float):
+        super().__init__()
+        self.dense = nn.Linear(in_width, out_width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.dropout(self.dense(hidden_states))
+
+
+class VideoMSAttention(nn.Module):
+    """Self-attention and its output map."""
+
+    def __init__(self, config: VideoMSConfig, width: int, num_heads: int):
+        super().__init__()
+        self.attention = VideoMSSelfAttention(config, width, num_heads)
+        self.output = VideoMSDense(width, width, config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
+        return self.output(self.attention(hidden_states, num_outputs)[0])
+
+
+class VideoMSIntermediate(nn.Module):
+    """First half of the MLP."""
+
+    def __init__(self, config: VideoMSConfig, width: int, mlp_width: int):
+        super().__init__()
+        self.dense = nn.Linear(width, mlp_width)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.activation(self.dense(hidden_states))
+
+
+class VideoMSLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: VideoMSConfig, width: int, num_heads: int, mlp_width: int, drop_path_rate: float = 0.0):
+        super().__init__()
+        self.attention = VideoMSAttention(config, width, num_heads)
+        self.intermediate = VideoMSIntermediate(config, width, mlp_width)
+        self.output = VideoMSDense(mlp_width, width, config.hidden_dropout_prob)
+        self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.drop_path_rate = drop_path_rate
+
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
+        """(B, N, D) -> (B, num_outputs, D): the last `num_outputs` tokens, or all."""
+        attended = self.attention(self.layernorm_before(hidden_states), num_outputs)
+        if num_outputs is not None:
+            hidden_states = hidden_states[:, -num_outputs:]
+        hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
+        changed = self.output(self.intermediate(self.layernorm_after(hidden_states)))
+        return hidden_states + drop_path(changed, self.drop_path_rate, self.training)

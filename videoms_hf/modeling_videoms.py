@@ -1,0 +1,481 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""VideoMS: a masked video autoencoder that computes on motion-rich tokens only.
+
+Source: Hwang et al., arXiv:2211.10636; the networks are VideoMAE's (Tong et al., arXiv:2203.12602) and so are the
+parameter names. B batch, T frames, C channels, N tokens of the clip, V encoded tokens, M predicted tokens, D width.
+Token order is raster: (time, row, column), time slowest.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_videoms import VideoMSConfig, check_architecture
+from .layers_videoms import VideoMSLayer, VideoMSPositionEmbeddings, VideoMSSelfAttention, sinusoid_table
+from .selection_videoms import VideoMSTokenSelector, motion_importance, split_masked
+from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
+
+
+@dataclass
+class VideoMSModelOutput(ModelOutput):
+    """Features of the encoded tokens and where they come from.
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_kept, hidden_size)`): features of the kept
+            tokens (with a mask: of the visible ones), after the final norm.
+        kept_ids (`torch.LongTensor` of shape `(batch_size, num_kept)`): which tokens these are, ascending, in
+            [0, num_tokens); `None` with a mask.
+        visible_ids, target_ids (`torch.LongTensor`): with a mask, the encoded tokens and those to be predicted.
+        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): how much each token moves; `None` where
+            the tokens were not chosen by motion.
+        slice_ids (`torch.LongTensor` of shape `(batch_size, num_time_steps)`): the time steps drawn by frame
+            selection, ascending; `None` where it is off.
+    """
+
+    last_hidden_state: Tensor | None = None
+    kept_ids: Tensor | None = None
+    visible_ids: Tensor | None = None
+    target_ids: Tensor | None = None
+    importance: Tensor | None = None
+    slice_ids: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class VideoMSForPreTrainingOutput(ModelOutput):
+    """Reconstruction loss and predictions.
+
+    Args:
+        loss (scalar): mean squared error over the targets' (normalised) pixels, in float32.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_targets, tubelet_size * patch * patch * channels)`):
+            predicted pixels, ordered (frame, row, column, channel), channel fastest.
+        visible_ids, target_ids (`torch.LongTensor`): tokens that were encoded and predicted, ascending.
+        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): see [`VideoMSModelOutput`].
+        slice_ids (`torch.LongTensor`): see [`VideoMSModelOutput`].
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    visible_ids: Tensor | None = None
+    target_ids: Tensor | None = None
+    importance: Tensor | None = None
+    slice_ids: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclass
+class VideoMSForVideoClassificationOutput(ModelOutput):
+    """Class scores, with `kept_ids`, `importance` and `slice_ids` as in [`VideoMSModelOutput`]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    kept_ids: Tensor | None = None
+    importance: Tensor | None = None
+    slice_ids: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class VideoMSPatchEmbeddings(nn.Module):
+    """One linear map of a flattened tubelet. The weights are those of a 3-d convolution, as in every checkpoint."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        kernel = (config.tubelet_size, *config.patch_shape)
+        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+
+    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
+        """(..., C, tubelet, patch, patch) -> (..., D)"""
+        weight = self.projection.weight.flatten(1)
+        return F.linear(tubelets.flatten(-4).to(weight.dtype), weight, self.projection.bias if with_bias else None)
+
+
+class VideoMSEmbeddings(nn.Module):
+    """Selects tokens and embeds them: what is not selected is never embedded with a gradient."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        self.config = config
+        self.patch_embeddings = VideoMSPatchEmbeddings(config)
+        self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, config.hidden_size)
+        self.selector = VideoMSTokenSelector(config)
+
+    @torch.no_grad()
+    def importance(self, pixel_values: Tensor) -> Tensor:
+        """How much each token moves, (B, T, C, H, W) -> (B, N): the norm of the change of its patch embedding.
+
+        The embedding is linear, so the change of the embeddings is the embedded change of the pixels. Taking the
+        difference first, in float32, keeps it exact under bfloat16, where close embeddings would cancel.
+        """
+        _, changes = self._first_and_changes(pixel_values)
+        changes = self.patch_embeddings(split_tubelets(changes, self.config), with_bias=False)  # (B, t - 1, h, w, D)
+        return motion_importance(changes.flatten(2, 3))
+
+    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Motion and embedding of every token, (B, N) and (B, N, D), from one product: the first time step and the
+        changes are embedded, their running sum is the embedding of each step."""
+        frames = torch.cat(self._first_and_changes(pixel_values), dim=1)
+        embedded = self.patch_embeddings(split_tubelets(frames, self.config), with_bias=False).flatten(2, 3)
+        embeddings = embedded.cumsum(dim=1, dtype=torch.float32) + self.patch_embeddings.projection.bias
+        return motion_importance(embedded[:, 1:]), embeddings.flatten(1, 2).to(embedded.dtype)
+
+    def _first_and_changes(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.config.tubelet_size
+        frames = pixel_values.float()
+        return frames[:, :size], frames[:, size:] - frames[:, :-size]
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        noise: Tensor | None = None,
+        keep_ratio: float | None = None,
+        for_pretraining: bool = False,
+    ) -> tuple[Tensor, VideoMSModelOutput]:
+        grid = check_clip(pixel_values, self.config)
+        chosen = VideoMSModelOutput()
+        if self.config.candidate_ratio > 1:
+            importance = self.importance(pixel_values)
+            chosen.slice_ids = self.selector.draw_slices(importance, grid[0])
+            pixel_values = gather_slices(pixel_values, chosen.slice_ids, self.config.tubelet_size)
+            grid = check_clip(pixel_values, self.config)
+        embeddings = None
+        if bool_masked_pos is None and self.selector.uses_motion:
+            if torch.is_grad_enabled():  # score without a gradient, then embed what is kept with one
+                chosen.importance = self.importance(pixel_values)
+            else:
+                chosen.importance, embeddings = self.importance_and_embeddings(pixel_values)
+
+        num_tokens, place = grid[0] * grid[1] * grid[2], (len(pixel_values), grid)
+        if bool_masked_pos is not None:
+            chosen.visible_ids, chosen.target_ids = split_masked(bool_masked_pos, num_tokens)
+        elif for_pretraining:
+            selection = self.selector.split(chosen.importance, *place, noise, pixel_values.device)
+            chosen.visible_ids, chosen.target_ids = selection
+        else:
+            keep_ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
+            if not 0 < keep_ratio <= 1:
+                raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
+            chosen.kept_ids = self.selector.keep(chosen.importance, *place, keep_ratio, pixel_values.device)
+        ids = chosen.visible_ids if chosen.kept_ids is None else chosen.kept_ids
+
+        if embeddings is None:
+            tubelets = split_tubelets(pixel_values, self.config)
+            tubelets = tubelets.flatten(1, 3) if ids.shape[1] == num_tokens else gather_tubelets(tubelets, ids)
+            embeddings = self.patch_embeddings(tubelets)
+        elif ids.shape[1] < num_tokens:
+            embeddings = embeddings.gather(1, ids[..., None].expand(-1, -1, embeddings.shape[-1]))
+        return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), chosen
+
+
+class VideoMSEncoder(nn.Module):
+    """The encoder's blocks; stochastic depth rises linearly from 0 to `drop_path_rate`."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        depth = config.num_hidden_layers
+        self.layer = nn.ModuleList(
+            VideoMSLayer(
+                config,
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.drop_path_rate * i / max(depth - 1, 1),
+            )
+            for i in range(depth)
+        )
+        self.gradient_checkpointing = False
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        for layer in self.layer:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+class VideoMSDecoder(nn.Module):
+    """Predicts the target tubelets from the encoded visible tokens; dropped tokens never enter it."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        width = config.decoder_hidden_size
+        self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, width)
+        self.decoder_layers = nn.ModuleList(
+            VideoMSLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        patch_height, patch_width = config.patch_shape
+        self.head = nn.Linear(width, config.num_channels * config.tubelet_size * patch_height * patch_width)
+        self.gradient_checkpointing = False
+
+    def forward(self, visible: Tensor, mask_token: Tensor, visible_ids: Tensor, target_ids: Tensor, num_tokens: int):
+        """(B, V, decoder width) -> (B, M, values of a tubelet)"""
+        positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
+        num_targets = target_ids.shape[1]
+        hidden_states = torch.cat([visible, mask_token.to(visible.dtype).expand(len(visible), num_targets, -1)], dim=1)
+        hidden_states = hidden_states + positions
+        for layer in self.decoder_layers[:-1]:
+            hidden_states = layer(hidden_states)
+        # Only the targets are predicted, so the last block answers for them alone.
+        hidden_states = self.decoder_layers[-1](hidden_states, num_targets)
+        return self.head(self.norm(hidden_states))
+
+
+class VideoMSPreTrainedModel(PreTrainedModel):
+    """Initialisation, loading and what transformers needs to know of these models."""
+
+    config: VideoMSConfig
+    base_model_prefix = "videoms"
+    main_input_name = "pixel_values"
+    input_modalities = "video"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VideoMSEmbeddings", "VideoMSLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": VideoMSLayer, "attentions": VideoMSSelfAttention}
+
+    def __init__(self, config: VideoMSConfig, for_classification: bool = False):
+        check_architecture(config)
+        super().__init__(config)
+        self.for_classification = for_classification
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Official code: pre-training starts from Xavier uniform, classification from a truncated normal."""
+        super()._init_weights(module)  # LayerNorm, zero biases
+        if isinstance(module, nn.Linear):
+            if self.for_classification:
+                scale = self.config.head_init_scale if module is getattr(self, "classifier", None) else 1.0
+                std = self.config.initializer_range * scale
+                init.trunc_normal_(module.weight, std=std, a=-2 * scale, b=2 * scale)
+            else:
+                init.xavier_uniform_(module.weight)
+        elif isinstance(module, nn.Conv3d):  # PyTorch's default
+            fan_in = module.weight[0].numel()
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            init.uniform_(module.bias, -(fan_in**-0.5), fan_in**-0.5)
+        elif isinstance(module, VideoMSPositionEmbeddings):
+            init.copy_(module.table, sinusoid_table(*module.table.shape))
+        elif isinstance(module, VideoMSForPreTraining):
+            std = self.config.initializer_range
+            init.trunc_normal_(module.mask_token, std=std, a=-std, b=std)
+
+    def flops(self, clip_shape: tuple[int, int, int, int] | None = None, training: bool = False, **inputs) -> int:
+        """Multiply-adds of one clip: the matrix products of a forward pass, with `training` of the backward pass too.
+
+        `clip_shape` is (T, C, H, W), by default the configuration's; `inputs` go to `forward` (for example
+        `keep_ratio=0.5`). Counted by `torch.utils.flop_counter` on a copy without memory (it counts a multiply-add as
+        two operations, the result here as one).
+        """
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if clip_shape is None:
+            clip_shape = (self.config.num_candidate_frames, self.config.num_channels, *self.config.image_shape)
+        with torch.device("meta"):
+            model = type(self)(self.config).to("meta").train(training)
+            clip = torch.empty(1, *clip_shape)
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
+            output = model(clip, **inputs)[0]
+            if training:
+                output.sum().backward()
+        return counter.get_total_flops() // 2
+
+
+class VideoMSModel(VideoMSPreTrainedModel):
+    """The encoder: selects the moving tokens of a clip and returns their features.
+
+    With `for_classification` it has the truncated normal initialisation and no final norm, as the official code has it
+    below a classifier; [`VideoMSForVideoClassification`] sets it.
+    """
+
+    def __init__(self, config: VideoMSConfig, for_classification: bool = False):
+        super().__init__(config, for_classification)
+        self.embeddings = VideoMSEmbeddings(config)
+        self.encoder = VideoMSEncoder(config)
+        self.layernorm = None if for_classification else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.patch_embeddings
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        noise: Tensor | None = None,
+        keep_ratio: float | None = None,
+        for_pretraining: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> VideoMSModelOutput:
+        """Features of the selected tokens.
+
+        Args:
+            pixel_values: clips (batch, frames, channels, height, width), normalised.
+            bool_masked_pos: (batch, num_tokens), True = not encoded, equally many in each clip; replaces the selector.
+            noise: with `for_pretraining`, the values in [0, 1) that decide which kept tokens are visible,
+                see [`VideoMSForPreTraining`].
+            keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
+            for_pretraining: encode only the visible tokens of pre-training.
+        """
+        hidden_states, chosen = self.embeddings(pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining)
+        hidden_states = self.encoder(hidden_states)
+        if self.layernorm is not None:
+            hidden_states = self.layernorm(hidden_states)
+        chosen.last_hidden_state = hidden_states
+        return chosen
+
+    def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
+        """One feature a clip, (B, D): the mean over its kept tokens. `inputs` go to `forward`."""
+        return self(pixel_values, **inputs).last_hidden_state.mean(dim=1)
+
+    def get_time_step_features(self, pixel_values: Tensor, **inputs) -> Tensor:
+        """One feature a time step, (B, T / tubelet_size, D): the mean over the step's kept tokens.
+
+        A step of which no token was kept has zeros. `inputs` go to `forward`.
+        """
+        outputs = self(pixel_values, **inputs)
+        num_steps, rows, columns = check_clip(pixel_values, self.config)
+        if outputs.slice_ids is not None:
+            num_steps = outputs.slice_ids.shape[1]
+        step = outputs.kept_ids // (rows * columns)
+        member = F.one_hot(step, num_steps).to(outputs.last_hidden_state.dtype)  # (B, K, T)
+        return member.transpose(1, 2) @ outputs.last_hidden_state / member.sum(dim=1).clamp_min(1)[..., None]
+
+
+class VideoMSForPreTraining(VideoMSPreTrainedModel):
+    """Masked autoencoder: of the moving tokens a few are visible and the others predicted; the rest is dropped."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__(config)
+        self.videoms = VideoMSModel(config)
+        self.videoms.embeddings.selector.pretraining_counts(config.token_grid)  # refuse a clash now, not in a step
+        self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
+        self.decoder = VideoMSDecoder(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        bool_masked_pos: Tensor | None = None,
+        noise: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> VideoMSForPreTrainingOutput:
+        """Predict the targets' pixels.
+
+        Args:
+            pixel_values: clips (batch, frames, channels, height, width), normalised with ImageNet's mean and std.
+            bool_masked_pos: (batch, num_tokens), True = to be predicted, False = visible, equally many in each clip;
+                replaces the selector.
+            noise: values in [0, 1); those with the smallest become visible. (batch, kept) in order of descending
+                importance for motion selection, (batch, num_tokens) for "random" and "none", (batch, patches of a time
+                step) for "tube". By default drawn from torch's generator in training, fixed in evaluation.
+        """
+        outputs = self.videoms(pixel_values, bool_masked_pos, noise=noise, for_pretraining=True, **kwargs)
+        if outputs.slice_ids is not None:
+            pixel_values = gather_slices(pixel_values, outputs.slice_ids, self.config.tubelet_size)
+        tubelets = split_tubelets(pixel_values, self.config)
+        num_tokens = tubelets.shape[1] * tubelets.shape[2] * tubelets.shape[3]
+        logits = self.decoder(
+            self.encoder_to_decoder(outputs.last_hidden_state),
+            self.mask_token,
+            outputs.visible_ids,
+            outputs.target_ids,
+            num_tokens,
+        )
+        with torch.no_grad():
+            targets = pixel_targets(gather_tubelets(tubelets, outputs.target_ids), self.config.norm_pix_loss)
+        return VideoMSForPreTrainingOutput(
+            loss=F.mse_loss(logits.float(), targets),
+            logits=logits,
+            visible_ids=outputs.visible_ids,
+            target_ids=outputs.target_ids,
+            importance=outputs.importance,
+            slice_ids=outputs.slice_ids,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class VideoMSForVideoClassification(VideoMSPreTrainedModel):
+    """Classifier on the mean of the kept tokens."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__(config, for_classification=True)
+        self.num_labels = config.num_labels
+        self.videoms = VideoMSModel(config, for_classification=True)
+        self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        keep_ratio: float | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> VideoMSForVideoClassificationOutput:
+        """Classify clips.
+
+        Args:
+            pixel_values: clips (batch, frames, channels, height, width), normalised; or several views of each video,
+                (batch, views, frames, channels, height, width), whose class probabilities are averaged.
+            labels: (batch,) class numbers, or (batch, num_labels) scores for multi-label and regression by
+                `config.problem_type`; for `"single_label_classification"` also (batch, num_labels) probabilities.
+            keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
+        """
+        has_views = pixel_values.ndim == 6
+        clips = pixel_values.flatten(0, 1) if has_views else pixel_values
+        outputs = self.videoms(clips, keep_ratio=keep_ratio, **kwargs)
+        features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
+        logits = self.classifier(self.dropout(features))
+        if has_views:
+            logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))
+        loss = None
+        if labels is not None:
+            loss = self._loss(labels, logits, **kwargs)
+        return VideoMSForVideoClassificationOutput(
+            loss=loss,
+            logits=logits,
+            kept_ids=outputs.kept_ids,
+            importance=outputs.importance,
+            slice_ids=outputs.slice_ids,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _average_views(self, logits: Tensor) -> Tensor:
+        """Logits (B, views, L) -> (B, L) whose probabilities are the mean of the views' (regression: their mean)."""
+        if self.config.problem_type == "regression":
+            return logits.mean(dim=1)
+        if self.config.problem_type == "multi_label_classification":
+            return logits.sigmoid().mean(dim=1).logit()
+        return logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
+
+    def _loss(self, labels: Tensor, logits: Tensor, **kwargs) -> Tensor:
+        # transformers' loss takes class numbers only; mixed clips and smoothed labels are probabilities.
+        if self.config.problem_type == "single_label_classification" and labels.is_floating_point():
+            return F.cross_entropy(logits.float(), labels)
+        return self.loss_function(labels, logits, self.config, **kwargs)
+
+
+__all__ = ["VideoMSForPreTraining", "VideoMSForVideoClassification", "VideoMSModel", "VideoMSPreTrainedModel"]

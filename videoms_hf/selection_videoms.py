@@ -1,0 +1,229 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which tokens and which frames are worth computing on.
+
+Source: Hwang et al., arXiv:2211.10636, section 3 (motion-centric token selection, dynamic frame selection).
+B batch, T tubelets (time steps), L patches a time step, N = T * L tokens in raster order (time, row, column), K kept,
+V visible. Every choice has the same count for each clip and looks at that clip alone, so shapes are static and a clip
+gets the same tokens in any batch. Sorts are stable: the first time step borrows the scores of the second, so ties are
+the rule, and the lower index wins on every device.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .configuration_videoms import VideoMSConfig, floor_share
+
+
+class TokenSelection(NamedTuple):
+    """Token indices in [0, N), ascending. The two sets are disjoint; what is in neither is dropped."""
+
+    visible_ids: Tensor  # (B, V) what the encoder sees
+    target_ids: Tensor  # (B, M) what the decoder reconstructs
+
+
+def motion_importance(changes: Tensor) -> Tensor:
+    """How much each token moves: the norm of its embedding's change, (B, T - 1, L, D) -> (B, N), in float32.
+
+    `changes[:, t - 1]` is embedding(t) - embedding(t - 1). The first time step has no predecessor and borrows the
+    scores of the second. (Official code: right for T = 8 only.)
+    """
+    motion = torch.linalg.vector_norm(changes, dim=-1, dtype=torch.float32)  # (B, T - 1, L)
+    return torch.cat([motion[:, :1], motion], dim=1).flatten(1)
+
+
+def most_important(importance: Tensor, num_kept: int) -> Tensor:
+    """Indices of the `num_kept` highest scores, highest first, (B, N) -> (B, K)."""
+    return importance.sort(dim=1, descending=True, stable=True).indices[:, :num_kept]
+
+
+def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
+    """Make the `num_visible` kept tokens with the smallest noise visible and the others targets.
+
+    `noise` (B, K) belongs to `kept_ids` (B, K) in the order given: descending importance for motion selection.
+    """
+    kept_ids = kept_ids.gather(1, noise.sort(dim=1, stable=True).indices)
+    return TokenSelection(
+        kept_ids[:, :num_visible].sort(dim=1).values,
+        kept_ids[:, num_visible:].sort(dim=1).values,
+    )
+
+
+def split_masked(bool_masked_pos: Tensor, num_tokens: int) -> TokenSelection:
+    """Indices from a mask (B, N), True = masked: the False ones are visible, the True ones targets.
+
+    Raises:
+        ValueError: The mask has another shape, masks unequal counts in a batch, or masks all tokens or none.
+    """
+    if bool_masked_pos.ndim != 2 or bool_masked_pos.shape[1] != num_tokens:
+        raise ValueError(
+            f"bool_masked_pos has the shape {tuple(bool_masked_pos.shape)}; it must be (batch, {num_tokens}), "
+            "one value a token of this clip"
+        )
+    bool_masked_pos = bool_masked_pos.bool()
+    counts = bool_masked_pos.sum(dim=1)
+    num_masked = int(counts[0])
+    if not bool((counts == num_masked).all()):
+        raise ValueError(
+            f"bool_masked_pos masks {counts.tolist()} tokens of the clips; it must mask equally many in each clip"
+        )
+    if not 0 < num_masked < num_tokens:
+        raise ValueError(
+            f"bool_masked_pos masks {num_masked} of {num_tokens} tokens; it must mask some and leave some"
+        )
+    order = bool_masked_pos.to(torch.uint8).sort(dim=1, stable=True).indices
+    return TokenSelection(order[:, : num_tokens - num_masked], order[:, num_tokens - num_masked :])
+
+
+def fixed_noise(num: int, device: torch.device) -> Tensor:
+    """The same `num` uniform-looking values in [0, 1) on every device, at every call: integers hashed by shifts.
+
+    No generator is involved, so that it can be compiled and exported.
+    """
+    x = torch.arange(1, num + 1, device=device, dtype=torch.int64)
+    for _ in range(2):
+        x = ((x ^ (x >> 16)) * 0x45D9F3B) & 0xFFFFFFFF
+    return (x ^ (x >> 16)).to(torch.float32) / 2**32
+
+
+def informative_slices(
+    importance: Tensor, num_candidates: int, num_drawn: int, kept_share: float, noise: Tensor | None
+) -> Tensor:
+    """Draw the time steps in which most of the important tokens lie, (B, N) -> (B, num_drawn) ascending.
+
+    A candidate's weight is its number of tokens among the `kept_share` most important of all. With `noise`
+    (B, num_candidates), uniform in [0, 1), steps are drawn without replacement with probability proportional to the
+    weight; those of weight 0 only when nothing else is left. Without noise the heaviest are taken, on a tie the
+    earlier.
+    """
+    num_tokens = importance.shape[1]
+    kept_ids = most_important(importance, floor_share(kept_share, num_tokens))
+    step = kept_ids // (num_tokens // num_candidates)
+    weight = torch.zeros(len(importance), num_candidates, device=importance.device)
+    weight = weight.scatter_add(1, step, torch.ones_like(step, dtype=weight.dtype))
+    if noise is None:
+        order = weight.sort(dim=1, descending=True, stable=True).indices
+    else:
+        # Successive weighted draws without replacement are the smallest of exponential times with these rates.
+        # Steps of weight 0 come after all others: their times are lifted beyond any that a weight of 1 can reach.
+        times = -torch.log(noise.clamp_min(torch.finfo(torch.float32).tiny))
+        order = torch.where(weight > 0, times / weight.clamp_min(1), times + 1e3).sort(dim=1, stable=True).indices
+    return order[:, :num_drawn].sort(dim=1).values
+
+
+class VideoMSTokenSelector(nn.Module):
+    """The masking module: turns motion scores into token indices by the configured method. It has no weights.
+
+    In training the noise comes from torch's global generator; in `eval()` it is a fixed sequence, the same for every
+    clip, so that an evaluation can be repeated and compared.
+    """
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        self.token_selection = config.token_selection
+        self.pretraining_keep_ratio = config.pretraining_keep_ratio
+        self.mask_ratio = config.mask_ratio
+        self.keep_ratio = config.keep_ratio
+        self.candidate_ratio = config.candidate_ratio
+
+    @property
+    def uses_motion(self) -> bool:
+        """Whether the tokens are chosen by their motion, so that scores are needed."""
+        return self.token_selection == "motion"
+
+    def draw_slices(self, importance: Tensor, num_candidates: int, noise: Tensor | None = None) -> Tensor:
+        """Time steps of the candidates to go on with, (B, N) -> (B, T) ascending (paper: dynamic frame selection)."""
+        if noise is None and self.training:
+            noise = torch.rand(len(importance), num_candidates, device=importance.device)
+        num_drawn = floor_share(1 / self.candidate_ratio, num_candidates)
+        if num_drawn < 1:
+            raise ValueError(
+                f"{num_candidates} candidate time steps leave none at candidate_ratio {self.candidate_ratio}; "
+                "give the model more frames"
+            )
+        return informative_slices(importance, num_candidates, num_drawn, self.pretraining_keep_ratio, noise)
+
+    def keep(self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float, device) -> Tensor:
+        """Tokens to encode in classification and feature extraction, (B, K) ascending."""
+        num_steps, num_patches = grid[0], grid[1] * grid[2]
+        num_tokens = num_steps * num_patches
+        num_kept = num_tokens if self.token_selection == "none" else floor_share(keep_ratio, num_tokens)
+        if num_kept < 1:
+            raise ValueError(
+                f"keep_ratio {keep_ratio} keeps none of {num_tokens} tokens; it must be at least {1 / num_tokens:.3g}"
+            )
+        if num_kept == num_tokens:
+            return torch.arange(num_tokens, device=device).expand(batch_size, -1)
+        if self.token_selection == "motion":
+            return most_important(importance, num_kept).sort(dim=1).values
+        if self.token_selection == "random":
+            order = self._noise(batch_size, num_tokens, None, device).sort(dim=1, stable=True).indices
+            return order[:, :num_kept].sort(dim=1).values
+        order = self._noise(batch_size, num_patches, None, device).sort(dim=1, stable=True).indices
+        num_places = floor_share(keep_ratio, num_patches)
+        if num_places < 1:
+            raise ValueError(f"keep_ratio {keep_ratio} keeps none of the {num_patches} patches of a time step")
+        return _repeat_over_time(order[:, :num_places].sort(dim=1).values, num_steps, num_patches)
+
+    def split(self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device):
+        """Visible and target tokens of pre-training.
+
+        `noise`: (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and "none",
+        (B, L) for "tube"; the smallest become visible. Drawn here if not given.
+        """
+        num_steps, num_patches = grid[0], grid[1] * grid[2]
+        num_tokens = num_steps * num_patches
+        num_kept, num_visible = self.pretraining_counts(grid)
+        if self.token_selection == "tube":
+            noise = self._noise(batch_size, num_patches, noise, device)
+            places = torch.arange(num_patches, device=device).expand(batch_size, -1)
+            visible, target = split_kept(places, num_visible // num_steps, noise)
+            return TokenSelection(
+                _repeat_over_time(visible, num_steps, num_patches), _repeat_over_time(target, num_steps, num_patches)
+            )
+        noise = self._noise(batch_size, num_kept, noise, device)
+        if self.token_selection == "motion":
+            kept_ids = most_important(importance, num_kept)
+        else:
+            kept_ids = torch.arange(num_tokens, device=device).expand(batch_size, -1)
+        return split_kept(kept_ids, num_visible, noise)
+
+    def pretraining_counts(self, grid: tuple) -> tuple[int, int]:
+        """Numbers of kept and of visible tokens in pre-training: K and V.
+
+        Raises:
+            ValueError: Nothing would be visible, or nothing would be left to predict.
+        """
+        num_patches = grid[1] * grid[2]
+        num_tokens = grid[0] * num_patches
+        num_kept = floor_share(self.pretraining_keep_ratio, num_tokens) if self.uses_motion else num_tokens
+        if self.token_selection == "tube":
+            num_visible = grid[0] * (num_patches - floor_share(self.mask_ratio, num_patches))
+        else:
+            num_visible = floor_share(1 - self.mask_ratio, num_tokens)
+        if not 0 < num_visible < num_kept:
+            raise ValueError(
+                f"of {num_tokens} tokens, pretraining_keep_ratio {self.pretraining_keep_ratio} keeps {num_kept} and "
+                f"mask_ratio {self.mask_ratio} shows {num_visible}; at least 1 must be visible and fewer than kept: "
+                "1 - mask_ratio must be less than pretraining_keep_ratio, or the clip larger"
+            )
+        return num_kept, num_visible
+
+    def _noise(self, batch_size: int, num: int, noise: Tensor | None, device) -> Tensor:
+        if noise is not None:
+            if noise.shape != (batch_size, num):
+                raise ValueError(
+                    f"noise has the shape {tuple(noise.shape)}; it must be {(batch_size, num)} for token_selection "
+                    f"{self.token_selection!r} and this clip"
+                )
+            return noise
+        if self.training:
+            return torch.rand(batch_size, num, device=device)
+        return fixed_noise(num, device).expand(batch_size, -1)
+
+
+def _repeat_over_time(place_ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
+    """The same places in every time step, (B, P) -> (B, T * P) ascending."""
+    steps = torch.arange(num_steps, device=place_ids.device)[:, None] * num_patches
+    return (steps + place_ids[:, None]).flatten(1)

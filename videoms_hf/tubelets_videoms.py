@@ -1,0 +1,64 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Clips as tubelets: cutting, gathering and the pixels to predict. Plain functions, nothing is trained here.
+
+B batch, T frames, C channels, N tokens of the clip, V or M chosen tokens. Token order is raster: (time, row, column),
+time slowest. A tubelet is `tubelet_size` frames by one patch.
+"""
+
+import torch
+from torch import Tensor
+
+from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig, token_grid
+
+
+def check_clip(pixel_values: Tensor, config: VideoMSConfig) -> tuple[int, int, int]:
+    """Tokens along time, height and width of `pixel_values`; `ValueError` if they are no clips for this model."""
+    if pixel_values.ndim != 5:
+        raise ValueError(
+            f"pixel_values has the shape {tuple(pixel_values.shape)}; it must have five dimensions: "
+            "(batch, frames, channels, height, width)"
+        )
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"pixel_values is {pixel_values.dtype}; it must be floating point and normalised: pass frames through "
+            "VideoMSVideoProcessor first"
+        )
+    return token_grid(tuple(pixel_values.shape[1:]), config)
+
+
+def split_tubelets(pixel_values: Tensor, config: VideoMSConfig) -> Tensor:
+    """Clip (B, T, C, H, W) as its tubelets, (B, t, h, w, C, tubelet, patch, patch): a view, nothing is copied."""
+    height, width = config.patch_shape
+    tubelets = pixel_values.unflatten(4, (-1, width)).unflatten(3, (-1, height))
+    return tubelets.unflatten(1, (-1, config.tubelet_size)).permute(0, 1, 4, 6, 3, 2, 5, 7)
+
+
+def gather_tubelets(tubelets: Tensor, ids: Tensor) -> Tensor:
+    """The tubelets with the token indices `ids` (B, V), from (B, t, h, w, ...) to (B, V, ...): copies these only."""
+    rows, columns = tubelets.shape[2:4]
+    batch = torch.arange(len(ids), device=ids.device)[:, None]
+    return tubelets[batch, ids // (rows * columns), ids // columns % rows, ids % columns]
+
+
+def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) -> Tensor:
+    """The frames of the time steps `slice_ids` (B, t), from (B, T, C, H, W) to (B, t * tubelet_size, C, H, W)."""
+    slices = pixel_values.unflatten(1, (-1, tubelet_size))
+    batch = torch.arange(len(slice_ids), device=slice_ids.device)[:, None]
+    return slices[batch, slice_ids].flatten(1, 2)
+
+
+def pixel_targets(tubelets: Tensor, normalize: bool) -> Tensor:
+    """What the decoder is to predict of tubelets (B, M, C, tubelet, patch, patch), as (B, M, values) in float32.
+
+    Colour clips are brought back from ImageNet normalisation to [0, 1]; other channel counts are taken as they are.
+    With `normalize`, each channel of each tubelet loses its mean and is divided by its unbiased standard deviation
+    + 1e-6. The values are ordered (frame, row, column, channel), channel fastest.
+    """
+    pixels = tubelets.float().flatten(3)  # (B, M, C, P)
+    if pixels.shape[2] == len(IMAGENET_MEAN):
+        mean, std = (pixels.new_tensor(values)[:, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        pixels = pixels * std + mean
+    if normalize:
+        variance, mean = torch.var_mean(pixels, dim=-1, keepdim=True, correction=1)
+        pixels = (pixels - mean) / (variance.sqrt() + 1e-6)
+    return pixels.transpose(2, 3).flatten(2)
