@@ -38,7 +38,7 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Stochastic depth: each sample loses the whole of `x` with probability `rate`, the others are scaled up."""
     if rate == 0 or not training:
         return x
-    keep = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= rate
+    keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= rate
     return x * (keep / (1 - rate)).to(x.dtype)
 
 

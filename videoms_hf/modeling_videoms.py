@@ -158,7 +158,7 @@ class VideoMSEmbeddings(nn.Module):
             else:
                 chosen.importance, embeddings = self.importance_and_embeddings(pixel_values)
 
-        num_tokens, place = grid[0] * grid[1] * grid[2], (len(pixel_values), grid)
+        num_tokens, place = grid[0] * grid[1] * grid[2], (pixel_values.shape[0], grid)
         if bool_masked_pos is not None:
             chosen.visible_ids, chosen.target_ids = split_masked(bool_masked_pos, num_tokens)
         elif for_pretraining:
@@ -224,7 +224,9 @@ class VideoMSDecoder(nn.Module):
         """(B, V, decoder width) -> (B, M, values of a tubelet)"""
         positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
         num_targets = target_ids.shape[1]
-        hidden_states = torch.cat([visible, mask_token.to(visible.dtype).expand(len(visible), num_targets, -1)], dim=1)
+        hidden_states = torch.cat(
+            [visible, mask_token.to(visible.dtype).expand(visible.shape[0], num_targets, -1)], dim=1
+        )
         hidden_states = hidden_states + positions
         for layer in self.decoder_layers[:-1]:
             hidden_states = layer(hidden_states)

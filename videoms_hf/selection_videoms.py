@@ -33,9 +33,16 @@ def motion_importance(changes: Tensor) -> Tensor:
     return torch.cat([motion[:, :1], motion], dim=1).flatten(1)
 
 
+def stable_order(values: Tensor, descending: bool = False) -> Tensor:
+    """Indices that sort each row of (B, N); of equal values the lower index comes first."""
+    if torch.onnx.is_in_onnx_export():  # no stable sort there, but ONNX defines that TopK prefers the lower index
+        return values.topk(values.shape[1], dim=1, largest=descending).indices
+    return values.sort(dim=1, descending=descending, stable=True).indices
+
+
 def most_important(importance: Tensor, num_kept: int) -> Tensor:
     """Indices of the `num_kept` highest scores, highest first, (B, N) -> (B, K)."""
-    return importance.sort(dim=1, descending=True, stable=True).indices[:, :num_kept]
+    return stable_order(importance, descending=True)[:, :num_kept]
 
 
 def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
@@ -43,7 +50,7 @@ def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelect
 
     `noise` (B, K) belongs to `kept_ids` (B, K) in the order given: descending importance for motion selection.
     """
-    kept_ids = kept_ids.gather(1, noise.sort(dim=1, stable=True).indices)
+    kept_ids = kept_ids.gather(1, stable_order(noise))
     return TokenSelection(
         kept_ids[:, :num_visible].sort(dim=1).values,
         kept_ids[:, num_visible:].sort(dim=1).values,
@@ -72,7 +79,7 @@ def split_masked(bool_masked_pos: Tensor, num_tokens: int) -> TokenSelection:
         raise ValueError(
             f"bool_masked_pos masks {num_masked} of {num_tokens} tokens; it must mask some and leave some"
         )
-    order = bool_masked_pos.to(torch.uint8).sort(dim=1, stable=True).indices
+    order = stable_order(bool_masked_pos.to(torch.uint8))
     return TokenSelection(order[:, : num_tokens - num_masked], order[:, num_tokens - num_masked :])
 
 
@@ -100,15 +107,15 @@ def informative_slices(
     num_tokens = importance.shape[1]
     kept_ids = most_important(importance, floor_share(kept_share, num_tokens))
     step = kept_ids // (num_tokens // num_candidates)
-    weight = torch.zeros(len(importance), num_candidates, device=importance.device)
+    weight = torch.zeros(importance.shape[0], num_candidates, device=importance.device)
     weight = weight.scatter_add(1, step, torch.ones_like(step, dtype=weight.dtype))
     if noise is None:
-        order = weight.sort(dim=1, descending=True, stable=True).indices
+        order = stable_order(weight, descending=True)
     else:
         # Successive weighted draws without replacement are the smallest of exponential times with these rates.
         # Steps of weight 0 come after all others: their times are lifted beyond any that a weight of 1 can reach.
         times = -torch.log(noise.clamp_min(torch.finfo(torch.float32).tiny))
-        order = torch.where(weight > 0, times / weight.clamp_min(1), times + 1e3).sort(dim=1, stable=True).indices
+        order = stable_order(torch.where(weight > 0, times / weight.clamp_min(1), times + 1e3))
     return order[:, :num_drawn].sort(dim=1).values
 
 
@@ -135,7 +142,7 @@ class VideoMSTokenSelector(nn.Module):
     def draw_slices(self, importance: Tensor, num_candidates: int, noise: Tensor | None = None) -> Tensor:
         """Time steps of the candidates to go on with, (B, N) -> (B, T) ascending (paper: dynamic frame selection)."""
         if noise is None and self.training:
-            noise = torch.rand(len(importance), num_candidates, device=importance.device)
+            noise = torch.rand(importance.shape[0], num_candidates, device=importance.device)
         num_drawn = floor_share(1 / self.candidate_ratio, num_candidates)
         if num_drawn < 1:
             raise ValueError(
@@ -158,9 +165,9 @@ class VideoMSTokenSelector(nn.Module):
         if self.token_selection == "motion":
             return most_important(importance, num_kept).sort(dim=1).values
         if self.token_selection == "random":
-            order = self._noise(batch_size, num_tokens, None, device).sort(dim=1, stable=True).indices
+            order = stable_order(self._noise(batch_size, num_tokens, None, device))
             return order[:, :num_kept].sort(dim=1).values
-        order = self._noise(batch_size, num_patches, None, device).sort(dim=1, stable=True).indices
+        order = stable_order(self._noise(batch_size, num_patches, None, device))
         num_places = floor_share(keep_ratio, num_patches)
         if num_places < 1:
             raise ValueError(f"keep_ratio {keep_ratio} keeps none of the {num_patches} patches of a time step")

@@ -36,14 +36,14 @@ def split_tubelets(pixel_values: Tensor, config: VideoMSConfig) -> Tensor:
 def gather_tubelets(tubelets: Tensor, ids: Tensor) -> Tensor:
     """The tubelets with the token indices `ids` (B, V), from (B, t, h, w, ...) to (B, V, ...): copies these only."""
     rows, columns = tubelets.shape[2:4]
-    batch = torch.arange(len(ids), device=ids.device)[:, None]
+    batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
     return tubelets[batch, ids // (rows * columns), ids // columns % rows, ids % columns]
 
 
 def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) -> Tensor:
     """The frames of the time steps `slice_ids` (B, t), from (B, T, C, H, W) to (B, t * tubelet_size, C, H, W)."""
     slices = pixel_values.unflatten(1, (-1, tubelet_size))
-    batch = torch.arange(len(slice_ids), device=slice_ids.device)[:, None]
+    batch = torch.arange(slice_ids.shape[0], device=slice_ids.device)[:, None]
     return slices[batch, slice_ids].flatten(1, 2)
 
 

@@ -1,0 +1,72 @@
+"""Fixtures of all tests: a tiny model, random states that do not leak, real data where it lies beside the project."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from videoms_hf import VideoMSConfig
+
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def fixed_and_restored_random_states():
+    """Every test starts from the same random states and leaves the global ones as it found them."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    yield
+    torch.set_rng_state(states[0]), np.random.set_state(states[1]), random.setstate(states[2])
+
+
+@pytest.fixture
+def tiny_config():
+    """Makes a configuration of 4 x 4 x 4 = 64 tokens: 8 frames of 32 x 32, patch 8."""
+
+    def make(**fields) -> VideoMSConfig:
+        return VideoMSConfig(
+            **{
+                "image_size": 32,
+                "patch_size": 8,
+                "num_frames": 8,
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "intermediate_size": 24,
+                "decoder_hidden_size": 12,
+                "decoder_num_hidden_layers": 2,
+                "decoder_num_attention_heads": 3,
+                "decoder_intermediate_size": 20,
+                **fields,
+            }
+        )
+
+    return make
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Draw every parameter anew: fresh biases are zero, fresh norms are one, and both hide lost weights."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder with the real labelled clips; the test is skipped where a checkout stands alone."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no real clips beside this checkout (../shared/data)")
+    return SHARED / "data"
+
+
+@pytest.fixture
+def shared_clips() -> Path:
+    """Folder with single real clips, ordinary and odd; the test is skipped where a checkout stands alone."""
+    if not (SHARED / "clips").is_dir():
+        pytest.skip("no real clips beside this checkout (../shared/clips)")
+    return SHARED / "clips"

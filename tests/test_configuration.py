@@ -1,0 +1,135 @@
+"""VideoMSConfig: what it refuses, what it derives, what it keeps."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSModel
+from videoms_hf.configuration_videoms import floor_share
+
+
+@pytest.mark.parametrize(
+    "ratio, total, count",
+    [(0.1, 1570, 157), (1 - 0.9, 1570, 157), (1 - 0.9, 1568, 156), (0.3, 1568, 470), (0.6, 1568, 940), (1.0, 7, 7)],
+)
+def test_counts_are_floors_with_float_error_forgiven(ratio, total, count):
+    assert floor_share(ratio, total) == count
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("token_selection", "fast"),
+        ("pretraining_keep_ratio", 0),
+        ("pretraining_keep_ratio", 1.2),
+        ("mask_ratio", 0.0),
+        ("mask_ratio", 1.0),
+        ("mask_ratio", -0.1),
+        ("keep_ratio", 0.0),
+        ("keep_ratio", 1.01),
+        ("keep_ratio", float("nan")),
+        ("candidate_ratio", 0.5),
+        ("drop_path_rate", 1.0),
+        ("drop_path_rate", -0.1),
+        ("classifier_dropout", 1.5),
+        ("hidden_dropout_prob", -1),
+        ("head_init_scale", 0),
+        ("patch_size", 0),
+        ("image_size", [224]),
+        ("num_frames", 0),
+        ("tubelet_size", 0),
+        ("hidden_size", -8),
+        ("num_frames", "16"),
+        ("keep_ratio", "all"),
+    ],
+)
+def test_a_field_out_of_range_is_refused_by_name(field, value):
+    with pytest.raises(StrictDataclassError, match=field):
+        VideoMSConfig(**{field: value})
+
+
+def test_out_of_range_error_tells_value_and_range():
+    with pytest.raises(StrictDataclassError, match=r"keep_ratio is 1\.5; it must be in \(0, 1\]"):
+        VideoMSConfig(keep_ratio=1.5)
+
+
+@pytest.mark.parametrize("field", ["pretraining_keep_ratio", "keep_ratio", "candidate_ratio"])
+def test_whole_numbers_are_fine_as_ratios(field):
+    assert getattr(VideoMSConfig(**{field: 1}), field) == 1
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"patch_size": 7}, "height is 32.*patch_size 7"),
+        ({"image_size": [32, 30]}, "width is 30.*patch_size 8"),
+        ({"num_frames": 7}, "frames is 7.*tubelet_size 2"),
+        ({"num_frames": 2}, "one tubelet"),
+        ({"num_attention_heads": 3}, "hidden_size 16 .*num_attention_heads 3"),
+        ({"decoder_num_attention_heads": 5}, "decoder_hidden_size 12 .*decoder_num_attention_heads 5"),
+    ],
+)
+def test_fields_that_clash_are_refused_when_a_model_is_built(tiny_config, fields, message):
+    config = tiny_config(**fields)  # transformers' tools make such configurations
+    with pytest.raises(ValueError, match=message):
+        VideoMSModel(config)
+
+
+def test_a_mask_that_shows_as_much_as_is_kept_is_refused_when_a_model_is_built(tiny_config):
+    with pytest.raises(ValueError, match=r"keeps 19 and mask_ratio 0\.6 shows 25"):
+        VideoMSForPreTraining(tiny_config(mask_ratio=0.6))
+
+
+@pytest.mark.parametrize("selection", ["random", "tube", "none"])
+def test_one_tubelet_is_fine_where_motion_is_not_asked_for(tiny_config, selection):
+    VideoMSModel(tiny_config(num_frames=2, token_selection=selection))
+
+
+@pytest.mark.parametrize(
+    "size, width, depth, heads, mlp, decoder_width, decoder_heads",
+    [
+        ("small", 384, 12, 6, 1536, 192, 3),
+        ("base", 768, 12, 12, 3072, 384, 6),
+        ("large", 1024, 24, 16, 4096, 512, 8),
+        ("huge", 1280, 32, 16, 5120, 640, 8),
+    ],
+)
+def test_named_sizes_are_the_papers(size, width, depth, heads, mlp, decoder_width, decoder_heads):
+    config = VideoMSConfig.from_size(size, num_frames=32)
+    assert config.num_frames == 32
+    assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (width, depth, heads)
+    assert (config.intermediate_size, config.decoder_num_hidden_layers) == (mlp, 4)
+    assert (config.decoder_hidden_size, config.decoder_num_attention_heads) == (decoder_width, decoder_heads)
+    assert config.decoder_intermediate_size == 4 * decoder_width
+
+
+def test_an_unknown_size_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'tiny'.*'small'"):
+        VideoMSConfig.from_size("tiny")
+
+
+def test_the_default_is_the_base_size():
+    assert VideoMSConfig().to_dict() == VideoMSConfig.from_size("base").to_dict()
+
+
+def test_token_grid_is_time_height_width():
+    config = VideoMSConfig(num_frames=8, image_size=[64, 96], patch_size=[16, 8])
+    assert config.token_grid == (4, 4, 12)
+    assert config.num_tokens == 192
+
+
+@pytest.mark.parametrize("ratio, frames", [(1.0, 16), (1.5, 24), (1.2, 20), (2, 32)])
+def test_candidate_frames_are_whole_tubelets(ratio, frames):
+    assert VideoMSConfig(candidate_ratio=ratio).num_candidate_frames == frames
+
+
+def test_configuration_survives_json(tmp_path):
+    config = VideoMSConfig(image_size=[64, 96], keep_ratio=1, token_selection="tube", num_labels=7)
+    config.save_pretrained(tmp_path)
+    assert VideoMSConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+def test_a_spoilt_field_is_refused_on_saving(tmp_path):
+    config = VideoMSConfig()
+    config.keep_ratio = 2
+    with pytest.raises(StrictDataclassError, match="keep_ratio"):
+        config.save_pretrained(tmp_path)

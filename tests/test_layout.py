@@ -1,0 +1,90 @@
+"""The house plan: imports go down only, Hub files stand alone, no room without a name."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "videoms_hf"
+HUB_FILES = sorted(PACKAGE.glob("*_videoms.py"))
+
+# From top to bottom; a module may import from lower floors only, folders on one floor not from each other.
+FLOORS = [
+    {"hub"},
+    {"training"},
+    {"evaluation", "visualization", "conversion"},
+    {"data"},
+    {"modeling_videoms", "video_processing_videoms"},
+    {"layers_videoms", "selection_videoms", "tubelets_videoms", "decoding_videoms", "sampling_videoms"},
+    {"configuration_videoms"},
+]
+
+
+def floor_of(room: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def own_imports(path: Path) -> set[str]:
+    """Rooms of the package that a file imports from, at any depth of the file."""
+    rooms = set()
+    package = ("videoms_hf", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names = [module] if node.module else [f"{module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("videoms_hf.")}
+    return rooms
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for other in own_imports(path) - {room}:
+        assert floor_of(other) > floor_of(room), f"{room} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("path", HUB_FILES, ids=lambda path: path.name)
+def test_hub_files_import_libraries_and_siblings_only(path):
+    allowed = {"torch", "torchvision", "numpy", "av", "transformers", "huggingface_hub"}
+    standard = set(__import__("sys").stdlib_module_names)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= allowed | standard
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                assert node.level == 1 and (PACKAGE / f"{node.module}.py").exists()
+                assert node.module.endswith("_videoms"), f"{node.module} would not be shipped"
+            else:
+                assert node.module.split(".")[0] in allowed | standard
+    assert "videoms_hf." not in path.read_text(), "the package is absent where a Hub file runs"
+
+
+def test_every_folder_of_the_package_has_a_floor():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_no_file_is_without_a_name_or_too_long():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
+        assert path.stem not in ("utils", "helpers", "common", "misc"), path
+        if PACKAGE in path.parents:
+            assert len(path.read_text().splitlines()) <= 500, f"{path} is two rooms"
+
+
+def test_one_place_decodes_and_one_knows_the_colours():
+    for path in MODULES:
+        text = path.read_text()
+        if path.name != "decoding_videoms.py" and path.name != "synthetic.py":  # the latter writes videos
+            assert not re.search(r"^\s*(import av|from av)\b", text, re.M), f"{path} decodes on its own"
+        if path.name != "configuration_videoms.py":
+            assert "0.485" not in text, f"{path} repeats the normalisation constants"

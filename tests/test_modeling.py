@@ -1,0 +1,498 @@
+"""The networks against transformers' VideoMAE and against slow references written from the method's definition."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification, VideoMAEModel
+
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from videoms_hf.layers_videoms import drop_path, sinusoid_table
+from videoms_hf.tubelets_videoms import gather_tubelets, pixel_targets, split_tubelets
+
+from .conftest import randomize
+
+
+def clips(batch=2, frames=8, size=32, channels=3):
+    return torch.randn(batch, frames, channels, size, size)
+
+
+def moving_square(frames=8, size=32):
+    """A textured square of 8 x 8 pixels that moves by 2 pixels a frame over a still background."""
+    clip = torch.rand(1, 1, 3, size, size).repeat(1, frames, 1, 1, 1)
+    texture = torch.randn(3, 8, 8) * 3
+    for t in range(frames):
+        clip[0, t, :, 8:16, 2 * t : 2 * t + 8] = texture
+    return clip
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_positions, width", [(7, 6), (50, 16), (1568, 5)])
+def test_position_table_matches_its_formula(num_positions, width):
+    table = sinusoid_table(num_positions, width)
+    for p in range(0, num_positions, max(num_positions // 7, 1)):
+        for j in range(width):
+            angle = p / 10000 ** (2 * (j // 2) / width)
+            expected = math.sin(angle) if j % 2 == 0 else math.cos(angle)
+            assert table[p, j].item() == pytest.approx(expected, abs=1e-7)
+
+
+def reference_targets(clip, ids, patch, tubelet, normalize):
+    """Pixels of the target tubelets by loops: (frame, row, column, channel), channel fastest."""
+    frames, channels, height, width = clip.shape
+    columns, rows = width // patch, height // patch
+    targets = []
+    for token in ids.tolist():
+        t, r, c = token // (rows * columns), token // columns % rows, token % columns
+        block = clip[t * tubelet : (t + 1) * tubelet, :, r * patch : (r + 1) * patch, c * patch : (c + 1) * patch]
+        if channels == 3:
+            block = block * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
+        values = {}
+        for channel in range(channels):
+            pixels = block[:, channel].double()
+            if normalize:
+                mean = pixels.sum() / pixels.numel()
+                variance = ((pixels - mean) ** 2).sum() / (pixels.numel() - 1)
+                pixels = (pixels - mean) / (variance.sqrt() + 1e-6)
+            values[channel] = pixels
+        targets.append(
+            [
+                values[channel][f, y, x].item()
+                for f in range(tubelet)
+                for y in range(patch)
+                for x in range(patch)
+                for channel in range(channels)
+            ]
+        )
+    return torch.tensor(targets)
+
+
+@pytest.mark.parametrize("channels, normalize", [(3, True), (3, False), (1, True), (4, True)])
+def test_loss_targets_match_the_definition(tiny_config, channels, normalize):
+    config = tiny_config(num_channels=channels)
+    pixels = clips(channels=channels)
+    ids = torch.stack([torch.randperm(64)[:5], torch.randperm(64)[:5]])
+    targets = pixel_targets(gather_tubelets(split_tubelets(pixels, config), ids), normalize)
+    for b in range(2):
+        expected = reference_targets(pixels[b], ids[b], 8, 2, normalize)
+        torch.testing.assert_close(targets[b], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_flat_tubelet_has_targets_of_zero_not_nan(tiny_config):
+    model = VideoMSForPreTraining(tiny_config())
+    outputs = model(torch.zeros(1, 8, 3, 32, 32))
+    assert outputs.loss.isfinite()
+
+
+def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
+    x = torch.ones(20_000, 3, 2)
+    dropped = drop_path(x, 0.3, training=True)
+    samples = dropped.flatten(1)
+    assert (samples == samples[:, :1]).all()
+    assert samples[:, 0].unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert samples[:, 0].mean().item() == pytest.approx(1, abs=0.02)
+    assert drop_path(x, 0.3, training=False) is x
+
+
+def test_stochastic_depth_rises_linearly_in_the_encoder_only(tiny_config):
+    model = VideoMSForPreTraining(tiny_config(num_hidden_layers=3, drop_path_rate=0.2))
+    assert [layer.drop_path_rate for layer in model.videoms.encoder.layer] == [0.0, 0.1, 0.2]
+    assert [layer.drop_path_rate for layer in model.decoder.decoder_layers] == [0.0, 0.0]
+
+
+# --- parity with transformers' VideoMAE ---------------------------------------------------------------------------
+
+
+def videomae_of(config, cls, **fields):
+    """transformers' VideoMAE of the same shape with our epsilon everywhere and all parameters randomised."""
+    names = VideoMAEConfig().to_dict().keys() & config.to_dict().keys() - {"model_type", "architectures"}
+    values = {name: getattr(config, name) for name in names if name not in ("transformers_version", "dtype")}
+    model = randomize(cls(VideoMAEConfig(**values | fields)))
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = config.layer_norm_eps
+    return model.eval()
+
+
+def copy_weights(theirs, ours):
+    """By name, bias names of both transformers generations; nothing may be left over or missing."""
+    state = {}
+    for name, value in theirs.state_dict().items():
+        name = name.replace("videomae.", "videoms.").replace("q_bias", "query.bias").replace("v_bias", "value.bias")
+        state[name] = value
+    ours.load_state_dict(state, strict=True)
+    return ours.eval()
+
+
+def test_without_selection_features_equal_videomae(tiny_config):
+    config = tiny_config(token_selection="none")
+    theirs = videomae_of(config, VideoMAEModel, use_mean_pooling=False)
+    ours = copy_weights(theirs, VideoMSModel(config))
+    pixels = clips()
+    torch.testing.assert_close(ours(pixels).last_hidden_state, theirs(pixels).last_hidden_state, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_keep_ratio_one_equals_videomae(tiny_config, gradient):
+    config = tiny_config(num_labels=5)
+    theirs = videomae_of(config, VideoMAEForVideoClassification, num_labels=5)
+    ours = copy_weights(theirs, VideoMSForVideoClassification(config))
+    pixels = clips()
+    with torch.set_grad_enabled(gradient):
+        outputs = ours(pixels, keep_ratio=1.0)
+    torch.testing.assert_close(outputs.logits, theirs(pixels).logits, rtol=1e-4, atol=1e-5)
+    assert outputs.kept_ids.tolist() == [list(range(64))] * 2
+
+
+def test_a_tube_mask_gives_videomaes_predictions_and_loss(tiny_config):
+    config = tiny_config()
+    theirs = videomae_of(config, VideoMAEForPreTraining, use_mean_pooling=False)
+    ours = copy_weights(theirs, VideoMSForPreTraining(config))
+    pixels = clips() * 0.5
+    places = torch.stack([torch.randperm(16) < 12 for _ in range(2)])
+    mask = places.repeat(1, 4)
+    outputs, expected = ours(pixels, bool_masked_pos=mask), theirs(pixels, mask)
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs.loss, expected.loss, rtol=1e-4, atol=1e-5)
+    assert outputs.target_ids.tolist() == [row.nonzero().flatten().tolist() for row in mask]
+    assert outputs.visible_ids.tolist() == [(~row).nonzero().flatten().tolist() for row in mask]
+    assert outputs.importance is None
+
+
+def test_selected_tokens_are_encoded_as_if_the_others_were_masked(tiny_config):
+    model = randomize(VideoMSModel(tiny_config())).eval()
+    pixels = clips()
+    outputs = model(pixels)
+    mask = torch.ones(2, 64, dtype=torch.bool).scatter(1, outputs.kept_ids, False)
+    torch.testing.assert_close(outputs.last_hidden_state, model(pixels, bool_masked_pos=mask).last_hidden_state)
+    assert outputs.kept_ids.shape == (2, 38)  # floor(0.6 * 64)
+
+
+def reference_loss(model, pixels, noise):
+    """The whole pre-training step by the definition, from the public weights, one clip at a time."""
+    config = model.config
+    losses, all_logits = [], []
+    for b in range(len(pixels)):
+        conv = model.videoms.embeddings.patch_embeddings.projection
+        embedded = conv(pixels[b : b + 1].transpose(1, 2)).flatten(2).transpose(1, 2)  # (1, N, D)
+        steps = embedded.detach().unflatten(1, (4, 16))
+        scores = (steps[:, 1:] - steps[:, :-1]).norm(dim=-1)
+        scores = torch.cat([scores[:, :1], scores], dim=1).flatten()
+        kept = sorted(range(64), key=lambda i: (-scores[i].item(), i))[:19]  # floor(0.3 * 64)
+        order = sorted(range(19), key=lambda k: noise[b, k].item())
+        visible, target = sorted(kept[k] for k in order[:6]), sorted(kept[k] for k in order[6:])
+        x = embedded[:, visible] + sinusoid_table(64, config.hidden_size)[visible]
+        for layer in model.videoms.encoder.layer:
+            x = reference_block(layer, x, config.num_attention_heads)
+        x = model.encoder_to_decoder(model.videoms.layernorm(x))
+        table = sinusoid_table(64, config.decoder_hidden_size)
+        x = torch.cat([x + table[visible], model.mask_token + table[target]], dim=1)
+        for layer in model.decoder.decoder_layers:
+            x = reference_block(layer, x, config.decoder_num_attention_heads)
+        logits = model.decoder.head(model.decoder.norm(x))[0, 6:]
+        targets = reference_targets(pixels[b], torch.tensor(target), 8, 2, normalize=True)
+        losses.append(((logits - targets) ** 2).mean())
+        all_logits.append(logits)
+    return torch.stack(losses).mean(), torch.stack(all_logits)
+
+
+def reference_block(layer, x, num_heads):
+    attention = layer.attention.attention
+    h = layer.layernorm_before(x)
+    q, k, v = (part(h).unflatten(-1, (num_heads, -1)) for part in (attention.query, attention.key, attention.value))
+    assert attention.key.bias is None
+    weights = torch.einsum("bnhd,bmhd->bhnm", q, k) / math.sqrt(q.shape[-1])
+    attended = torch.einsum("bhnm,bmhd->bnhd", weights.softmax(-1), v).flatten(2)
+    x = x + layer.attention.output.dense(attended)
+    h = layer.intermediate.dense(layer.layernorm_after(x))
+    h = h * 0.5 * (1 + torch.erf(h / math.sqrt(2)))
+    return x + layer.output.dense(h)
+
+
+def test_a_pretraining_step_matches_the_definition(tiny_config):
+    model = randomize(VideoMSForPreTraining(tiny_config())).train()
+    pixels, noise = clips(), torch.rand(2, 19)
+    outputs = model(pixels, noise=noise)
+    loss, logits = reference_loss(model, pixels, noise)
+    torch.testing.assert_close(outputs.logits, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs.loss, loss.float(), rtol=1e-4, atol=1e-5)
+
+
+# --- behaviour ----------------------------------------------------------------------------------------------------
+
+
+def test_outputs_have_the_documented_shapes():
+    config = VideoMSConfig.from_size("small", num_hidden_layers=1, decoder_num_hidden_layers=1, num_labels=3)
+    pixels = clips(1, 16, 224)
+    with torch.no_grad():
+        pretraining = VideoMSForPreTraining(config)(pixels)
+        classification = VideoMSForVideoClassification(config)(pixels, labels=torch.tensor([2]))
+    assert pretraining.logits.shape == (1, 314, 1536) and pretraining.loss.shape == ()
+    assert pretraining.visible_ids.shape == (1, 156) and pretraining.target_ids.shape == (1, 314)
+    assert pretraining.importance.shape == (1, 1568)
+    assert classification.kept_ids.shape == (1, 940) and classification.logits.shape == (1, 3)
+    assert classification.importance.shape == (1, 1568)
+
+
+@pytest.mark.parametrize("frames, size", [(4, (32, 32)), (12, (32, 32)), (8, (16, 40)), (6, (64, 8))])
+@pytest.mark.parametrize("selection", ["motion", "random", "tube", "none"])
+def test_a_checkpoint_works_at_any_length_and_resolution(tiny_config, frames, size, selection):
+    config = tiny_config(token_selection=selection, mask_ratio=0.75, pretraining_keep_ratio=0.5)
+    pixels = torch.randn(2, frames, 3, *size)
+    outputs = VideoMSForPreTraining(config)(pixels)
+    own = VideoMSForPreTraining(tiny_config(**{**config.to_dict(), "num_frames": frames, "image_size": list(size)}))
+    own.load_state_dict(VideoMSForPreTraining(config).state_dict())
+    model = VideoMSForPreTraining(config)
+    model.load_state_dict(own.state_dict())
+    torch.testing.assert_close(model.eval()(pixels).logits, own.eval()(pixels).logits)
+    assert outputs.loss.isfinite()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_any_number_of_channels_works(tiny_config, channels):
+    outputs = VideoMSForPreTraining(tiny_config(num_channels=channels))(clips(channels=channels))
+    assert outputs.logits.shape[-1] == 2 * 8 * 8 * channels
+
+
+def test_a_moving_square_keeps_its_tokens(tiny_config):
+    clip = moving_square()
+    outputs = VideoMSForPreTraining(tiny_config()).eval()(clip)
+    kept = torch.cat([outputs.visible_ids, outputs.target_ids], dim=1)[0].sort().values
+    touched = set()
+    for t in range(4):  # the square touches row 1 of the patches, and changes between the steps t - 1 and t
+        before = max(t - 1, 0) if t else 1
+        for frame in (2 * t, 2 * t + 1, 2 * before, 2 * before + 1):
+            touched |= {t * 16 + 4 + column for column in range(2 * frame // 8, (2 * frame + 7) // 8 + 1)}
+    moving = {i for i in range(64) if outputs.importance[0, i] > 1e-4}
+    assert moving and moving <= touched
+    assert moving <= set(kept.tolist())  # fewer than 19 tokens move
+
+
+def test_a_static_clip_works_and_keeps_the_first_tokens(tiny_config):
+    clip = torch.randn(1, 1, 3, 32, 32).expand(-1, 8, -1, -1, -1)
+    outputs = VideoMSForVideoClassification(tiny_config()).eval()(clip)
+    assert (outputs.importance == 0).all()
+    assert outputs.kept_ids.tolist() == [list(range(38))]
+    assert VideoMSForPreTraining(tiny_config()).eval()(clip).loss.isfinite()
+
+
+def test_the_loss_falls_when_one_batch_is_repeated(tiny_config):
+    model = VideoMSForPreTraining(tiny_config(hidden_size=32, decoder_hidden_size=24))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    pixels, noise = F.interpolate(clips().flatten(0, 1), scale_factor=2)[:, :, 16:48, 16:48], torch.rand(2, 19)
+    pixels = pixels.unflatten(0, (2, 8))
+    losses = []
+    for _ in range(250):
+        loss = model(pixels, noise=noise).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.4 * losses[0]
+
+
+@pytest.mark.parametrize("cls", [VideoMSForPreTraining, VideoMSForVideoClassification])
+def test_gradients_reach_every_parameter(tiny_config, cls):
+    model = randomize(cls(tiny_config(num_labels=3))).train()
+    inputs = {"labels": torch.tensor([0, 2])} if cls is VideoMSForVideoClassification else {}
+    model(clips(), **inputs).loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_scoring_leaves_no_gradient(tiny_config):
+    model = VideoMSModel(tiny_config())
+    pixels = clips().requires_grad_()
+    assert not model(pixels).importance.requires_grad
+
+
+@pytest.mark.parametrize("cls", [VideoMSForPreTraining, VideoMSForVideoClassification])
+@pytest.mark.parametrize("selection", ["motion", "random", "tube", "none"])
+def test_a_batch_gives_each_clip_the_same_result_as_alone(tiny_config, cls, selection):
+    model = randomize(cls(tiny_config(token_selection=selection))).eval()
+    pixels = clips(5)
+    pixels[3] = pixels[3, :1]  # a static clip among them: all ties
+    with torch.no_grad():
+        together = model(pixels)
+        for b in range(5):
+            alone = model(pixels[b : b + 1])
+            torch.testing.assert_close(alone.logits[0], together.logits[b], rtol=1e-4, atol=1e-5)
+            for name in ("kept_ids", "visible_ids", "target_ids"):
+                if getattr(together, name, None) is not None:
+                    assert getattr(alone, name)[0].equal(getattr(together, name)[b])
+
+
+def natural_looking(batch=2):
+    """Smooth textures that drift at different speeds, with a little sensor noise: motion of all sizes."""
+    base = F.interpolate(torch.randn(batch, 3, 12, 12), size=96, mode="bicubic")
+    frames = [torch.roll(base, (t, 2 * t), (2, 3))[..., :64, :64] for t in range(8)]
+    still = F.interpolate(torch.randn(batch, 3, 10, 10), size=64, mode="bicubic")
+    blend = torch.linspace(0, 1, 64)[None, None, None]
+    clip = torch.stack([blend * frame + (1 - blend) * still for frame in frames], dim=1)
+    return clip + 0.01 * torch.randn_like(clip)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize("half", ["autocast", "weights"])
+def test_bfloat16_keeps_the_tokens_of_float32(tiny_config, gradient, half):
+    config = tiny_config(image_size=64, patch_size=4, hidden_size=64, num_attention_heads=2)
+    model = VideoMSModel(config).eval()
+    pixels = natural_looking()
+    with torch.set_grad_enabled(gradient):
+        exact = model(pixels).kept_ids
+        if half == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = model(pixels).kept_ids
+        else:
+            rounded = copy.deepcopy(model).bfloat16()(pixels).kept_ids
+    same = [len(set(a.tolist()) & set(b.tolist())) / len(a) for a, b in zip(exact, rounded, strict=True)]
+    assert min(same) >= 0.98
+
+
+def test_eager_and_sdpa_choose_the_same_tokens_and_agree(tiny_config):
+    model = randomize(VideoMSForVideoClassification(tiny_config())).eval()
+    pixels = clips()
+    results = {}
+    for implementation in ("eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        results[implementation] = model(pixels)
+    assert results["eager"].kept_ids.equal(results["sdpa"].kept_ids)
+    torch.testing.assert_close(results["eager"].logits, results["sdpa"].logits, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluation_loss_can_be_repeated_and_training_loss_differs(tiny_config):
+    model = VideoMSForPreTraining(tiny_config())
+    pixels = clips()
+    assert model.eval()(pixels).loss == model(pixels).loss
+    model.train()
+    assert not model(pixels).visible_ids.equal(model(pixels).visible_ids)
+
+
+@pytest.mark.parametrize("selection", ["motion", "random", "tube"])
+def test_fewer_tokens_cost_fewer_operations_and_flops_tells(tiny_config, selection):
+    model = VideoMSForVideoClassification(tiny_config(token_selection=selection))
+    assert model.flops(keep_ratio=0.25) < model.flops(keep_ratio=0.5) < model.flops(keep_ratio=1.0)
+
+
+def test_flops_of_the_base_size_are_within_the_papers():
+    config = VideoMSConfig.from_size("base", num_labels=101)
+    with torch.device("meta"):
+        pretraining, classification = VideoMSForPreTraining(config), VideoMSForVideoClassification(config)
+    assert pretraining.flops() <= 19.8e9  # the paper: 20 G
+    assert 2 * pretraining.flops(training=True) <= 112e9
+    assert classification.flops() <= 98.0e9  # the paper: 98 G
+    assert 180.2e9 < classification.flops(keep_ratio=1.0) < 180.5e9  # the paper's VideoMAE: 180.5 G
+
+
+@pytest.mark.parametrize(
+    "problem_type, labels, reference",
+    [
+        ("single_label_classification", torch.tensor([1, 3]), F.cross_entropy),
+        ("single_label_classification", torch.tensor([[0.7, 0.1, 0.1, 0.1], [0, 0, 0.5, 0.5]]), F.cross_entropy),
+        (
+            "multi_label_classification",
+            torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 1]]),
+            F.binary_cross_entropy_with_logits,
+        ),
+        ("regression", torch.randn(2, 4), F.mse_loss),
+    ],
+)
+def test_the_classification_loss_follows_the_problem_type(tiny_config, problem_type, labels, reference):
+    model = randomize(VideoMSForVideoClassification(tiny_config(num_labels=4, problem_type=problem_type))).eval()
+    outputs = model(clips(), labels=labels)
+    torch.testing.assert_close(outputs.loss, reference(outputs.logits, labels))
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification", "regression"])
+def test_views_of_a_video_are_averaged_as_probabilities(tiny_config, problem_type):
+    model = randomize(VideoMSForVideoClassification(tiny_config(num_labels=4, problem_type=problem_type))).eval()
+    views = torch.randn(2, 3, 8, 3, 32, 32)
+    logits = model(views).logits
+    single = torch.stack([model(views[:, i]).logits for i in range(3)], dim=1)
+    if problem_type == "single_label_classification":
+        torch.testing.assert_close(logits.softmax(-1), single.softmax(-1).mean(1))
+    elif problem_type == "multi_label_classification":
+        torch.testing.assert_close(logits.sigmoid(), single.sigmoid().mean(1))
+    else:
+        torch.testing.assert_close(logits, single.mean(1))
+
+
+def test_clip_and_time_step_features_are_means_of_their_tokens(tiny_config):
+    model = randomize(VideoMSModel(tiny_config(keep_ratio=0.2))).eval()
+    pixels = clips()
+    pixels[0, 2:6] = pixels[0, :1]  # time steps without any kept token
+    outputs = model(pixels)
+    torch.testing.assert_close(model.get_clip_features(pixels), outputs.last_hidden_state.mean(1))
+    features = model.get_time_step_features(pixels)
+    for b in range(2):
+        for t in range(4):
+            own = [k for k, token in enumerate(outputs.kept_ids[b].tolist()) if token // 16 == t]
+            expected = outputs.last_hidden_state[b, own].mean(0) if own else torch.zeros(16)
+            torch.testing.assert_close(features[b, t], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((8, 3, 32, 32), "five dimensions"),
+        ((1, 3, 8, 32, 32), "8 channels"),
+        ((1, 7, 3, 32, 32), "7.*tubelet_size 2"),
+        ((1, 8, 3, 30, 32), "height is 30.*patch_size 8"),
+        ((1, 8, 3, 32, 36), "width is 36.*patch_size 8"),
+        ((1, 2, 3, 32, 32), "one tubelet"),
+    ],
+)
+@pytest.mark.parametrize("cls", [VideoMSModel, VideoMSForPreTraining, VideoMSForVideoClassification])
+def test_inputs_of_a_wrong_shape_are_refused(tiny_config, cls, shape, message):
+    with pytest.raises(ValueError, match=message):
+        cls(tiny_config())(torch.randn(shape))
+
+
+def test_frames_that_were_not_normalised_are_refused(tiny_config):
+    with pytest.raises(ValueError, match=r"torch\.uint8.*VideoMSVideoProcessor"):
+        VideoMSModel(tiny_config())(torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_a_keep_ratio_out_of_range_is_refused(tiny_config):
+    with pytest.raises(ValueError, match=r"keep_ratio is 1\.5"):
+        VideoMSForVideoClassification(tiny_config())(clips(), keep_ratio=1.5)
+
+
+# --- initialisation -----------------------------------------------------------------------------------------------
+
+
+def test_pretraining_starts_from_xavier_uniform():
+    model = VideoMSForPreTraining(VideoMSConfig.from_size("small", num_hidden_layers=1, decoder_num_hidden_layers=1))
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            bound = math.sqrt(6 / sum(module.weight.shape))
+            assert module.weight.abs().max() <= bound, name
+            assert module.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03), name
+            assert module.bias is None or (module.bias == 0).all(), name
+        if isinstance(module, torch.nn.LayerNorm):
+            assert (module.weight == 1).all() and (module.bias == 0).all() and module.eps == 1e-6, name
+    assert model.mask_token.abs().max() <= 0.02 and model.mask_token.std().item() == pytest.approx(0.0108, rel=0.2)
+
+
+def test_classification_starts_from_a_normal_and_a_small_head():
+    model = VideoMSForVideoClassification(VideoMSConfig.from_size("small", num_hidden_layers=1, num_labels=101))
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            std = 0.02 * (0.001 if name == "classifier" else 1)
+            assert module.weight.std().item() == pytest.approx(std, rel=0.03), name
+            assert module.bias is None or (module.bias == 0).all(), name
+
+
+@pytest.mark.parametrize("cls", [VideoMSForPreTraining, VideoMSForVideoClassification])
+def test_the_patch_embedding_starts_as_pytorchs_convolution_does(cls):
+    projection = cls(
+        VideoMSConfig.from_size("small", num_hidden_layers=1)
+    ).videoms.embeddings.patch_embeddings.projection
+    bound = 1 / math.sqrt(projection.weight[0].numel())
+    for parameter in (projection.weight, projection.bias):
+        assert parameter.abs().max() <= bound
+        assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)

@@ -1,0 +1,243 @@
+"""Token and frame selection against slow references written from the method's definition."""
+
+import math
+
+import pytest
+import torch
+
+from videoms_hf import VideoMSModel
+from videoms_hf.selection_videoms import (
+    VideoMSTokenSelector,
+    fixed_noise,
+    informative_slices,
+    most_important,
+    motion_importance,
+    split_kept,
+    split_masked,
+)
+
+
+def reference_importance(embeddings, num_steps):
+    """Distance of each token to the same place one step earlier, token by token; step 0 takes step 1's."""
+    batch, num_tokens, _ = embeddings.shape
+    places = num_tokens // num_steps
+    scores = torch.zeros(batch, num_tokens)
+    for b in range(batch):
+        for t in range(1, num_steps):
+            for j in range(places):
+                change = embeddings[b, t * places + j] - embeddings[b, (t - 1) * places + j]
+                scores[b, t * places + j] = math.sqrt(sum(float(c) ** 2 for c in change))
+        scores[b, :places] = scores[b, places : 2 * places]
+    return scores
+
+
+def reference_order(scores):
+    """Indices by falling score; of equal scores the lower index first."""
+    return [sorted(range(len(row)), key=lambda i: (-float(row[i]), i)) for row in scores]
+
+
+def changes_of(embeddings, num_steps):
+    steps = embeddings.unflatten(1, (num_steps, -1))
+    return steps[:, 1:] - steps[:, :-1]
+
+
+@pytest.mark.parametrize("num_steps", [2, 3, 8])  # the official code is right for 8 only
+def test_importance_matches_the_definition(num_steps):
+    embeddings = torch.randn(2, num_steps * 9, 5)
+    torch.testing.assert_close(
+        motion_importance(changes_of(embeddings, num_steps)), reference_importance(embeddings, num_steps)
+    )
+
+
+@pytest.mark.parametrize("num_frames, size", [(4, (32, 32)), (8, (32, 32)), (8, (16, 48))])
+@pytest.mark.parametrize("training", [True, False])
+def test_model_importance_is_that_of_its_patch_embeddings(tiny_config, num_frames, size, training):
+    model = VideoMSModel(tiny_config(num_frames=num_frames, image_size=list(size)))
+    torch.nn.init.normal_(model.embeddings.patch_embeddings.projection.bias)
+    clips = torch.randn(2, num_frames, 3, *size)
+    convolved = model.embeddings.patch_embeddings.projection(clips.transpose(1, 2))  # (B, D, t, h, w)
+    expected = reference_importance(convolved.detach().flatten(2).transpose(1, 2), num_frames // 2)
+    with torch.set_grad_enabled(training):
+        importance = model(clips).importance
+    torch.testing.assert_close(importance, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_ties_go_to_the_lower_index():
+    scores = torch.tensor([[1.0, 3.0, 1.0, 3.0, 1.0]])
+    assert most_important(scores, 4).tolist() == [[1, 3, 0, 2]]
+    scores = torch.randint(0, 4, (3, 200)).float()
+    assert most_important(scores, 57).tolist() == [row[:57] for row in reference_order(scores)]
+
+
+@pytest.mark.parametrize("num_visible", [1, 4, 9])
+def test_kept_tokens_are_split_by_noise_in_order_of_importance(num_visible):
+    scores, noise = torch.rand(3, 40), torch.rand(3, 10)
+    selection = split_kept(most_important(scores, 10), num_visible, noise)
+    for b, order in enumerate(reference_order(scores)):
+        by_noise = sorted(range(10), key=lambda k: float(noise[b, k]))
+        assert selection.visible_ids[b].tolist() == sorted(order[k] for k in by_noise[:num_visible])
+        assert selection.target_ids[b].tolist() == sorted(order[k] for k in by_noise[num_visible:])
+
+
+def test_a_mask_becomes_ascending_indices():
+    mask = torch.tensor([[True, False, True, False], [False, False, True, True]])
+    visible, target = split_masked(mask, 4)
+    assert visible.tolist() == [[1, 3], [0, 1]]
+    assert target.tolist() == [[0, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    "mask, message",
+    [
+        ([[True, False, False, False], [True, True, False, False]], r"\[1, 2\]"),
+        ([[True] * 4] * 2, "4 of 4"),
+        ([[False] * 4] * 2, "0 of 4"),
+        ([[True, False]], r"\(1, 2\).*\(batch, 4\)"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        split_masked(torch.tensor(mask), 4)
+
+
+@pytest.mark.parametrize("selection", ["motion", "random", "none"])
+def test_pretraining_counts_are_the_papers(tiny_config, selection):
+    selector = VideoMSTokenSelector(tiny_config(token_selection=selection))
+    assert selector.pretraining_counts((8, 14, 14)) == (470 if selection == "motion" else 1568, 156)
+
+
+def test_a_tube_masks_the_same_places_in_every_step(tiny_config):
+    selector = VideoMSTokenSelector(tiny_config(token_selection="tube"))
+    noise = torch.rand(2, 196)
+    visible, target = selector.split(None, 2, (8, 14, 14), noise, "cpu")
+    assert visible.shape == (2, 8 * (196 - 176)) and target.shape == (2, 8 * 176)  # floor(0.9 * 196) = 176
+    for b in range(2):
+        places = sorted(sorted(range(196), key=lambda j: float(noise[b, j]))[:20])
+        assert visible[b].tolist() == [t * 196 + j for t in range(8) for j in places]
+        assert sorted(visible[b].tolist() + target[b].tolist()) == list(range(1568))
+
+
+def test_random_selection_follows_the_noise_over_all_tokens(tiny_config):
+    selector = VideoMSTokenSelector(tiny_config(token_selection="random"))
+    noise = torch.rand(1, 1568)
+    visible, target = selector.split(None, 1, (8, 14, 14), noise, "cpu")
+    assert visible[0].tolist() == sorted(noise[0].argsort()[:156].tolist())
+    assert sorted(visible[0].tolist() + target[0].tolist()) == list(range(1568))
+
+
+@pytest.mark.parametrize("selection, shape", [("motion", (2, 470)), ("random", (2, 1568)), ("tube", (2, 196))])
+def test_noise_of_another_shape_is_refused(tiny_config, selection, shape):
+    selector = VideoMSTokenSelector(tiny_config(token_selection=selection))
+    importance = torch.rand(2, 1568)
+    selector.split(importance, 2, (8, 14, 14), torch.rand(shape), "cpu")
+    with pytest.raises(ValueError, match=rf"\(2, 5\).*\(2, {shape[1]}\)"):
+        selector.split(importance, 2, (8, 14, 14), torch.rand(2, 5), "cpu")
+
+
+def test_training_noise_comes_from_torchs_generator(tiny_config):
+    selector = VideoMSTokenSelector(tiny_config()).train()
+    importance = torch.rand(2, 64)
+    torch.manual_seed(3)
+    first = selector.split(importance, 2, (4, 4, 4), None, "cpu").visible_ids
+    second = selector.split(importance, 2, (4, 4, 4), None, "cpu").visible_ids
+    torch.manual_seed(3)
+    again = selector.split(importance, 2, (4, 4, 4), None, "cpu").visible_ids
+    assert first.equal(again) and not first.equal(second)
+
+
+def test_evaluation_noise_is_fixed_and_the_same_for_every_clip(tiny_config):
+    selector = VideoMSTokenSelector(tiny_config()).eval()
+    importance = torch.rand(1, 64).expand(3, -1)
+    visible = selector.split(importance, 3, (4, 4, 4), None, "cpu").visible_ids
+    assert visible[0].equal(visible[1]) and visible[0].equal(visible[2])
+    assert visible.equal(selector.split(importance, 3, (4, 4, 4), None, "cpu").visible_ids)
+
+
+def test_fixed_noise_looks_uniform():
+    noise = fixed_noise(10_000, torch.device("cpu"))
+    assert 0 <= noise.min() and noise.max() < 1
+    counts = torch.histc(noise, bins=20, min=0, max=1)
+    assert ((counts - 500) ** 2 / 500).sum() < 43.8  # chi-square, 19 degrees of freedom, 0.1 %
+    neighbours = torch.corrcoef(torch.stack([noise[:-1], noise[1:]]))[0, 1]
+    assert neighbours.abs() < 0.03
+
+
+@pytest.mark.parametrize("selection", ["motion", "random", "tube"])
+def test_keep_is_deterministic_in_evaluation_and_ascending(tiny_config, selection):
+    selector = VideoMSTokenSelector(tiny_config(token_selection=selection)).eval()
+    importance = torch.rand(2, 64)
+    kept = selector.keep(importance, 2, (4, 4, 4), 0.5, "cpu")
+    assert kept.shape == (2, 32)
+    assert kept.equal(selector.keep(importance, 2, (4, 4, 4), 0.5, "cpu"))
+    assert (kept[:, 1:] > kept[:, :-1]).all()
+    if selection == "motion":
+        assert kept.tolist() == [sorted(order[:32]) for order in reference_order(importance)]
+
+
+def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
+    with pytest.raises(ValueError, match="keeps none of 64"):
+        VideoMSTokenSelector(tiny_config()).keep(torch.rand(1, 64), 1, (4, 4, 4), 0.01, "cpu")
+
+
+def reference_slice_weights(importance, num_candidates, share):
+    places = importance.shape[1] // num_candidates
+    weights = []
+    for order in reference_order(importance):
+        kept = order[: math.floor(share * importance.shape[1] + 1e-6)]
+        weights.append([sum(k // places == i for k in kept) for i in range(num_candidates)])
+    return weights
+
+
+def test_evaluation_takes_the_slices_with_most_kept_tokens_ties_to_the_earlier():
+    importance = torch.rand(4, 60)
+    weights = reference_slice_weights(importance, 6, 0.3)
+    expected = [sorted(sorted(range(6), key=lambda i: (-w[i], i))[:4]) for w in weights]
+    assert informative_slices(importance, 6, 4, 0.3, None).tolist() == expected
+
+
+def test_drawn_slices_have_the_frequencies_of_weighted_drawing_without_replacement():
+    """A clip with a still half (weight 0 but for one step) and a busy half, against drawing one after the other."""
+    importance = torch.full((1, 60), 0.0)
+    importance[0, 30:] = torch.tensor([5.0] * 10 + [4.0] * 6 + [0.1] * 4 + [3.0] * 2 + [0.1] * 8)
+    importance[0, 20:22] = 6.0
+    weights = reference_slice_weights(importance, 6, 20 / 60)[0]
+    assert weights == [0, 0, 2, 10, 6, 2]
+
+    def probability(drawn):  # of the ordered draw, by the definition
+        left, result = list(weights), 1.0
+        for i in drawn:
+            result *= left[i] / sum(left)
+            left[i] = 0
+        return result
+
+    pairs = {(i, j): 0.0 for i in range(6) for j in range(i + 1, 6)}
+    for i in range(6):
+        for j in range(6):
+            if i != j and weights[i] and weights[j]:
+                pairs[min(i, j), max(i, j)] += probability((i, j))
+    draws = 20_000
+    drawn = informative_slices(importance.expand(draws, -1), 6, 2, 20 / 60, torch.rand(draws, 6))
+    for pair, expected in pairs.items():
+        share = (drawn == torch.tensor(pair)).all(dim=1).float().mean().item()
+        assert abs(share - expected) < 4.5 * math.sqrt(max(expected * (1 - expected), 1e-9) / draws) + 1e-9
+
+
+def test_slices_without_important_tokens_are_drawn_only_if_nothing_else_is_left():
+    importance = torch.zeros(1, 40)
+    importance[0, 10:30] = 1.0  # steps 1 and 2 of 4
+    drawn = informative_slices(importance.expand(500, -1), 4, 3, 0.5, torch.rand(500, 4))
+    assert ((drawn == 1).any(dim=1) & (drawn == 2).any(dim=1)).all()
+    assert {tuple(row) for row in drawn.tolist()} == {(0, 1, 2), (1, 2, 3)}
+
+
+def test_frame_selection_picks_the_busy_half_and_scores_it_anew(tiny_config):
+    config = tiny_config(candidate_ratio=2)
+    model = VideoMSModel(config).eval()
+    clips = torch.zeros(2, config.num_candidate_frames, 3, 32, 32)
+    clips[:, 6:] = torch.randn(2, 10, 3, 32, 32)  # the first busy step moves less: it comes out of stillness
+    outputs = model(clips)
+    assert outputs.slice_ids.tolist() == [[4, 5, 6, 7]] * 2
+    torch.testing.assert_close(outputs.importance, model.embeddings.importance(clips[:, 8:]))
+    plain = VideoMSModel(tiny_config()).eval()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(outputs.last_hidden_state, plain(clips[:, 8:]).last_hidden_state)

@@ -1,0 +1,172 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""VideoMSVideoProcessor: files or frames in, normalised clips out, without randomness.
+
+Shorter side to 224 (bilinear), centre crop, ImageNet normalisation, as the official code's evaluation. Files are
+decoded by PyAV, so that nothing needs torchcodec.
+"""
+
+import math
+from os import PathLike, fspath
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import PILImageResampling
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from .decoding_videoms import decode_frames, probe_video
+from .sampling_videoms import segment_clip, uniform_clip
+
+
+class VideoMSVideoProcessorKwargs(VideosKwargs, total=False):
+    """What [`VideoMSVideoProcessor`] takes beside the usual options.
+
+    Args:
+        frame_stride: frames from one sampled frame to the next; `None` spreads them evenly over the whole video.
+        num_segments: temporal positions of the views of one video; one is the middle.
+        num_crops: crops of each position, spaced along the longer side; one is the centre.
+        candidate_ratio: this many times `num_frames` are sampled, for a model with frame selection.
+    """
+
+    frame_stride: int | None
+    num_segments: int
+    num_crops: int
+    candidate_ratio: float | int
+
+
+class VideoMSVideoProcessor(BaseVideoProcessor):
+    """Turns videos into `pixel_values` (batch, frames, channels, height, width).
+
+    A video is a path, an http address, an array or tensor of frames (T, H, W, C) or (T, C, H, W), or a list of images.
+    Of files, `num_frames` are sampled over the whole video (a shorter video repeats its last frame); frames that are
+    given are taken as they are unless `do_sample_frames` is set. With several segments or crops, one video gives
+    several views and `pixel_values` is (batch, views, frames, channels, height, width), segment by segment;
+    [`VideoMSForVideoClassification`] averages their scores.
+
+    Raises:
+        VideoDecodeError: a file cannot be decoded; the message names it and says why.
+        ValueError: more frames are asked for than were given, or frames and options do not fit.
+    """
+
+    resample = PILImageResampling.BILINEAR
+    image_mean = list(IMAGENET_MEAN)
+    image_std = list(IMAGENET_STD)
+    size = {"shortest_edge": 224}
+    default_to_square = False
+    crop_size = {"height": 224, "width": 224}
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = False
+    num_frames = 16
+    frame_stride = None
+    num_segments = 1
+    num_crops = 1
+    candidate_ratio = 1.0
+    valid_kwargs = VideoMSVideoProcessorKwargs
+    model_input_names = ["pixel_values"]
+
+    def preprocess(self, videos, **kwargs: Unpack[VideoMSVideoProcessorKwargs]) -> BatchFeature:
+        if isinstance(videos, PathLike):
+            videos = fspath(videos)
+        elif isinstance(videos, (list, tuple)):
+            videos = [fspath(video) if isinstance(video, PathLike) else video for video in videos]
+        is_file = isinstance(videos, str) or (isinstance(videos, list) and videos and isinstance(videos[0], str))
+        if is_file:
+            kwargs["do_sample_frames"] = True
+        return_tensors = kwargs.pop("return_tensors", None)
+        batch = super().preprocess(videos, **kwargs)
+        clips = batch.pop("pixel_values_videos")
+        sampled = kwargs.get("do_sample_frames", self.do_sample_frames)
+        num_segments = kwargs.get("num_segments", self.num_segments) if sampled else 1
+        if num_segments * kwargs.get("num_crops", self.num_crops) > 1:
+            # (crops, segments * T, C, H, W) -> (segments * crops, T, C, H, W)
+            clips = [
+                clip.unflatten(1, (num_segments, -1)).transpose(0, 1).flatten(0, 1)
+                for clip in (clip if clip.ndim == 5 else clip[None] for clip in clips)
+            ]
+        return BatchFeature(data={"pixel_values": clips, **batch}, tensor_type=return_tensors)
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        frame_stride: int | None = None,
+        num_segments: int | None = None,
+        candidate_ratio: float | int | None = None,
+        **kwargs,
+    ) -> np.ndarray:
+        """Indices of the frames to use, int64 (num_segments * num_frames,), segment by segment."""
+        if fps is not None:
+            num_frames = None if num_frames == self.num_frames else num_frames  # the default gives way to fps
+            return super().sample_frames(metadata, num_frames=num_frames or None, fps=fps)
+        num_frames = self.num_frames if num_frames is None else num_frames
+        num_segments = self.num_segments if num_segments is None else num_segments
+        ratio = self.candidate_ratio if candidate_ratio is None else candidate_ratio
+        num_frames = math.ceil(num_frames * ratio - 1e-6)
+        total = metadata.total_num_frames
+        if metadata.video_backend is None and num_frames > total:
+            raise ValueError(
+                f"{num_frames} frames are to be sampled from a video given as {total} frames; give more frames or a "
+                "smaller num_frames"
+            )
+        if frame_stride is None:
+            return uniform_clip(total, num_frames * num_segments).reshape(num_frames, num_segments).T.reshape(-1)
+        return np.concatenate(
+            [segment_clip(total, num_frames, frame_stride, i, num_segments) for i in range(num_segments)]
+        )
+
+    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+        """Frames uint8 (T, C, H, W) and metadata of a path or address, or of each of a list; decoded by PyAV."""
+        if isinstance(video_url_or_urls, (list, tuple)):
+            return list(zip(*[self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls], strict=True))
+        info = probe_video(video_url_or_urls)
+        metadata = VideoMetadata(
+            total_num_frames=info.num_frames,
+            fps=info.fps,
+            width=info.width,
+            height=info.height,
+            duration=info.duration_seconds,
+            video_backend="pyav",
+        )
+        indices = np.arange(info.num_frames) if sample_indices_fn is None else sample_indices_fn(metadata=metadata)
+        metadata.frames_indices = indices
+        return decode_frames(video_url_or_urls, indices), metadata
+
+    def _preprocess(self, videos: list[torch.Tensor], num_crops: int = 1, **kwargs) -> BatchFeature:
+        """The usual steps; with several crops each result is (crops, frames, channels, height, width)."""
+        if num_crops == 1:
+            return super()._preprocess(videos, **kwargs)
+        resize = {name: kwargs.pop(name) for name in ("do_resize", "size", "resample")}
+        if resize["do_resize"]:
+            videos = [self.resize(video, size=resize["size"], resample=resize["resample"]) for video in videos]
+        crops = [crop for video in videos for crop in spaced_crops(video, num_crops, kwargs["crop_size"], kwargs)]
+        batch = super()._preprocess(crops, do_resize=False, size=resize["size"], resample=resize["resample"], **kwargs)
+        clips = batch["pixel_values_videos"]
+        batch["pixel_values_videos"] = [
+            torch.stack(list(clips[i : i + num_crops])) for i in range(0, len(clips), num_crops)
+        ]
+        return batch
+
+
+def spaced_crops(video: torch.Tensor, num_crops: int, crop_size, options: dict) -> list[torch.Tensor]:
+    """`num_crops` crops of frames (T, C, H, W), evenly spaced along the longer side from end to end."""
+    if not options["do_center_crop"]:
+        raise ValueError(f"num_crops is {num_crops} but do_center_crop is off; switch it on or take one crop")
+    height, width = video.shape[-2:]
+    along_width = width >= height
+    longer, extent = (width, crop_size["width"]) if along_width else (height, crop_size["height"])
+    if longer < extent:
+        raise ValueError(f"frames of {height} x {width} are smaller than the crop of {extent}; resize them first")
+    starts = [round(i * (longer - extent) / (num_crops - 1)) for i in range(num_crops)]
+    return [video.narrow(-1 if along_width else -2, start, extent) for start in starts]
+
+
+__all__ = ["VideoMSVideoProcessor"]
