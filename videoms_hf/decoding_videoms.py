@@ -1,0 +1,340 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Frames of a video by PyAV: exactly the frames that were asked for, decoding little more than those.
+
+Frame i is the i-th frame that a decode from the start puts out. To know it without decoding, the packets are read
+first (`packets_videoms.py`). Then decoding starts at the key picture before a wanted frame, leaves out pictures that
+no other refers to, and ends with the last wanted frame. What is less regular (other codecs, damage, frames that do not
+come out as foretold) is decoded from the start and counted: slower, but never another frame.
+"""
+
+import errno
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+
+from .packets_videoms import (
+    TIMED_CONTAINERS,
+    Irregular,
+    OpenVideo,
+    Pictures,
+    all_pictures,
+    demux_packets,
+    mp4_index,
+    mp4_parts,
+    window_pictures,
+    window_stamps,
+)
+
+
+MAX_FRAME_PIXELS = 8192 * 4320  # a header that claims more is broken or hostile, and decoders allocate what it claims
+SCAN_BYTES = 4 << 20  # files up to this size are read whole; of longer ones only a part, where the container helps
+NETWORK_TIMEOUT_SECONDS = 60.0
+
+# In these codecs a packet is one picture.
+REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
+SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key picture before a time without reading what lies before it
+# Leaving out pictures that no other refers to is bit-exact here. HEVC's mark of such pictures allows references from
+# higher temporal layers, and the decoders of VP9 and AV1 ignore the setting.
+DROPPABLE_CODECS = {"h264", "mpeg4"}
+
+
+class VideoDecodeError(RuntimeError):
+    """A video that cannot be read: `source` names it, `reason` says why and what to do."""
+
+    def __init__(self, source: str, reason: str = ""):
+        super().__init__(source, reason)
+        self.source, self.reason = source, reason
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.reason}" if self.reason else self.source
+
+
+class VideoInfo(NamedTuple):
+    """Frames that can be had (whatever the header promises), mean frames a second, and the size as displayed."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration_seconds: float
+
+
+def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
+    """Length, rate and size of a video. Its first frame is decoded, so that a broken file shows; errors as there."""
+    return _load(source, lambda num_frames: [0], (None, None), 1)[1]
+
+
+def decode_frames(
+    source: str | os.PathLike | bytes | BinaryIO,
+    indices: Iterable[int] | Callable[[int], Iterable[int]],
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    num_threads: int = 1,
+) -> torch.Tensor:
+    """Frames of a video, RGB uint8 (len(indices), 3, H, W): a view of channels-last memory, upright as displayed.
+
+    Colours follow the stream's matrix and range by swscale's usual tables; alpha is dropped; frames of another size
+    than the stream's first are scaled to it.
+
+    Args:
+        source: path, address, a file's bytes, or a binary file object (read from its start).
+        indices: frame numbers from 0, in any order, repeated or not; or a function from the number of frames to them,
+            so that one opening serves both. Several clips of one video are one call with all their numbers.
+        start_seconds, end_seconds: number only the frames that are shown in [start, end) seconds after the first. In
+            mp4 and Matroska this costs the window only, however long the file. Frame numbers do so in mp4; Matroska
+            keeps no count of frames, so all its packets are read (not decoded; 0.2 s for an hour of small video).
+        num_threads: threads of the decoder; 1 is right in the workers of a data loader.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        VideoDecodeError: whatever is wrong with the video; also a frame number that it does not have.
+        ValueError: a negative frame number.
+    """
+    return _load(source, indices, (start_seconds, end_seconds), num_threads)[0]
+
+
+def _load(source, indices, window, num_threads) -> tuple[torch.Tensor, VideoInfo | None]:
+    """The wanted frames, and what is known of all in the window; None where counting them was not asked for."""
+    try:
+        with _opened(source, num_threads) as video:
+            return _load_by_packets(video, indices, window)
+    except Irregular:
+        pass  # and anew: a demuxer that has been read and sought in is not at its start
+    stamps = None
+    if callable(indices):
+        with _opened(source, num_threads) as video:
+            stamps = [stamp for stamp, _ in _frames_from_start(video, window)]
+    with _opened(source, num_threads) as video:
+        wanted = _resolve(video, indices, None if stamps is None else len(stamps), window)
+        frames = (frame for _, frame in _frames_from_start(video, window))
+        clip, seen = _collect(video, enumerate(frames), wanted)
+        if clip is None:
+            raise _no_such_frame(video, wanted.max(), seen, window)
+        return clip, stamps and _info(video, stamps[0], stamps[-1], len(stamps), clip)
+
+
+def _load_by_packets(video: OpenVideo, indices, window) -> tuple[torch.Tensor, VideoInfo]:
+    """As `_load`, with frames told from packets; raises `Irregular` where that cannot be trusted."""
+    is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
+    if video.codec not in REGULAR_CODECS or not is_timed:
+        raise Irregular
+    is_long = video.format in SEEKABLE_CONTAINERS and video.container.size > SCAN_BYTES
+    index = mp4_index(video) if is_long and window == (None, None) else None
+    if index is not None:
+        keys, shown = index
+        first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
+        num_frames = len(shown)
+        wanted = _resolve(video, indices, num_frames, window)
+        parts = mp4_parts(video, keys, shown, np.unique(wanted))
+    else:
+        pictures = window_pictures(video, window) if is_long and window[0] is not None else all_pictures(video, window)
+        pts = pictures.pts[pictures.rank >= 0]
+        first, last, num_frames = pts.min(initial=0), pts.max(initial=0), len(pts)
+        wanted = _resolve(video, indices, num_frames, window)
+        parts = [(pictures, np.unique(wanted))]
+    frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
+    clip, _ = _collect(video, frames, wanted)
+    if clip is None:
+        raise Irregular
+    return clip, _info(video, first, last, num_frames, clip)
+
+
+@contextmanager
+def _opened(source, num_threads: int) -> Iterator[OpenVideo]:
+    """Opens a source for the time of a `with`; whatever FFmpeg raises in it becomes a `VideoDecodeError`."""
+    import av  # here, so that a model can be loaded from the Hub without PyAV
+
+    name, file, timeout = str(getattr(source, "name", "file object")), source, None
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, file = f"video of {len(source)} bytes", io.BytesIO(source)
+    elif isinstance(source, (str, os.PathLike)):
+        name = os.fsdecode(source)
+        if "://" in name:
+            file, timeout = name, NETWORK_TIMEOUT_SECONDS
+        elif not os.path.exists(name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        else:
+            file = f"file:{name}"  # or a name with a colon would be taken for an address
+            if os.path.isfile(name) and not os.path.getsize(name):
+                raise VideoDecodeError(name, "the file is empty; fetch it again or leave it out")
+    elif source.seekable():
+        source.seek(0)
+    limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    try:
+        # Metadata is not UTF-8 in many an old file, and of no use here.
+        with av.open(file, "r", options=limit, metadata_errors="ignore", timeout=timeout) as container:
+            stream = _video_stream(container, name)
+            context = stream.codec_context
+            context.options = limit
+            context.thread_count, context.thread_type = num_threads, "NONE" if num_threads == 1 else "AUTO"
+            codec, container_format = context.codec.canonical_name, container.format.name.split(",")[0]
+            yield OpenVideo(name, container, stream, codec, container_format, (context.height, context.width))
+    except av.error.FFmpegError as error:
+        reason = f"FFmpeg cannot read it ({error.strerror}): not a video, or broken; fetch it again or leave it out"
+        raise VideoDecodeError(name, reason) from error
+
+
+def _video_stream(container, name: str):
+    """The stream that players show; never a cover picture."""
+    from av.stream import Disposition
+
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not streams:
+        raise VideoDecodeError(name, "has no video stream (sound or a cover picture only); leave it out")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise VideoDecodeError(name, "there is no decoder for its video stream; encode it anew, as H.264 for example")
+    if not 0 < context.width * context.height <= MAX_FRAME_PIXELS or not stream.time_base:
+        limits = f"1 to {MAX_FRAME_PIXELS} pixels are allowed"
+        raise VideoDecodeError(name, f"frames of {context.width} x {context.height}, but {limits}: scale it down")
+    return stream
+
+
+def _rate(video: OpenVideo) -> float:
+    """Frames a second by the header, 0 if it says nothing."""
+    return float(video.stream.average_rate or video.stream.guessed_rate or 0)
+
+
+def _info(video: OpenVideo, first_stamp, last_stamp, num_frames: int, clip: torch.Tensor) -> VideoInfo:
+    rate, span = _rate(video), float((int(last_stamp) - int(first_stamp)) * video.stream.time_base)
+    duration = span + (1 / rate if rate else span / max(num_frames - 1, 1))  # the last frame lasts, too
+    return VideoInfo(num_frames, num_frames / duration if duration else rate, clip.shape[3], clip.shape[2], duration)
+
+
+def _resolve(video: OpenVideo, indices, num_frames: int | None, window) -> np.ndarray:
+    """Frame numbers int64 (n,), checked against the number of frames where that is known."""
+    if callable(indices):
+        if not num_frames:
+            raise _no_such_frame(video, 0, 0, window)
+        indices = indices(num_frames)
+    wanted = np.asarray(indices if hasattr(indices, "__len__") else list(indices))
+    if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
+        raise ValueError(f"indices must be a list of integers, not of shape {wanted.shape} and type {wanted.dtype}")
+    wanted = wanted.astype(np.int64)
+    if wanted.min(initial=0) < 0:
+        raise ValueError(f"frame numbers count from 0, but indices holds {wanted.min()}")
+    if num_frames is not None and wanted.max(initial=-1) >= num_frames:
+        raise _no_such_frame(video, wanted.max(), num_frames, window)
+    return wanted
+
+
+def _no_such_frame(video: OpenVideo, wanted: int, num_frames: int, window) -> VideoDecodeError:
+    place = "" if window == (None, None) else f" from {window[0] or 0} s to {window[1] or 'the end,'} s"
+    if not num_frames:
+        return VideoDecodeError(video.name, f"no frame can be had{place}: it is broken, or ends earlier; leave it out")
+    promised = video.stream.frames
+    promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
+    had = f"{num_frames} frames can be had{place}{promise}"
+    return VideoDecodeError(video.name, f"frame {wanted} was asked for, but {had}: ask for 0 to {num_frames - 1}")
+
+
+def _frames_from_start(video: OpenVideo, window) -> Iterator[tuple[float, Any]]:
+    """Yields (time stamp, frame) for all frames of a window, as a decode of everything puts them out."""
+    import av
+
+    origin, number, ticks = None, 0, 1 / ((_rate(video) or 1.0) * float(video.stream.time_base))
+    for packet in chain(demux_packets(video), [None]):
+        try:
+            frames = video.stream.codec_context.decode(packet)
+        except av.error.FFmpegError:  # one broken packet: go on with the next, as players do
+            continue
+        for frame in frames:
+            stamp = number * ticks if frame.pts is None or video.format == "avi" else frame.pts
+            origin, number = stamp if origin is None else origin, number + 1
+            start, end = window_stamps(video, window, origin)
+            if stamp >= end:
+                return
+            if stamp >= start:
+                yield stamp, frame
+
+
+def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Yields the wanted frames as (number, frame), decoding from the key pictures before them."""
+    import av
+
+    context = video.stream.codec_context
+    at = np.flatnonzero(np.isin(pictures.rank, wanted))
+    keys = np.flatnonzero(pictures.is_key)
+    key_pts = pictures.pts[keys]
+    if len(at) != len(wanted) or (np.diff(key_pts) <= 0).any():
+        raise Irregular
+    # The last key picture that is both decoded and shown before: a later one would come too late for its leading B.
+    last_key = np.minimum(np.searchsorted(keys, at, "right"), np.searchsorted(key_pts, pictures.pts[at], "right")) - 1
+    needed = np.zeros(len(pictures.rank) + 1, dtype=bool)
+    for start, stop in zip(keys[last_key], at, strict=True):
+        needed[start : stop + 1] = True
+    is_wanted = np.isin(np.arange(len(needed)), at)
+    for i, packet in enumerate(islice(pictures.packets(), int(at.max(initial=-1)) + 1)):
+        if packet.pos != pictures.pos[i]:
+            raise Irregular
+        if not needed[i]:
+            continue
+        # Decoders hand the time stamp on to the frame, so that it can carry the frame's number.
+        packet.pts = int(pictures.rank[i]) if is_wanted[i] else None
+        if video.codec in DROPPABLE_CODECS:
+            context.skip_frame = "DEFAULT" if is_wanted[i] else "NONREF"
+        try:
+            frames = context.decode(packet)
+            if not needed[i + 1]:  # have the decoder hand out what it holds, rather than feed it more
+                frames += context.decode(None)
+                context.flush_buffers()
+        except av.error.FFmpegError as error:
+            raise Irregular from error
+        for frame in frames:
+            if frame.pts is not None:
+                if frame.is_corrupt:
+                    raise Irregular
+                yield frame.pts, frame
+
+
+def _collect(video: OpenVideo, ranked: Iterator, wanted: np.ndarray) -> tuple[torch.Tensor | None, int]:
+    """The wanted frames out of (number, frame) pairs, `None` if one never comes; and how many pairs came."""
+    from av.video.reformatter import VideoReformatter
+
+    reformatter = VideoReformatter()  # one for all frames: to set it up takes longer than a small frame
+    (height, width), matrix, clip = video.size, None, None
+    missing, seen = set(wanted.tolist()), 0
+    while missing:
+        rank, frame = next(ranked, (None, None))
+        if frame is None:
+            return None, seen
+        seen += 1
+        if rank not in missing:
+            continue
+        missing.remove(rank)
+        matrix = _display_matrix(frame) if clip is None else matrix
+        # RGB is full range: without saying so, grey of limited range would stay limited.
+        image = reformatter.reformat(frame, width, height, "rgb24", dst_color_range="JPEG", threads=1).to_ndarray()
+        image = _upright(image, matrix)
+        clip = np.empty((len(wanted), *image.shape), dtype=np.uint8) if clip is None else clip
+        clip[wanted == rank] = image
+    clip = np.empty((0, height, width, 3), dtype=np.uint8) if clip is None else clip
+    return torch.from_numpy(clip).permute(0, 3, 1, 2), seen
+
+
+def _display_matrix(frame) -> np.ndarray | None:
+    """The 3 x 3 matrix from decoded to displayed places; `None` if there is none, or none that PyAV can read."""
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 17 and 18 do not know every kind of side data
+        return None
+    return None if data is None else np.frombuffer(data, dtype=np.int32).reshape(3, 3)
+
+
+def _upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """The picture (H, W, 3) turned by quarter turns and mirrored: x' = a x + c y, y' = b x + d y."""
+    if matrix is None:
+        return image
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    if abs(a) < abs(b):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -1,0 +1,232 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which frame is in which packet of a video, told without decoding it (some microseconds a packet).
+
+In the containers and codecs of video data sets a packet is one picture, and time stamps tell the order in which
+pictures are shown. Where that cannot be trusted, `Irregular` is raised and frames have to be decoded and counted.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import dropwhile, islice, takewhile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+HELD_BYTES = 64 << 20  # packets are kept from reading to decoding up to this sum; beyond it they are read twice
+TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store the time at which a picture is shown
+MAX_REORDER = 64  # packets from a picture to one that is shown earlier; the standards allow 16 frames
+INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
+MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
+MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may say "no picture here"
+
+
+class Irregular(Exception):  # noqa: N818 - no error: frames cannot be told from packets and have to be counted
+    pass
+
+
+class OpenVideo(NamedTuple):
+    name: str
+    container: Any
+    stream: Any
+    codec: str
+    format: str
+    size: tuple[int, int]  # height, width
+
+
+class Pictures(NamedTuple):
+    """Packets in decode order from a key picture on, each with at most one picture."""
+
+    packets: Callable[[], Iterable]  # kept, or read again
+    pos: tuple  # place in the file, by which a packet is recognised
+    pts: np.ndarray  # when the picture is shown, in the stream's time base
+    is_key: np.ndarray
+    rank: np.ndarray  # its frame number; -1: none is shown, or not in the window
+
+
+def all_pictures(video: OpenVideo, window) -> Pictures:
+    reads = iter((None,))  # the first reading goes on from where opening left off, another has to go back
+    pictures = _tabulate(video, lambda: _read(video, next(reads, video.stream.start_time or 0)))
+    return _in_window(video, pictures, window, pictures.pts[pictures.rank == 0].sum())
+
+
+def window_pictures(video: OpenVideo, window) -> Pictures:
+    """The pictures of a window of seconds; nothing before or after is read."""
+    origin = video.stream.start_time or 0
+    start, end = window_stamps(video, window, origin)
+    target, before = start, None
+    # Containers seek by the time of decoding, which can be earlier than that of presentation: then further back.
+    while (key := next(_read(video, target), None)) is not None and key.pos != before:
+        if key.pts is None or key.pts <= start:
+            break
+        target, before = min(target, key.pts if key.dts is None else key.dts) - 1, key.pos
+    if key is None:
+        raise Irregular
+
+    def read():
+        return takewhile(lambda packet: packet.dts is None or packet.dts < end, _read(video, target))
+
+    return _in_window(video, _tabulate(video, read, is_start=key.pos == before), window, origin)
+
+
+def mp4_index(video: OpenVideo) -> tuple[np.ndarray, np.ndarray] | None:
+    """Numbers of the packets that are keys and of those that are shown, by the index of a whole mp4 file."""
+    entries = video.stream.index_entries
+    if video.format != "mov" or not video.stream.frames or not len(entries):  # fragments are indexed one by one
+        return None
+    if entries[-1].pos + entries[-1].size > video.container.size:  # the file is cut, its index came first
+        return None
+    flags = np.array([entry.flags for entry in entries])
+    keys, shown = np.flatnonzero(flags & INDEX_KEY), np.flatnonzero(~flags & INDEX_DISCARD)
+    if not len(shown) or not len(keys) or keys[0]:
+        return None
+    _tabulate(video, lambda: islice(_read(video), MAX_REORDER))  # raises if the start is irregular
+    return keys, shown
+
+
+def mp4_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tuple[Pictures, np.ndarray]]:
+    """Stretches of packets, each with the wanted frames that lie in it, and read when its turn has come."""
+    # In decode order a picture is near its place in the order of presentation. One key picture earlier than the last
+    # is surely shown before it, and MAX_REORDER packets later all that are shown before it have been read.
+    around = shown[wanted]
+    starts = keys[np.maximum(np.searchsorted(keys, around, side="right") - 2, 0)]
+    cuts = np.flatnonzero(starts[1:] > around[:-1] + MAX_REORDER) + 1
+    for start, part in (
+        zip(starts[np.r_[0, cuts]].tolist(), np.split(wanted, cuts), strict=True) if len(wanted) else ()
+    ):
+        entry, count = video.stream.index_entries[start], int(shown[part[-1]]) + MAX_REORDER - start
+
+        def read(entry=entry, count=count):
+            packets = _read(video, entry.timestamp)
+            return islice(dropwhile(lambda packet: packet.pos != entry.pos, packets), count)
+
+        yield _tabulate(video, read, int(np.searchsorted(shown, start)), is_start=not start), part
+
+
+def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pictures:
+    """The pictures with only the frames of a window numbered, from 0."""
+    start, end = window_stamps(video, window, origin)
+    inside = (pictures.rank >= 0) & (pictures.pts >= start) & (pictures.pts < end)
+    first = pictures.rank[inside].min(initial=np.iinfo(np.int64).max)
+    return pictures._replace(rank=np.where(inside, pictures.rank - first, -1))
+
+
+def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 0, is_start: bool = True) -> Pictures:
+    """What packets say of their pictures; `first_rank` is the number of frames whose packets come before these."""
+    held, held_bytes, rows, types = [], 0, [], []
+    for packet in read():
+        rows.append((packet.pos, packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
+        held_bytes += packet.size
+        if held_bytes <= HELD_BYTES:
+            held.append(packet)
+        if video.codec == "mpeg4":
+            data = bytes(packet)
+            found = [data[start + 4] >> 6 for start in _mpeg4_pictures(data)]
+            if video.format != "avi" and (len(found) != 1 or packet.size <= MPEG4_DUMMY_BYTES):
+                raise Irregular
+            types.append(found[0] if found else None)
+    if not rows:
+        raise Irregular
+    pos, pts, dts, is_key, is_shown = zip(*rows, strict=True)
+    pts = dts if video.format == "avi" else pts
+    if None in pts:
+        raise Irregular
+    pts, is_key, is_shown = np.array(pts, dtype=np.int64), np.array(is_key), np.array(is_shown)
+    if video.format == "avi" and types:  # stores the order of decoding only
+        order = _mpeg4_order(types)
+        is_key, is_shown = np.array(types) == MPEG4_I, order >= 0
+        pts[is_shown] = np.sort(pts[is_shown])[order[is_shown]]
+    # Pictures shown before the first key picture need others from before it: they are not to be had from here. At the
+    # start of the file it is up to the decoder whether they come out.
+    is_leading = is_shown & (pts < pts[0])
+    is_shown &= ~is_leading
+    ascending = np.unique(pts[is_shown])
+    if not is_key[0] or (is_start and is_leading.any()) or len(ascending) < is_shown.sum():
+        raise Irregular
+    rank = np.where(is_shown, first_rank + is_leading.sum() + np.searchsorted(ascending, pts), -1)
+    return Pictures((lambda: held) if held_bytes <= HELD_BYTES else read, pos, pts, is_key, rank)
+
+
+def _mpeg4_order(types: list[int | None]) -> np.ndarray:
+    """Places in the order of presentation of MPEG-4 pictures in decode order; -1 for `None`, which is no picture.
+
+    A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P is shown as I B B P
+    P.
+    """
+    order, held, references = np.full(len(types), -1), None, 0
+    for i, kind in enumerate(types):
+        if kind == MPEG4_B and references < 2:
+            raise Irregular
+        if kind not in (MPEG4_B, None):
+            references, held, i = references + 1, i, held
+        if kind is not None and i is not None:
+            order[i] = order.max() + 1
+    if held is not None:
+        order[held] = order.max() + 1
+    return order
+
+
+def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
+    """Packets of one picture each, from the start or from the key picture before a time (of decoding, in mp4)."""
+    import av
+
+    try:
+        if timestamp is not None:
+            video.container.seek(timestamp, stream=video.stream)
+    except av.error.FFmpegError as error:
+        raise Irregular from error
+    packets = demux_packets(video)
+    return _unpacked(packets) if (video.codec, video.format) == ("mpeg4", "avi") else packets
+
+
+def demux_packets(video: OpenVideo) -> Iterator:
+    """The stream's packets, to where the file ends, is cut off or cannot be followed any further."""
+    import av
+
+    try:
+        yield from (packet for packet in video.container.demux(video.stream) if packet.size)
+    except (av.error.InvalidDataError, av.error.EOFError):
+        return
+
+
+def _unpacked(packets: Iterable) -> Iterator:
+    """MPEG-4 packets of one picture each.
+
+    AVI files by DivX and Xvid pack a B picture behind the one that it needs. Its turn comes with the next packet,
+    which is a dummy or has the next B picture, whose turn comes later in turn. Decoders take them apart as is done
+    here, but then they cannot leave out single pictures.
+    """
+    import av
+
+    waiting = None
+    for packet in packets:
+        data, is_dummy = bytes(packet), packet.size <= MPEG4_DUMMY_BYTES
+        starts = _mpeg4_pictures(data)
+        if waiting is None and len(starts) < 2:
+            if starts and is_dummy:
+                raise Irregular  # a picture, or a word that there is none: only the decoder knows
+            yield packet
+            continue
+        if waiting is None:
+            due, waiting, starts = data[: starts[1]], data[starts[1] :], starts[1:]
+        else:
+            due, waiting = waiting, None if is_dummy else data
+        if waiting is not None and [data[start + 4] >> 6 for start in starts] != [MPEG4_B]:
+            raise Irregular
+        picture = av.Packet(len(due))  # with the room behind it that decoders need; a packet made of bytes has none
+        picture.update(due)
+        picture.dts = packet.dts
+        yield picture
+
+
+def _mpeg4_pictures(data: bytes) -> list[int]:
+    """Places at which the MPEG-4 pictures in a packet start."""
+    starts = [data.find(MPEG4_PICTURE, 0, -1)]
+    while starts[-1] >= 0:
+        starts.append(data.find(MPEG4_PICTURE, starts[-1] + 4, -1))
+    return starts[:-1]
+
+
+def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:
+    """Bounds of a window of seconds as time stamps: rounded, as the stamps themselves are."""
+    start, end = (seconds if seconds is None else round(seconds / video.stream.time_base) for seconds in window)
+    return -np.inf if start is None else origin + start, np.inf if end is None else origin + end
