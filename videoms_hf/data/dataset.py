@@ -1,0 +1,259 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Clips of the videos in a table: random ones to train on, fixed views to evaluate.
+
+Tables are those of [`read_videos`]; columns `start_seconds` and `end_seconds`, if there are any, bound the part of
+each video that is used. Items are dictionaries with `pixel_values` float32 (T, C, H, W).
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers.utils import logging
+
+from ..decoding_videoms import VideoDecodeError, decode_frames
+from ..sampling_videoms import segment_clip, validation_clip
+from .annotations import UNLABELLED
+from .transforms import EvaluationTransform
+
+
+logger = logging.get_logger(__name__)
+
+MAX_ATTEMPTS = 10  # videos that are tried for one clip; with 5 % of them broken, 10 fail once in 10^13 times
+MAX_NAMED = 100  # videos that an error names
+SCAN_THREADS = 8
+
+
+class BadVideo(NamedTuple):
+    """A video that gives no clip: its row in the table, its path, why, and how often it was drawn."""
+
+    row: int
+    path: str
+    reason: str
+    num_draws: int
+
+
+class ClipDataset(Dataset):
+    """One random clip of each video of a table; `labels` beside it unless `with_labels` is false.
+
+    A clip depends on (seed, epoch, index) alone, however many workers there are and of whichever kind. A video that
+    cannot be decoded, or has a single frame, is replaced by another that is drawn from the same numbers; it is logged
+    once, counted, and never dropped unseen: see [`~ClipDataset.bad_videos`].
+
+    Args:
+        table: videos and labels.
+        choose_frames: function of a video's number of frames and `rng`, a numpy Generator, to the frames to use.
+        transform: frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator.
+        with_labels: give labels; every video must have one then.
+        seed: of all draws, from 0 on. `None` takes it from torch's global generator at each item, for callers who seed
+            that one themselves; the epoch is then theirs too.
+        max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
+
+    Raises:
+        ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed (they are
+            named), or too many in a row.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        choose_frames: Callable[..., np.ndarray],
+        transform: Callable[[Tensor], Tensor],
+        with_labels: bool = True,
+        seed: int | None = 0,
+        max_bad_share: float = 0.05,
+    ):
+        if not len(table):
+            raise ValueError("the table has no videos; it must have at least one")
+        if not 0 <= max_bad_share <= 1:
+            raise ValueError(f"max_bad_share is {max_bad_share}; it must be a share, in [0, 1]")
+        if with_labels and UNLABELLED in (labels := table["label"][:]):
+            row = labels.index(UNLABELLED)
+            raise ValueError(
+                f"{labels.count(UNLABELLED)} of {len(table)} videos are unlabelled, first {table[row]['video']} in "
+                f"row {row}; label them, leave them out, or train without labels"
+            )
+        self.table, self.choose_frames, self.transform, self.with_labels = table, choose_frames, transform, with_labels
+        self.seed, self.max_bad_share = seed, max_bad_share
+        # Shared with the workers: the epoch has to reach them, what they find bad has to come back.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._num_bad_draws = torch.zeros(len(table), dtype=torch.int32).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Have other clips drawn, in workers that run already too. Call it before a loader is iterated anew."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
+        numbers = [torch.randint(2**62, ()).item()] if self.seed is None else [self.seed, int(self._epoch), index]
+        number = index
+        for attempt in range(MAX_ATTEMPTS):
+            # Anew for each attempt, so that a clip does not depend on whether a bad video was known before.
+            rng = np.random.default_rng([*numbers, attempt])
+            if attempt > 0:
+                number = int(rng.integers(len(self)))
+            frames = self._frames(number, rng)
+            if frames is not None:
+                break
+        else:
+            raise ValueError(
+                f"{MAX_ATTEMPTS} videos were tried for one clip and all are bad:\n{self._named_bad_videos()}"
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(rng.integers(2**63)))
+            item = {"pixel_values": self.transform(frames)}
+        return {**item, "labels": self.table[number]["label"]} if self.with_labels else item
+
+    def _frames(self, number: int, rng: np.random.Generator) -> Tensor | None:
+        """Frames of a random clip of a row's video; `None`, logged and counted, if it is bad."""
+        row = self.table[number]
+        num_draws = int(self._num_bad_draws[number])
+        reason = None
+        if num_draws == 0:
+            try:
+                return _decode(row, lambda num_frames: self.choose_frames(num_frames, rng=rng))
+            except (VideoDecodeError, OSError) as error:
+                reason = _reason(error)
+        self._num_bad_draws[number] = num_draws + 1
+        if reason is not None:
+            logger.warning(f"{row['video']} (row {number}): {reason}. Another video takes its place.")
+            num_bad = int(self._num_bad_draws.count_nonzero())
+            if num_bad > self.max_bad_share * len(self):
+                raise ValueError(
+                    f"{num_bad} of {len(self)} videos are bad, more than max_bad_share {self.max_bad_share} allows; "
+                    f"mend them, leave them out, or raise it:\n{self._named_bad_videos()}"
+                )
+        return None
+
+    def bad_videos(self) -> list[BadVideo]:
+        """The videos that turned out bad in any worker, by row, each looked at again for the reason."""
+        return [self._bad_video(row) for row in self._bad_rows()]
+
+    def _bad_rows(self) -> list[int]:
+        return self._num_bad_draws.nonzero().flatten().tolist()
+
+    def _bad_video(self, row: int) -> BadVideo:
+        reason = _fault(self.table[row]) or "could not be read when it was drawn, but can be read now"
+        return BadVideo(row, self.table[row]["video"], reason, int(self._num_bad_draws[row]))
+
+    def _named_bad_videos(self) -> str:
+        rows = self._bad_rows()
+        lines = [f"  {bad.path} (row {bad.row}): {bad.reason}" for bad in map(self._bad_video, rows[:MAX_NAMED])]
+        return "\n".join(lines + [f"  and {len(rows) - MAX_NAMED} more"] * (len(rows) > MAX_NAMED))
+
+
+class ViewDataset(Dataset):
+    """Every view of every video of a table, without randomness: segment by segment, and in a segment crop by crop.
+
+    Items have `pixel_values`, `labels` and `video_id`, the video's row in the table. A single segment is the
+    validation clip, a single crop the centre. Views are cheapest in order, as those of a segment share its decoding.
+
+    Args:
+        table: videos and labels.
+        num_frames, stride: frames of a view, and their distance.
+        num_segments, num_crops: temporal positions, and crops of each along the longer side.
+        size: height and width of a view.
+        skip_broken: look at every video on construction and leave broken ones out; they are logged and stand in
+            [`~ViewDataset.bad_videos`]. Without it a broken video is an error when its turn comes, for a score without
+            it would be that of another test.
+
+    Raises:
+        VideoDecodeError, FileNotFoundError: for an item, if its video cannot be decoded or has a single frame.
+        ValueError: on construction, no video that could be used, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        num_frames: int,
+        stride: int,
+        num_segments: int = 1,
+        num_crops: int = 1,
+        size: int = 224,
+        skip_broken: bool = False,
+    ):
+        counts = {"num_frames": num_frames, "stride": stride, "num_segments": num_segments, "num_crops": num_crops}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self.table, self.num_frames, self.stride = table, num_frames, stride
+        self.num_segments, self.num_crops = num_segments, num_crops
+        self.transform = EvaluationTransform(size, num_crops)
+        self._bad = _scan(table) if skip_broken else []
+        self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
+        if not self.rows:
+            raise ValueError(f"none of {len(table)} videos can be used; there must be at least one")
+        self._last: tuple[tuple[int, int], Tensor] | None = None  # the last segment's crops
+
+    def __len__(self) -> int:
+        return len(self.rows) * self.num_segments * self.num_crops
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
+        segment, crop = divmod(index, self.num_crops)
+        video, segment = divmod(segment, self.num_segments)
+        row = self.rows[video]
+        clip = self._crops(row, segment)[crop].clone() if self.num_crops > 1 else self._segment(row, segment)
+        return {"pixel_values": clip, "labels": self.table[row]["label"], "video_id": row}
+
+    def bad_videos(self) -> list[BadVideo]:
+        """The videos that were left out as broken, by row."""
+        return list(self._bad)
+
+    def _crops(self, row: int, segment: int) -> Tensor:
+        if self._last is None or self._last[0] != (row, segment):
+            self._last = (row, segment), self._segment(row, segment)
+        return self._last[1]
+
+    def _segment(self, row: int, segment: int) -> Tensor:
+        def choose(video_length: int) -> np.ndarray:
+            if self.num_segments == 1:
+                return validation_clip(video_length, self.num_frames, self.stride)
+            return segment_clip(video_length, self.num_frames, self.stride, segment, self.num_segments)
+
+        return self.transform(_decode(self.table[row], choose))
+
+
+def _decode(row: dict, choose: Callable[[int], np.ndarray]) -> Tensor:
+    """The chosen frames of a row's video, uint8 (T, 3, H, W)."""
+
+    def indices(num_frames: int) -> np.ndarray:
+        if num_frames < 2:
+            raise VideoDecodeError(row["video"], "has 1 frame; motion needs at least 2")
+        return choose(num_frames)
+
+    window = {name: row[name] for name in ("start_seconds", "end_seconds") if name in row}
+    return decode_frames(row["video"], indices, **window)
+
+
+def _fault(row: dict) -> str | None:
+    """Why a row's video gives no clip; `None` if its first and last frames can be decoded."""
+    try:
+        _decode(row, lambda num_frames: np.array([0, num_frames - 1]))
+    except (VideoDecodeError, OSError) as error:
+        return _reason(error)
+    return None
+
+
+def _reason(error: VideoDecodeError | OSError) -> str:
+    return error.reason if isinstance(error, VideoDecodeError) else f"cannot be read ({error.strerror or error})"
+
+
+def _scan(table: datasets.Dataset) -> list[BadVideo]:
+    """The table's videos that are broken, each logged."""
+    with ThreadPoolExecutor(SCAN_THREADS) as pool:
+        faults = list(pool.map(_fault, table))
+    bad = [BadVideo(row, table[row]["video"], fault, 0) for row, fault in enumerate(faults) if fault is not None]
+    for video in bad:
+        logger.warning(f"{video.path} (row {video.row}): {video.reason}. It is left out of the evaluation.")
+    return bad

@@ -1,0 +1,235 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""From decoded frames to the network's input: random augmentation, the same for all frames of a clip.
+
+A transform takes frames uint8 (T, 3, H, W) and returns normalised float32 (T, 3, size, size). What is random is drawn
+from torch's global generator, as in torchvision's own transforms, so that they mix; [`ClipDataset`] seeds it for each
+clip. Sizes are in pixels.
+
+Source: the official code's augmentation; its RandAugment, erasing and crop are those of timm and PySlowFast.
+"""
+
+import math
+import re
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import RandomErasing, RandomResizedCrop
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from ..video_processing_videoms import VideoMSVideoProcessor
+
+
+RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"
+MULTI_SCALE_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the shorter side
+# Places of a crop as quarters of the room it has, (down, right): corners, edge middles, centre, quarter points.
+CROP_ANCHORS = [(y, x) for y in (0, 2, 4) for x in (0, 2, 4)] + [(y, x) for y in (1, 3) for x in (1, 3)]
+CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
+
+
+def normalize(frames: Tensor) -> Tensor:
+    """Frames in 0 to 255 scaled to [0, 1] and normalised by ImageNet's mean and deviation, float32."""
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return frames.to(torch.float32, copy=True).sub_(mean).div_(std)
+
+
+class PretrainingTransform:
+    """Multi-scale crop of all frames alike, resized: no mirroring, no change of colours.
+
+    Height and width of the crop are drawn from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart,
+    and its place from 13 anchors.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        top, left, height, width = self.draw_crop(*frames.shape[-2:])
+        frames = tv.crop(frames, top, left, height, width)
+        return normalize(_resize(frames, self.size))
+
+    def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a random crop of frames of that size."""
+        base = min(height, width)
+        sides = [int(base * share) for share in MULTI_SCALE_SIDES]
+        # A side less than 3 pixels from the wanted size is that size, if the frame has it.
+        sides = [self.size if abs(side - self.size) < 3 and self.size <= base else side for side in sides]
+        pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+        crop_height, crop_width = pairs[_draw_index(len(pairs))]
+        down, right = CROP_ANCHORS[_draw_index(len(CROP_ANCHORS))]
+        return down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width
+
+
+class FinetuningTransform:
+    """RandAugment, normalisation, random resized crop, mirroring and erasing, each the same for all frames.
+
+    Args:
+        size: height and width of the result.
+        rand_augment: policy as timm writes it; `None`: none.
+        random_crop: crop an area of 8 to 100 % with an aspect of 3/4 to 4/3; false: the centre, as in evaluation.
+        flip: mirror half of the clips; false where left and right make a difference.
+        random_erasing: share of clips in which a box of 2 to 33 % of the area is overwritten with noise, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        size: int,
+        rand_augment: str | None = RAND_AUGMENT,
+        random_crop: bool = True,
+        flip: bool = True,
+        random_erasing: float = 0.25,
+    ):
+        if not 0 <= random_erasing <= 1:
+            raise ValueError(f"random_erasing is {random_erasing}; it must be a probability, in [0, 1]")
+        self.size, self.flip, self.random_erasing = size, flip, random_erasing
+        self.rand_augment = None if rand_augment is None else RandAugment.from_policy(rand_augment)
+        self.centre_crop = None if random_crop else EvaluationTransform(size)
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        if self.rand_augment is not None:
+            frames = self.rand_augment(frames)
+        frames = self._random_crop(frames) if self.centre_crop is None else self.centre_crop(frames)
+        if self.flip and torch.rand(()) < 0.5:
+            frames = frames.flip(-1)
+        return erase_box(frames) if torch.rand(()) < self.random_erasing else frames
+
+    def _random_crop(self, frames: Tensor) -> Tensor:
+        top, left, height, width = RandomResizedCrop.get_params(frames, CROP_AREA, CROP_ASPECT)
+        # Cropped before normalisation instead of after, which gives the same and costs less.
+        crop = normalize(tv.crop(frames, top, left, height, width))
+        # Official code: no antialiasing here.
+        return F.interpolate(crop, (self.size, self.size), mode="bilinear", align_corners=False)
+
+
+class EvaluationTransform:
+    """Shorter side to `size`, crop, normalisation: what [`VideoMSVideoProcessor`] does, for it does it here too.
+
+    With several crops, spaced along the longer side, the result is (num_crops, T, 3, size, size).
+    """
+
+    def __init__(self, size: int, num_crops: int = 1):
+        self.processor = VideoMSVideoProcessor(
+            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, num_crops=num_crops
+        )
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return self.processor(frames, return_tensors="pt")["pixel_values"][0]
+
+
+class RandAugment:
+    """timm's RandAugment with the increasing set of operations: frames uint8 (T, 3, H, W) in and out.
+
+    `num_ops` operations are drawn with replacement; each is applied to all frames with probability 0.5, and its
+    strength is drawn around `magnitude` with deviation `magnitude_std`, on a scale from 0 to 10.
+    """
+
+    def __init__(self, magnitude: float, num_ops: int, magnitude_std: float):
+        if not 0 <= magnitude <= 10 or num_ops < 1 or magnitude_std < 0:
+            raise ValueError(
+                f"RandAugment has magnitude {magnitude}, {num_ops} operations and magnitude_std {magnitude_std}; they "
+                "must be in [0, 10], at least 1 and at least 0"
+            )
+        self.magnitude, self.num_ops, self.magnitude_std = magnitude, num_ops, magnitude_std
+
+    @classmethod
+    def from_policy(cls, policy: str) -> "RandAugment":
+        """By timm's notation, such as rand-m7-n4-mstd0.5-inc1: magnitude, operations, deviation, increasing set."""
+        number = r"(\d+(?:\.\d+)?)"
+        match = re.fullmatch(rf"rand-m{number}-n(\d+)(?:-mstd{number})?-inc1", policy)
+        if match is None:
+            raise ValueError(
+                f"the RandAugment policy is {policy!r}; it must be like {RAND_AUGMENT!r}: m and the magnitude, n and "
+                "the number of operations, mstd and the deviation, inc1 for the increasing operations (the only ones)"
+            )
+        magnitude, num_ops, magnitude_std = match.groups(default="0")
+        return cls(float(magnitude), int(num_ops), float(magnitude_std))
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        for _ in range(self.num_ops):
+            operation = OPERATIONS[_draw_index(len(OPERATIONS))]
+            if torch.rand(()) < 0.5:
+                magnitude = self.magnitude + self.magnitude_std * torch.randn(()).item()
+                frames = operation(frames, min(max(magnitude, 0.0), 10.0) / 10)
+        return frames
+
+
+# Operations of RandAugment: frames uint8 (T, 3, H, W) and a strength in [0, 1] to frames. Those that work on the
+# contents of an image (equalize, contrast) do so for each frame, as on the official code's single images.
+
+
+def _signed(strength: float) -> float:
+    return strength if torch.rand(()) < 0.5 else -strength
+
+
+def _enhance(adjust: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
+    """The operation that multiplies a property by 0.1 to 1.9, further from 1 the stronger."""
+    return lambda frames, strength: adjust(frames, 1 + _signed(0.9 * strength))
+
+
+def _warp(frames: Tensor, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> Tensor:
+    """Sheared (tangents in x and y) and shifted (shares of width and height), with grey where nothing is left."""
+    height, width = frames.shape[-2:]
+    return tv.affine(
+        frames,
+        angle=0.0,
+        translate=[shift[0] * width, shift[1] * height],
+        scale=1.0,
+        shear=[math.degrees(math.atan(tangent)) for tangent in shear],
+        interpolation=InterpolationMode.BILINEAR,  # Official code: bicubic, which torchvision has not for tensors.
+        fill=[128.0] * 3,
+        center=[0.0, 0.0],
+    )
+
+
+def _rotate(frames: Tensor, strength: float) -> Tensor:
+    return tv.rotate(frames, _signed(30 * strength), interpolation=InterpolationMode.BILINEAR, fill=[128.0] * 3)
+
+
+def _solarize(frames: Tensor, strength: float) -> Tensor:
+    # int16, for 256 is 0 in uint8.
+    return torch.where(frames.to(torch.int16) >= 256 - int(256 * strength), 255 - frames, frames)
+
+
+def _solarize_add(frames: Tensor, strength: float) -> Tensor:
+    return torch.where(frames < 128, (frames.to(torch.int16) + int(110 * strength)).clamp_(max=255), frames).byte()
+
+
+OPERATIONS: list[Callable[[Tensor, float], Tensor]] = [
+    lambda frames, strength: tv.autocontrast(frames),
+    lambda frames, strength: tv.equalize(frames),
+    lambda frames, strength: tv.invert(frames),
+    _rotate,
+    lambda frames, strength: tv.posterize(frames, 4 - int(4 * strength)),
+    _solarize,
+    _solarize_add,
+    _enhance(tv.adjust_saturation),
+    _enhance(tv.adjust_contrast),
+    _enhance(tv.adjust_brightness),
+    _enhance(tv.adjust_sharpness),
+    lambda frames, strength: _warp(frames, shear=(_signed(0.3 * strength), 0)),
+    lambda frames, strength: _warp(frames, shear=(0, _signed(0.3 * strength))),
+    lambda frames, strength: _warp(frames, shift=(_signed(0.45 * strength), 0)),
+    lambda frames, strength: _warp(frames, shift=(0, _signed(0.45 * strength))),
+]
+
+
+def erase_box(frames: Tensor) -> Tensor:
+    """Frames (T, C, H, W) with one random box, the same in all, overwritten with normal noise of its own for each."""
+    top, left, height, width, _ = RandomErasing.get_params(frames, ERASED_AREA, ERASED_ASPECT, value=[0.0])
+    if (height, width) == tuple(frames.shape[-2:]):  # torchvision's way to say that no box was found
+        return frames
+    frames = frames.clone()
+    frames[..., top : top + height, left : left + width].normal_()
+    return frames
+
+
+def _resize(frames: Tensor, size: int) -> Tensor:
+    return tv.resize(frames, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+
+def _draw_index(count: int) -> int:
+    return int(torch.randint(count, ()))
