@@ -1,0 +1,80 @@
+"""Evaluate a fine-tuned classifier on several views of every video: accuracies, their interval, scores of each video.
+
+python scripts/evaluate.py --model runs/mine --data my/test.csv
+torchrun --nproc_per_node 8 scripts/evaluate.py scripts/recipes/ucf101/evaluate.yaml --keep_ratio 0.4
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
+from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
+from videoms_hf.evaluation.report import accuracy_table, describe_origin, evaluation_report, write_json
+from videoms_hf.training import parse_recipe
+
+
+@dataclass
+class EvaluationArguments:
+    """Which model, which videos, which views."""
+
+    model: str = field(metadata={"help": "Fine-tuned classifier, a folder or a Hub name."})
+    data: str = field(metadata={"help": "List with `path label` a line, or a folder with one folder a class."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder that the list's paths start from."})
+    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of evaluation.json."})
+    num_segments: int = field(default=5, metadata={"help": "Temporal positions of the views."})
+    num_crops: int = field(default=3, metadata={"help": "Crops of each, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames of a clip; default: as saved."})
+    frame_stride: int | None = field(default=None, metadata={"help": "Take every n-th frame; default: as saved."})
+    image_size: int | None = field(default=None, metadata={"help": "Height and width; default: as saved."})
+    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+    skip_broken: bool = field(default=False, metadata={"help": "Leave broken videos out and name them."})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    (args,) = parse_recipe(EvaluationArguments, arguments=arguments)
+    accelerator = start_accelerator(args.mixed_precision)
+    model = load_classifier(
+        args.model, keep_ratio=args.keep_ratio, num_frames=args.num_frames, image_size=args.image_size
+    )
+    processor = load_processor(args.model, args.frame_stride, args.image_size)
+    names = class_names(model)
+    table = labelled_videos(args.data, names, args.data_root)
+    start = time.perf_counter()
+    views = evaluation_views(table, model, processor, args.num_segments, args.num_crops, args.skip_broken)
+    predictions = predict_views(model, views, accelerator, args.batch_size, args.num_workers, args.skip_broken)
+    seconds = time.perf_counter() - start
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
+    size = processor.crop_size["height"]
+    gflops = model.flops((views.num_frames, model.config.num_channels, size, size)) / 1e9
+    num_views = args.num_segments * args.num_crops
+    report = {
+        **describe_origin(accelerator.num_processes),
+        "arguments": asdict(args),
+        "keep_ratio": model.config.keep_ratio,
+        "num_segments": args.num_segments,
+        "num_crops": args.num_crops,
+        "num_frames": model.config.num_frames,
+        "frame_stride": processor.frame_stride,
+        "image_size": size,
+        "gflops_per_clip": gflops,
+        "gflops_per_video": gflops * num_views,
+        "seconds": seconds,
+        **evaluation_report(predictions, table["video"][:], names),
+    }
+    path = Path(args.output_dir) / "evaluation.json"
+    write_json(report, path)
+    print(accuracy_table(report))
+    print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, keep ratio {report['keep_ratio']}")
+    print(f"{gflops:.3g} GFLOPs a clip, {gflops * num_views:.3g} a video; {seconds:.0f} s")
+    print(f"Scores of every video: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Accuracies of classifiers, their uncertainty, and the module that gives them to `evaluate` and `Trainer`.
+
+V videos (or views), L classes. Scores are anything that grows with certainty: logits or probabilities.
+"""
+
+import importlib
+import math
+import sys
+from collections.abc import Mapping
+from statistics import NormalDist
+from types import ModuleType
+
+import numpy as np
+from datasets import Features, Sequence, Value
+from transformers import EvalPrediction
+
+
+def _import_library(name: str) -> ModuleType:
+    """The installed library `name`, though a script of that name may lie beside the one that is running.
+
+    Python looks into the running script's folder first, and `evaluate.py` is a name that many folders have, ours too.
+    """
+    script_folder = sys.path.pop(0)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.insert(0, script_folder)
+
+
+evaluate = _import_library("evaluate")
+
+TOP_K = 5
+
+
+def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes are placed before the true one, (V, L) and (V,) -> int64 (V,): 0 is a hit of top-1.
+
+    Ties: of classes with equal scores the lower number comes first, as in `argmax`; so a model that gives every class
+    the same score gets the accuracy of always answering class 0.
+
+    Raises:
+        ValueError: The shapes do not fit, a label is not in [0, L), or a score is not a number.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not scores.size:
+        raise ValueError(
+            f"scores have the shape {scores.shape} and labels {labels.shape}; they must be (videos, classes) and "
+            "(videos,), with at least one video"
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))
+    if len(outside):
+        raise ValueError(
+            f"label {labels[outside[0]]} of row {outside[0]} is outside [0, {scores.shape[1]}); every video needs the "
+            "number of one of the classes (-1, unlabelled, cannot be evaluated)"
+        )
+    odd = np.flatnonzero(np.isnan(scores).any(axis=1))
+    if len(odd):
+        raise ValueError(
+            f"{len(odd)} of {len(scores)} rows have scores that are not numbers (the first is row {odd[0]}); such a "
+            "model has diverged, or overflows in half precision: evaluate it in float32"
+        )
+    true_scores = np.take_along_axis(scores, labels[:, None], axis=1)
+    lower_number = np.arange(scores.shape[1]) < labels[:, None]
+    return ((scores > true_scores) | ((scores == true_scores) & lower_number)).sum(axis=1)
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
+    """Share of videos whose true class is among the `k` best scores, in [0, 1]; ties as in [`true_class_ranks`]."""
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be at least 1")
+    return float((true_class_ranks(scores, labels) < k).mean())
+
+
+def classification_accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Shares "top1" and "top5" in [0, 1]. With fewer than 5 classes, "top5" is over all of them, hence 1."""
+    ranks = true_class_ranks(scores, labels)
+    return {"top1": float((ranks < 1).mean()), "top5": float((ranks < TOP_K).mean())}
+
+
+def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Top-1 accuracy of each class' own videos, float64 (L,); not a number (NaN) where a class has no video."""
+    hits = true_class_ranks(scores, labels) == 0
+    num_classes = np.shape(scores)[1]
+    num_videos = np.bincount(labels, minlength=num_classes)
+    num_hits = np.bincount(labels, weights=hits, minlength=num_classes)
+    return np.divide(num_hits, num_videos, out=np.full(num_classes, np.nan), where=num_videos > 0)
+
+
+def wilson_interval(num_hits: int, num_videos: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Lower and upper end of the interval of an accuracy that was measured on `num_videos` videos.
+
+    Wilson's score interval: unlike the usual mean +- 1.96 deviations it stays in [0, 1] and has a width at 0 % and at
+    100 %, which matters for small test sets. Source: E. B. Wilson, JASA 22 (1927), page 209.
+    """
+    if not 0 <= num_hits <= num_videos or num_videos < 1:
+        raise ValueError(f"{num_hits} hits of {num_videos} videos; there must be a video and no more hits than videos")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; it must be greater than 0 and less than 1")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = num_hits / num_videos
+    centre = share + z**2 / (2 * num_videos)
+    margin = z * math.sqrt(share * (1 - share) / num_videos + z**2 / (4 * num_videos**2))
+    scale = 1 + z**2 / num_videos
+    # Without a hit the lower end is 0 exactly, without a miss the upper one is 1; rounding must not move them.
+    low = (centre - margin) / scale if num_hits else 0.0
+    high = (centre + margin) / scale if num_hits < num_videos else 1.0
+    return low, high
+
+
+def state_change_accuracy(predictions: Mapping[str, bool], references: Mapping[str, bool]) -> float:
+    """Share of Ego4D's clips whose state change (yes or no) was predicted: the official OSCC metric, in [0, 1].
+
+    Both map a clip's `unique_id` to whether the object's state changes. Each clip counts once.
+
+    Raises:
+        ValueError: A clip lacks a prediction or a prediction a clip, or there are none.
+    """
+    missing, unknown = references.keys() - predictions.keys(), predictions.keys() - references.keys()
+    if missing or unknown or not references:
+        raise ValueError(
+            f"{len(references)} clips and {len(predictions)} predictions: {len(missing)} clips have no prediction "
+            f"{sorted(missing)[:3]} and {len(unknown)} predictions have no clip {sorted(unknown)[:3]}; the unique_ids "
+            "must be the same, and at least one"
+        )
+    return sum(bool(predictions[name]) == bool(references[name]) for name in references) / len(references)
+
+
+class VideoClassificationAccuracy(evaluate.Metric):
+    """Top-1 and top-5 accuracy as a module of `evaluate`; needs no network, everything stays in memory.
+
+    `compute(predictions=scores (V, L), references=labels (V,))` gives `classification_accuracies`. It can be combined
+    with other modules by `evaluate.combine`.
+    """
+
+    def __init__(self, **options):
+        super().__init__(**{"keep_in_memory": options.get("num_process", 1) == 1, **options})
+
+    def _build_data_dir(self) -> str:
+        # The library makes a folder in its cache even if nothing is to be written; that may be read-only.
+        return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
+
+    def compute(self, *, predictions=None, references=None, **options) -> dict[str, float] | None:
+        """Shares "top1" and "top5" of the scores and labels given here, or of those that were added before."""
+        if predictions is not None and references is not None and self.num_process == 1 and self.writer is None:
+            # The library's way takes 40 bytes for a score: 5 GB for 15 views of each Kinetics video.
+            return classification_accuracies(np.asarray(predictions), np.asarray(references))
+        return super().compute(predictions=predictions, references=references, **options)
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Shares of videos whose true class has the best score (top1) or is among the best 5 (top5).",
+            citation="",
+            inputs_description="predictions: scores (videos, classes); references: class numbers (videos,).",
+            # float64 holds every float32 and bfloat16 score exactly, so no tie is made or broken on the way.
+            features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
+        )
+
+    def _compute(self, predictions, references) -> dict[str, float]:
+        return classification_accuracies(np.asarray(predictions), np.asarray(references))
+
+
+def compute_accuracies(prediction: EvalPrediction) -> dict[str, float]:
+    """Top-1 and top-5 accuracy of what `Trainer` gathered, for its `compute_metrics`; logits come first."""
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    return VideoClassificationAccuracy().compute(predictions=logits, references=prediction.label_ids)

@@ -1,0 +1,203 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Logits of every view of every labelled video, on one process or many.
+
+No view is doubled or dropped on the way: the batches are shared out among the processes as they are, without padding,
+and every row of the result is known by its number. So many processes give what one gives, in the same order.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data.annotations import CLASS_NAMES_FILE, read_class_names, read_videos
+from ..data.dataset import BadVideo, ViewDataset
+from ..decoding_videoms import VideoDecodeError
+from ..modeling_videoms import VideoMSForVideoClassification
+from ..video_processing_videoms import VideoMSVideoProcessor
+
+
+GENERIC_NAME = re.compile(r"(LABEL|class)_[0-9]+")  # what transformers and our reader call classes without names
+
+
+class ViewPredictions(NamedTuple):
+    """Logits of V views, in the order of the data set, and the videos that are missing among them."""
+
+    logits: np.ndarray  # float32 (V, L)
+    video_ids: np.ndarray  # int64 (V,), the video's row in the table
+    labels: np.ndarray  # int64 (V,)
+    broken: list[BadVideo]  # by row; of these videos no view is used
+
+
+def start_accelerator(mixed_precision: str = "no") -> Accelerator:
+    """Accelerate's view of this process: its device and its place among the others.
+
+    `mixed_precision` is "no" (float32), "bf16" or "fp16".
+    """
+    # Only when told so does Accelerate join CPU processes; otherwise each of them would do the whole work.
+    return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
+
+
+def labelled_videos(data: str, class_names: Sequence[str], data_root: str | None = None) -> datasets.Dataset:
+    """The table of a list or folder of videos, every one labelled by one of a model's `class_names`.
+
+    Numbers in a list count the model's classes, names must be among theirs. A `classes.txt` beside the list must name
+    the model's classes in their order; of a model whose classes have no names of their own, the number must agree.
+
+    Raises:
+        ValueError: The labels are not the model's, or other problems of the list: see `read_videos`.
+    """
+    names_file = Path(data).parent / CLASS_NAMES_FILE
+    class_names = list(class_names)
+    if not Path(data).is_dir() and names_file.is_file():
+        listed = read_class_names(names_file)
+        if len(listed) != len(class_names):
+            raise ValueError(
+                f"{names_file} names {len(listed)} classes, the model knows {len(class_names)} ({class_names[0]!r} to "
+                f"{class_names[-1]!r}); evaluate it on the data set that it was trained for"
+            )
+        if all(GENERIC_NAME.fullmatch(name) for name in class_names):
+            class_names = listed
+        elif listed != class_names:
+            number = next(i for i, name in enumerate(listed) if name != class_names[i])
+            raise ValueError(
+                f"{names_file} calls class {number} {listed[number]!r}, the model {class_names[number]!r}; the names "
+                "must be those of the training list, in the same order"
+            )
+    return read_videos(data, data_root, class_names, require_labels=True)
+
+
+def evaluation_views(
+    table: datasets.Dataset,
+    model: VideoMSForVideoClassification,
+    processor: VideoMSVideoProcessor,
+    num_segments: int,
+    num_crops: int,
+    skip_broken: bool = False,
+) -> ViewDataset:
+    """The views of a table's videos, with the model's number of frames and the processor's stride and size.
+
+    All videos are looked at first, so that broken ones are known before the long work.
+
+    Raises:
+        ValueError: There are broken videos and `skip_broken` is not set (all are named); the processor has no stride;
+            or it crops to another size than it resizes to.
+    """
+    if processor.frame_stride is None:
+        raise ValueError(
+            "the saved processor has no frame_stride; give the one of training, for example --frame_stride 4"
+        )
+    size = processor.crop_size["height"]
+    if not size == processor.crop_size["width"] == processor.size["shortest_edge"]:
+        raise ValueError(
+            f"the processor's size is {dict(processor.size)} and its crop_size {dict(processor.crop_size)}; the crop "
+            "must be a square whose side is the shortest_edge"
+        )
+    views = ViewDataset(
+        table,
+        model.config.num_candidate_frames,
+        processor.frame_stride,
+        num_segments,
+        num_crops,
+        size,
+        skip_broken=True,
+    )
+    if not skip_broken and views.bad_videos():
+        bad = views.bad_videos()
+        lines = "\n".join(f"  {video.path}: {video.reason}" for video in bad)
+        raise ValueError(
+            f"{len(bad)} of {len(table)} videos are broken, and a score without them would be that of another test; "
+            f"mend them, or give --skip_broken to evaluate the others:\n{lines}"
+        )
+    return views
+
+
+class _NumberedViews(Dataset):
+    """Items (view, row in the table, clip or `None`, what is wrong with the video or `None`)."""
+
+    def __init__(self, views: ViewDataset, skip_broken: bool):
+        self.views, self.skip_broken = views, skip_broken
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, view: int) -> tuple[int, int, Tensor | None, str | None]:
+        try:
+            item = self.views[view]
+        except (VideoDecodeError, OSError) as error:
+            if not self.skip_broken:
+                raise
+            row = self.views.rows[view // (self.views.num_segments * self.views.num_crops)]
+            return view, row, None, getattr(error, "reason", str(error))
+        return view, item["video_id"], item["pixel_values"], None
+
+
+def _stack(items: list[tuple]) -> tuple[list[int], Tensor | None, dict[int, str]]:
+    """Numbers and clips (B, T, C, H, W) of the views that could be had, and the broken rows with what is wrong."""
+    good = [item for item in items if item[2] is not None]
+    clips = torch.stack([clip for _, _, clip, _ in good]) if good else None
+    return [item[0] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
+
+
+def predict_views(
+    model: VideoMSForVideoClassification,
+    views: ViewDataset,
+    accelerator: Accelerator,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    skip_broken: bool = False,
+) -> ViewPredictions:
+    """Logits of every view, the same on every process.
+
+    A video that proves broken in the middle is an error, or with `skip_broken` left out whole, every view of it.
+
+    Raises:
+        VideoDecodeError, OSError: see above.
+        ValueError: No view is left.
+    """
+    batches = list(torch.arange(len(views)).split(batch_size))[accelerator.process_index :: accelerator.num_processes]
+    loader = DataLoader(
+        _NumberedViews(views, skip_broken),
+        batch_sampler=[batch.tolist() for batch in batches],
+        num_workers=num_workers,
+        collate_fn=_stack,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    model = model.to(accelerator.device).eval()
+    numbers, logits, reasons = [], [], {}
+    for batch, clips, broken in tqdm(loader, desc="Evaluating", unit="batch", disable=not accelerator.is_main_process):
+        reasons |= broken
+        if clips is not None:
+            with torch.inference_mode(), accelerator.autocast():
+                scores = model(clips.to(accelerator.device, non_blocking=True)).logits
+            numbers += batch
+            logits.append(scores.float().cpu())
+    logits = torch.cat(logits).numpy() if logits else np.empty((0, model.num_labels), dtype=np.float32)
+    parts = gather_object([(numbers, logits, reasons)])
+    return _in_order(parts, views)
+
+
+def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
+    """What the processes found, view by view."""
+    reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
+    numbers = np.concatenate([np.asarray(part[0], dtype=np.int64) for part in parts])
+    logits = np.concatenate([part[1] for part in parts])
+    order = numbers.argsort()
+    rows = np.asarray(views.rows)[numbers[order] // (views.num_segments * views.num_crops)]
+    used = ~np.isin(rows, list(reasons))
+    if not used.any():
+        raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
+    rows = rows[used]
+    late = [BadVideo(row, views.table[row]["video"], reason, 1) for row, reason in reasons.items()]
+    return ViewPredictions(
+        logits[order][used], rows, np.asarray(views.table["label"][:])[rows], sorted([*views.bad_videos(), *late])
+    )

@@ -1,0 +1,124 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""What an evaluation leaves behind: a short table, and a JSON file with all that is needed to judge or repeat it."""
+
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .metrics import class_accuracies
+from .multiview import aggregate_views, multiview_accuracies
+from .prediction import ViewPredictions
+
+
+LIBRARIES = ("videoms_hf", "torch", "torchvision", "transformers", "accelerate", "datasets", "evaluate", "av", "numpy")
+
+
+def describe_machine(num_processes: int = 1) -> dict:
+    """Processor, threads, accelerators and processes of this run."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows the architecture only
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        processor = names[0] if names else processor
+    return {
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "processes": num_processes,
+        "system": platform.platform(),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of every library that takes part in an evaluation."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def describe_origin(num_processes: int = 1) -> dict:
+    """Command, time (UTC), machine and library versions of this run."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(num_processes),
+        "versions": library_versions(),
+    }
+
+
+def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class_names: Sequence[str]) -> dict:
+    """Accuracies of the predictions, of the whole test, of each class and of chance, and every video's scores.
+
+    `videos` are the paths of the table's rows, `class_names` stand in the order of their numbers. Probabilities have
+    7 digits, those of a logit in float32. What JSON has no word for (the accuracy of a class without videos) is None.
+    """
+    ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
+    labels = dict(zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True))
+    truth = np.array([labels[i] for i in ids.tolist()])
+    by_class = class_accuracies(scores, truth).tolist()
+    return {
+        "accuracies": multiview_accuracies(predictions.logits, predictions.video_ids, predictions.labels),
+        "chance_top1": 1 / len(class_names),
+        "chance_top5": min(5 / len(class_names), 1.0),
+        "always_the_most_frequent_class": float(np.bincount(truth).max() / len(truth)),
+        "num_broken_videos": len(predictions.broken),
+        "class_accuracies": {
+            name: None if math.isnan(share) else share for name, share in zip(class_names, by_class, strict=True)
+        },
+        "class_names": list(class_names),
+        "broken_videos": [{"video": bad.path, "reason": bad.reason} for bad in predictions.broken],
+        "videos": [
+            {
+                "video": videos[i],
+                "label": labels[i],
+                "predicted": int(row.argmax()),
+                "probabilities": [float(f"{probability:.7g}") for probability in row],
+            }
+            for i, row in zip(ids.tolist(), scores, strict=True)
+        ],
+    }
+
+
+def accuracy_table(report: dict) -> str:
+    """The accuracies of an `evaluation_report` as an aligned table, and a line for each broken video."""
+    accuracies, k = report["accuracies"], min(5, len(report["class_names"]))
+    interval = f"  top-1 between {accuracies['video_top1_low']:.2%} and {accuracies['video_top1_high']:.2%} (95 %)"
+    rows = [
+        ("video", accuracies["video_top1"], accuracies["video_top5"], interval),
+        ("clip", accuracies["clip_top1"], accuracies["clip_top5"], ""),
+        ("chance", report["chance_top1"], report["chance_top5"], ""),
+    ]
+    lines = [f"{'':8}{'top-1':>9}{f'top-{k}':>9}"]
+    lines += [f"{name:8}{top1:>9.2%}{top5:>9.2%}{remark}" for name, top1, top5, remark in rows]
+    if report["broken_videos"]:
+        lines.append(f"{report['num_broken_videos']} videos are broken and NOT among these:")
+        lines += [f"  {bad['video']}: {bad['reason']}" for bad in report["broken_videos"]]
+    return "\n".join(lines)
+
+
+def write_json(content: dict, path: str | os.PathLike) -> None:
+    """Write `content` to the file `path`, whose folder is made; an older file stays whole until the new one is.
+
+    Lists of numbers take one line.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # A line break stands between values only: within a string it is written as a backslash and an n.
+    text = re.sub(
+        r"\[\n[-+.0-9eE,\s]+\]",
+        lambda numbers: re.sub(r"\s+", " ", numbers[0]).replace("[ ", "[").replace(" ]", "]"),
+        text,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,207 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""How a clip and its tokens are laid out on a picture: rows of frames with a caption and a legend above each.
+
+T frames, C channels (1 or 3), N tokens of the clip in raster order: (time, row, column), time slowest.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+
+PICTURE_WIDTH = 1200
+MIN_COLUMNS, MAX_COLUMNS, MAX_FRAME_WIDTH, MIN_TOKEN_WIDTH = 3, 8, 400, 13
+MARGIN, GAP, CAPTION_HEIGHT, FONT_SIZE = 16, 6, 40, 19
+PAPER, INK = (255, 255, 255), (32, 36, 44)
+VISIBLE_COLOR, TARGET_COLOR, DROPPED_COLOR = (255, 168, 0), (52, 120, 246), (72, 72, 72)
+# Dark violet over magenta and orange to pale yellow: brightness grows evenly, so that it also reads in grey.
+HEAT_COLORS = np.array(
+    [(8, 5, 30), (66, 15, 117), (140, 41, 129), (212, 72, 104), (252, 137, 97), (254, 203, 138), (252, 250, 200)]
+)
+
+
+class Row(NamedTuple):
+    """One row of a picture."""
+
+    caption: str
+    frames: Sequence[np.ndarray]  # uint8 (height, width, 3) each, all of one size
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = ()  # names with their colours, at the caption's right
+    heat_ends: tuple[str, str] | None = None  # names of the two ends of the heat colours, at the caption's right
+
+
+class ClipLayout:
+    """Which frames of a clip are shown, how large, and where its tokens lie on them.
+
+    3 to 8 columns, fewer for frames of many tokens: every frame of a short clip, the first frame of each tubelet of a
+    longer one, of a still longer one tubelets at even distances.
+
+    Args:
+        frames: uint8 (T, C, H, W) of one clip.
+        patch_size: one number, or height and width.
+
+    Raises:
+        ValueError: The frames are not of this type or shape, or the tubelet does not divide them.
+    """
+
+    def __init__(self, frames: Tensor, tubelet_size: int, patch_size: int | Sequence[int]):
+        if frames.ndim != 4 or frames.shape[1] not in (1, 3) or frames.dtype != torch.uint8 or 0 in frames.shape:
+            raise ValueError(
+                f"frames are {frames.dtype} with the shape {tuple(frames.shape)}; they must be torch.uint8 "
+                "(frames, channels, height, width) of one clip with 1 or 3 channels"
+            )
+        self.frames = frames.detach().cpu()
+        self.tubelet_size = tubelet_size
+        self.grid, patch_shape = clip_grid(frames.shape, tubelet_size, patch_size)
+        self.num_tokens = self.grid[0] * self.grid[1] * self.grid[2]
+
+        inner_width = PICTURE_WIDTH - 2 * MARGIN
+        num_columns = (inner_width + GAP) // (MIN_TOKEN_WIDTH * self.grid[2] + GAP)
+        num_columns = min(max(num_columns, MIN_COLUMNS), MAX_COLUMNS)
+        if len(frames) <= num_columns:
+            self.shown_frames = list(range(len(frames)))
+        else:
+            num_columns = min(num_columns, self.grid[0])
+            self.shown_frames = [self.grid[0] * i // num_columns * tubelet_size for i in range(num_columns)]
+        width = min((inner_width + GAP) // len(self.shown_frames) - GAP, MAX_FRAME_WIDTH)
+        # Whole pixels a patch: all tokens are equally large and their edges sharp.
+        columns = max(1, round(width / self.grid[2]))
+        rows = max(1, round(columns * patch_shape[0] / patch_shape[1]))
+        self.token_shape = (rows, columns)
+
+    def enlarge(self, frames: Tensor) -> list[np.ndarray]:
+        """The shown ones of the frames uint8 (T, C, H, W), in the picture's size."""
+        pixels = frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        size = (self.token_shape[1] * self.grid[2], self.token_shape[0] * self.grid[1])
+        return [
+            np.asarray(Image.fromarray(pixels[i]).resize(size, Image.Resampling.BICUBIC)) for i in self.shown_frames
+        ]
+
+    def spread(self, values: Tensor) -> list[np.ndarray]:
+        """One value a token, (N,), as images (height, width, 1) of the shown frames."""
+        steps = values.reshape(self.grid).numpy()
+        rows, columns = self.token_shape
+        return [steps[i // self.tubelet_size].repeat(rows, 0).repeat(columns, 1)[..., None] for i in self.shown_frames]
+
+    def members(self, ids: Tensor, name: str) -> Tensor:
+        """True for the tokens in `ids`, bool (N,), see `token_members`."""
+        return token_members(ids, self.num_tokens, name)
+
+
+def clip_grid(
+    clip_shape: Sequence[int], tubelet_size: int, patch_size: int | Sequence[int]
+) -> tuple[tuple[int, int, int], tuple[int, int]]:
+    """Tokens of a clip (T, C, H, W) along time, height and width, and the patch's height and width.
+
+    Raises:
+        ValueError: The tubelet does not divide the clip.
+    """
+    patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
+    num_frames, _, height, width = clip_shape
+    if num_frames % tubelet_size or height % patch_height or width % patch_width:
+        raise ValueError(
+            f"frames have the shape {tuple(clip_shape)}; a tubelet of {tubelet_size} frames x {patch_height} x "
+            f"{patch_width} pixels must divide frames, height and width: give the sizes of the model"
+        )
+    return (num_frames // tubelet_size, height // patch_height, width // patch_width), (patch_height, patch_width)
+
+
+def token_members(ids: Tensor, num_tokens: int, name: str) -> Tensor:
+    """True for the tokens in `ids` (K,), bool (num_tokens,) on the CPU.
+
+    Raises:
+        ValueError: The ids, called `name`, are not (K,), hold one twice, or one that the clip has not.
+    """
+    ids = torch.as_tensor(ids).detach().cpu().long()
+    if ids.ndim != 1:
+        raise ValueError(f"{name} has the shape {tuple(ids.shape)}; give the ids of one clip, {name}[i]")
+    if len(ids) and not (ids.min() >= 0 and ids.max() < num_tokens):
+        raise ValueError(
+            f"{name} goes from {int(ids.min())} to {int(ids.max())}; a clip of these frames has the tokens 0 to "
+            f"{num_tokens - 1}: give frames, tubelet_size and patch_size as the model had them"
+        )
+    member = torch.zeros(num_tokens, dtype=torch.bool)
+    member[ids] = True
+    if int(member.sum()) != len(ids):
+        raise ValueError(f"{name} has {len(ids)} ids of which {int(member.sum())} differ; each may be there once")
+    return member
+
+
+def dim(frame: np.ndarray) -> np.ndarray:
+    """The frame dark and without colour: the look of dropped tokens, uint8 (height, width, 3)."""
+    grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    return np.repeat((20 + 0.3 * grey)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def tint(frame: np.ndarray, color: tuple[int, int, int], share: float = 0.7) -> np.ndarray:
+    """The frame under a veil of `color` that covers `share` of it, uint8 (height, width, 3)."""
+    return (frame * (1 - share) + np.array(color) * share).astype(np.uint8)
+
+
+def outline(frame: np.ndarray, mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """The frame with a line of 2 pixels inside the edge of `mask` (height, width, 1), uint8 (height, width, 3)."""
+    inner = np.pad(mask[..., 0], 2)
+    inner = inner[:-4, 2:-2] & inner[4:, 2:-2] & inner[2:-2, :-4] & inner[2:-2, 4:]
+    return np.where(mask & ~inner[..., None], np.array(color, dtype=np.uint8), frame)
+
+
+def heat_color(values: np.ndarray) -> np.ndarray:
+    """Colours of values in [0, 1], from (height, width, 1) to uint8 (height, width, 3)."""
+    stops = np.linspace(0, 1, len(HEAT_COLORS))
+    return np.concatenate([np.interp(values, stops, HEAT_COLORS[:, i]) for i in range(3)], axis=2).astype(np.uint8)
+
+
+def draw_rows(rows: Sequence[Row]) -> Image.Image:
+    """The rows below each other on white, captions above them."""
+    height, width = rows[0].frames[0].shape[:2]
+    columns = len(rows[0].frames)
+    font = ImageFont.load_default(FONT_SIZE)
+    inner_width = columns * width + (columns - 1) * GAP
+    # A short clip is narrower than its captions; the frames then stand at the left.
+    inner_width = max([inner_width, *(int(_caption_width(row, font)) for row in rows)])
+    size = (2 * MARGIN + inner_width, 2 * MARGIN - 8 + len(rows) * (CAPTION_HEIGHT + height + GAP) - GAP)
+    picture = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    y = MARGIN - 8  # a caption's line brings space of its own
+    for row in rows:
+        middle = y + CAPTION_HEIGHT // 2
+        draw.text((MARGIN, middle), row.caption, INK, font, anchor="lm")
+        _draw_legend(draw, row, size[0] - MARGIN, middle, font)
+        y += CAPTION_HEIGHT
+        for column, frame in enumerate(row.frames):
+            picture.paste(Image.fromarray(frame), (MARGIN + column * (width + GAP), y))
+        y += height + GAP
+    return picture
+
+
+SWATCH, SPACE, HEAT_BAR = 16, 8, 120
+
+
+def _legend_width(row: Row, font: ImageFont.FreeTypeFont) -> float:
+    width = sum(font.getlength(name) + SWATCH + 3 * SPACE for name, _ in row.legend)
+    if row.heat_ends:
+        width += sum(map(font.getlength, row.heat_ends)) + HEAT_BAR + 2 * SPACE
+    return width
+
+
+def _caption_width(row: Row, font: ImageFont.FreeTypeFont) -> float:
+    return font.getlength(row.caption) + 4 * SPACE + _legend_width(row, font)
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, row: Row, right: int, middle: int, font: ImageFont.FreeTypeFont) -> None:
+    x = right - _legend_width(row, font) + (2 * SPACE if row.legend else 0)
+    top, bottom = middle - SWATCH // 2, middle + SWATCH // 2
+    for name, color in row.legend:
+        draw.rectangle([x, top, x + SWATCH, bottom], fill=color)
+        draw.text((x + SWATCH + SPACE, middle), name, INK, font, anchor="lm")
+        x += SWATCH + 3 * SPACE + font.getlength(name)
+    if row.heat_ends:
+        low, high = row.heat_ends
+        draw.text((x, middle), low, INK, font, anchor="lm")
+        x += font.getlength(low) + SPACE
+        for i, color in enumerate(heat_color(np.linspace(0, 1, HEAT_BAR)[None, :, None])[0]):
+            draw.line([x + i, top, x + i, bottom], fill=tuple(color.tolist()))
+        draw.text((x + HEAT_BAR + SPACE, middle), high, INK, font, anchor="lm")
