@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -135,15 +136,12 @@ class VideoMSAttention(nn.Module):
 
 
 class VideoMSIntermediate(nn.Module):
-    """First half of the MLP."""
+    """First half of the MLP: a linear map and the activation, which the block applies one after the other."""
 
     def __init__(self, config: VideoMSConfig, width: int, mlp_width: int):
         super().__init__()
         self.dense = nn.Linear(width, mlp_width)
         self.activation = ACT2FN[config.hidden_act]
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        return self.activation(self.dense(hidden_states))
 
 
 class VideoMSLayer(GradientCheckpointingLayer):
@@ -164,5 +162,16 @@ class VideoMSLayer(GradientCheckpointingLayer):
         if num_outputs is not None:
             hidden_states = hidden_states[:, -num_outputs:]
         hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
-        changed = self.output(self.intermediate(self.layernorm_after(hidden_states)))
+        changed = self.output.dropout(self._mlp(self.layernorm_after(hidden_states)))
         return hidden_states + drop_path(changed, self.drop_path_rate, self.training)
+
+    def _mlp(self, hidden_states: Tensor) -> Tensor:
+        hidden_states = self.intermediate.dense(hidden_states)
+        if not (self.training and torch.is_grad_enabled()):
+            return self._activate_and_project(hidden_states)
+        # The activation's result is a quarter of what a block keeps for its backward pass, and cheap to compute again
+        # (the product is not repeated: recomputation stops at its input).
+        return checkpoint(self._activate_and_project, hidden_states, use_reentrant=False, preserve_rng_state=False)
+
+    def _activate_and_project(self, hidden_states: Tensor) -> Tensor:
+        return self.output.dense(self.intermediate.activation(hidden_states))

@@ -1,0 +1,72 @@
+"""Fine-tune VideoMS to classify videos; the same command again goes on with a run that was interrupted.
+
+python scripts/finetune.py scripts/recipes/ucf101/finetune.yaml --model_name_or_path runs/ucf101/pretrain
+torchrun --nproc_per_node 8 scripts/finetune.py --train_data my/train.csv --eval_data my/val.csv --output_dir runs/mine
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
+
+from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
+
+from videoms_hf.data.collate import MixingCollator, collate_clips
+from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.training import (
+    AugmentationArguments,
+    DataArguments,
+    FineTuningArguments,
+    ModelArguments,
+    VideoMSTrainer,
+    begin_run,
+    carry_out,
+    classification_model,
+    evaluation_clips,
+    finetuning_clips,
+    given_options,
+    parse_recipe,
+    processor_for,
+    training_table,
+)
+
+
+KINDS = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    model_args, data_args, augmentation_args, training_args = parse_recipe(*KINDS, arguments=arguments)
+    if data_args.eval_data is None:
+        training_args.eval_strategy = IntervalStrategy.NO
+    was_begun = begin_run("finetune", training_args, given_options(*KINDS, arguments=arguments))
+    table = training_table(data_args, require_labels=True)
+    class_names = table.features["label"].names
+    set_seed(training_args.seed)
+    model, loading_report = classification_model(model_args, data_args, class_names)
+    trainer = VideoMSTrainer(
+        model,
+        training_args,
+        data_collator=MixingCollator(
+            len(class_names), training_args.label_smoothing_factor, augmentation_args.mixup, augmentation_args.cutmix
+        ),
+        eval_data_collator=collate_clips,
+        train_dataset=finetuning_clips(table, data_args, augmentation_args, model.config),
+        eval_dataset=evaluation_clips(data_args, model.config, class_names),
+        processing_class=processor_for(data_args, model.config),
+        compute_metrics=compute_accuracies,
+    )
+    say = trainer.accelerator.print
+    if was_begun:
+        say(f"Going on with the run in {training_args.output_dir}")
+    say(loading_report or "From scratch: no weights were loaded")
+    if metrics := carry_out(trainer, say):
+        say(f"{len(trainer.eval_dataset)} validation videos, the middle clip of each:")
+        say(f"top-1 {metrics['eval_top1']:.2%}, top-5 {metrics['eval_top5']:.2%}, chance {1 / len(class_names):.2%}")
+
+
+if __name__ == "__main__":
+    main()

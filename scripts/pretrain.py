@@ -1,0 +1,64 @@
+"""Pre-train VideoMS on videos without labels; the same command again goes on with a run that was interrupted.
+
+python scripts/pretrain.py scripts/recipes/ucf101/pretrain.yaml --output_dir runs/ucf101/pretrain
+torchrun --nproc_per_node 8 scripts/pretrain.py --train_data my/videos --output_dir runs/mine --num_train_epochs 100
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
+
+from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
+
+from videoms_hf.data.collate import collate_clips
+from videoms_hf.training import (
+    DataArguments,
+    ModelArguments,
+    PreTrainingArguments,
+    VideoMSTrainer,
+    begin_run,
+    carry_out,
+    evaluation_clips,
+    given_options,
+    parse_recipe,
+    pretraining_clips,
+    pretraining_model,
+    processor_for,
+)
+
+
+KINDS = (ModelArguments, DataArguments, PreTrainingArguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    model_args, data_args, training_args = parse_recipe(*KINDS, arguments=arguments)
+    if data_args.eval_data is None:
+        training_args.eval_strategy = IntervalStrategy.NO
+    was_begun = begin_run("pretrain", training_args, given_options(*KINDS, arguments=arguments))
+    set_seed(training_args.seed)
+    model, loading_report = pretraining_model(model_args, data_args)
+    trainer = VideoMSTrainer(
+        model,
+        training_args,
+        data_collator=collate_clips,
+        eval_data_collator=collate_clips,
+        train_dataset=pretraining_clips(data_args, model.config),
+        eval_dataset=evaluation_clips(data_args, model.config),
+        processing_class=processor_for(data_args, model.config),
+    )
+    say = trainer.accelerator.print
+    if was_begun:
+        say(f"Going on with the run in {training_args.output_dir}")
+    if loading_report is not None:
+        say(loading_report)
+    if metrics := carry_out(trainer, say):
+        say(f"loss on {len(trainer.eval_dataset)} validation videos: {metrics['eval_loss']:.4f}")
+
+
+if __name__ == "__main__":
+    main()

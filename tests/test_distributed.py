@@ -1,0 +1,118 @@
+"""Two processes give what one gives with the same total batch: losses, weights, evaluation; and go on after a stop."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+
+from tests.tiny_run import losses, tiny_trainer, weights
+
+
+ROOT = Path(__file__).parents[1]
+# 17 videos in total batches of 4: the last one is dropped. 7 videos are evaluated in batches of 2: the last round of
+# two processes lacks one.
+STAGES = {
+    "pretrain": {"stage": "pretrain", "clips": 17},
+    "pretrain_tube": {"stage": "pretrain", "clips": 17, "model_fields": {"token_selection": "tube"}},
+    "finetune": {"stage": "finetune", "clips": 17, "ema_decay": 0.9},
+}
+
+
+# Older ones ask torch for the device "cpu:0" when they load the optimiser's state, which torch does not know.
+CAN_GO_ON = Version(transformers.__version__) >= Version("5.24")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Path:
+    """Folder with what every job came to, run by torchrun in two processes that talk by gloo."""
+    folder = tmp_path_factory.mktemp("distributed")
+    options = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": None}
+    jobs = [
+        {**job, **options, "folder": str(folder / name), "result": str(folder / f"{name}.pt")}
+        for name, job in STAGES.items()
+    ]
+    accumulated = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    jobs.append(jobs[2] | accumulated | {"folder": str(folder / "acc"), "result": str(folder / "accumulated.pt")})
+    # Checkpoint 6 lies in the middle of the second epoch of 4 steps.
+    resumed = {"result": str(folder / "resumed.pt"), "resume": str(folder / "finetune" / "checkpoint-6")}
+    if CAN_GO_ON:
+        jobs.append(jobs[2] | resumed)
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.tiny_run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *program, str(folder / "jobs.json")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for process in (0, 1):
+        assert done.stdout.count(f"process {process} of 2 has done its job") == len(jobs)
+    return folder
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_learn_what_one_learns(name, two_processes, tmp_path):
+    two = torch.load(two_processes / f"{name}.pt")
+    assert two["world_size"] == 2
+    one = tiny_trainer(folder=tmp_path, per_device_train_batch_size=4, save_strategy="no", **STAGES[name])
+    one.train()
+    metrics = one.evaluate()
+    assert two["losses"] == pytest.approx(losses(one), rel=1e-5) and len(two["losses"]) == 12
+    for part, value in weights(one).items():
+        torch.testing.assert_close(two["weights"][part], value, atol=1e-5, rtol=1e-4)
+    assert two["metrics"]["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    importance = [
+        [entry["mean_importance"] for entry in history if "mean_importance" in entry]
+        for history in (two["log_history"], one.state.log_history)
+    ]
+    assert importance[0] == pytest.approx(importance[1], abs=2e-4)  # of all processes
+    if name == "finetune":
+        assert two["metrics"]["eval_top1"] == metrics["eval_top1"]
+
+
+def test_accumulated_batches_on_two_processes_are_the_same_run(two_processes):
+    accumulated, plain = (torch.load(two_processes / f"{name}.pt") for name in ("accumulated", "finetune"))
+    assert accumulated["losses"] == pytest.approx(plain["losses"], rel=1e-5)
+    for name, value in plain["weights"].items():
+        torch.testing.assert_close(accumulated["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not CAN_GO_ON, reason="transformers before 5.24 cannot resume on several CPU processes")
+def test_two_processes_go_on_from_the_middle_of_an_epoch(two_processes):
+    """Accelerate tells the epoch to no sampler that both skips batches and is shared out to processes."""
+    resumed, plain = (torch.load(two_processes / f"{name}.pt") for name in ("resumed", "finetune"))
+    assert resumed["losses"] == plain["losses"][6:]
+    assert all(torch.equal(resumed["weights"][name], value) for name, value in plain["weights"].items())
+    assert resumed["metrics"]["eval_loss"] == plain["metrics"]["eval_loss"]
+
+
+def test_one_process_goes_on_from_what_two_began(two_processes, tmp_path):
+    job = STAGES["finetune"] | {"folder": tmp_path, "per_device_train_batch_size": 4, "save_strategy": "no"}
+    one = tiny_trainer(**job)
+    one.train(resume_from_checkpoint=two_processes / "finetune" / "checkpoint-6")
+    two = torch.load(two_processes / "finetune.pt")
+    assert losses(one) == pytest.approx(two["losses"][6:], rel=1e-5)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_processes_draw_differently_where_clips_do_not_decide(two_processes):
+    """Dropout, stochastic depth and frame selection draw from the processes' own generators."""
+    states = [
+        torch.load(two_processes / "finetune" / "checkpoint-2" / f"rng_state_{i}.pth", weights_only=False)
+        for i in (0, 1)
+    ]
+    assert not torch.equal(states[0]["cpu"], states[1]["cpu"])

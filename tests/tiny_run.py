@@ -1,0 +1,130 @@
+"""A training run of a second: clips in memory, a tiny network. Also a program for torchrun (test_distributed.py)."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, set_seed
+
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
+from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.training.trainer import VideoMSTrainer
+from videoms_hf.training.training_arguments import FineTuningArguments, PreTrainingArguments
+
+
+NUM_CLASSES = 3
+
+
+class ClipsInMemory(Dataset):
+    """Clips (8, 3, 16, 16) of noise whose class is the direction in which it rolls; in training with random noise."""
+
+    def __init__(self, num_clips: int, is_training: bool, with_labels: bool):
+        self.num_clips, self.is_training, self.with_labels = num_clips, is_training, with_labels
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, i: int) -> dict:
+        label = i % NUM_CLASSES
+        picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
+        clip = torch.stack([picture.roll(t * (label - 1) * 2, dims=-1) for t in range(8)])
+        if self.is_training:
+            clip = clip + 0.1 * torch.randn(())
+        return {"pixel_values": clip, **({"labels": label} if self.with_labels else {})}
+
+
+class Losses(TrainerCallback):
+    """Every logged loss of this start."""
+
+    def __init__(self):
+        self.values: list[float] = []
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.values.append(logs["loss"])
+
+
+def tiny_model(stage: str, **fields) -> VideoMSForPreTraining | VideoMSForVideoClassification:
+    config = VideoMSConfig(
+        **{
+            "image_size": 16,
+            "patch_size": 4,
+            "num_frames": 8,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "decoder_hidden_size": 12,
+            "decoder_num_hidden_layers": 1,
+            "decoder_num_attention_heads": 3,
+            "decoder_intermediate_size": 20,
+            "num_labels": NUM_CLASSES,
+            "problem_type": "single_label_classification",
+            "head_init_scale": 1.0,
+            "mask_ratio": 0.8,
+            **fields,
+        }
+    )
+    set_seed(0)
+    return (VideoMSForPreTraining if stage == "pretrain" else VideoMSForVideoClassification)(config)
+
+
+def tiny_trainer(stage: str, folder, model_fields: dict | None = None, clips: int = 11, **options) -> VideoMSTrainer:
+    """Trainer of a run of 3 epochs of 5 steps of 2 clips, that evaluates 7 clips and saves at every epoch's end."""
+    kind, with_labels = (PreTrainingArguments, False) if stage == "pretrain" else (FineTuningArguments, True)
+    args = kind(
+        **{
+            "output_dir": str(folder),
+            "num_train_epochs": 3,
+            "per_device_train_batch_size": 2,
+            "per_device_eval_batch_size": 2,
+            "base_learning_rate": 1.0,
+            "warmup_epochs": 1,
+            "logging_steps": 1,
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "dataloader_num_workers": 0,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **options,
+        }
+    )
+    return VideoMSTrainer(
+        tiny_model(stage, **(model_fields or {})),
+        args,
+        train_dataset=ClipsInMemory(clips, is_training=True, with_labels=with_labels),
+        eval_dataset=ClipsInMemory(7, is_training=False, with_labels=with_labels),
+        compute_metrics=compute_accuracies if with_labels else None,
+        callbacks=[Losses()],
+    )
+
+
+def losses(trainer: VideoMSTrainer) -> list[float]:
+    return next(c for c in trainer.callback_handler.callbacks if isinstance(c, Losses)).values
+
+
+def weights(trainer: VideoMSTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.bare_model().state_dict().items()}
+
+
+def main() -> None:
+    """For every job of the JSON file that is the only argument: train, evaluate, write what came out."""
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        result = job.pop("result")
+        resume = job.pop("resume", False)
+        trainer = tiny_trainer(**job)
+        trainer.train(resume_from_checkpoint=resume)
+        metrics = trainer.evaluate()
+        if trainer.is_world_process_zero():
+            found = {"world_size": trainer.args.world_size, "losses": losses(trainer), "metrics": metrics}
+            found["log_history"] = trainer.state.log_history
+            torch.save(found | {"weights": weights(trainer)}, result)
+        print(f"process {trainer.args.process_index} of {trainer.args.world_size} has done its job")
+        trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Training runs: what they can be told, the trainer, the checkpoints they go on from."""
+
+from .announcement import TimeEstimate, describe_run
+from .arguments import AugmentationArguments, DataArguments, ModelArguments, given_options, parse_recipe
+from .datasets import evaluation_clips, finetuning_clips, pretraining_clips, processor_for, training_table
+from .runs import begin_run, carry_out
+from .starting_weights import classification_model, pretraining_model
+from .trainer import VideoMSTrainer
+from .training_arguments import FineTuningArguments, PreTrainingArguments, TrainingArguments
+
+
+__all__ = [
+    "AugmentationArguments",
+    "DataArguments",
+    "FineTuningArguments",
+    "ModelArguments",
+    "PreTrainingArguments",
+    "TimeEstimate",
+    "TrainingArguments",
+    "VideoMSTrainer",
+    "begin_run",
+    "carry_out",
+    "classification_model",
+    "describe_run",
+    "evaluation_clips",
+    "finetuning_clips",
+    "given_options",
+    "parse_recipe",
+    "pretraining_clips",
+    "pretraining_model",
+    "processor_for",
+    "training_table",
+]

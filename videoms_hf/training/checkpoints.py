@@ -1,0 +1,96 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Which checkpoints of a run can be trusted.
+
+Trainer writes a checkpoint file by file into its final place, so a run that is killed leaves a part of one, and
+Trainer's own look-up takes it. Here the last thing written into a checkpoint is a list of its files with their sizes:
+a checkpoint without that list, or that differs from it, is incomplete.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from transformers.utils import logging
+
+from ..evaluation.report import write_json
+
+
+logger = logging.get_logger(__name__)
+
+MANIFEST = "complete.json"
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(files)}
+
+
+def mark_complete(checkpoint: str | os.PathLike) -> None:
+    """Write the list of its files into a checkpoint; the very last step of saving it."""
+    write_json(_sizes(Path(checkpoint)), Path(checkpoint) / MANIFEST)
+
+
+def mark_incomplete(checkpoint: str | os.PathLike) -> None:
+    """Take the list away; the very first step of writing into a checkpoint or of removing it."""
+    (Path(checkpoint) / MANIFEST).unlink(missing_ok=True)
+
+
+def what_is_missing(checkpoint: str | os.PathLike) -> str | None:
+    """Why a checkpoint is incomplete, in words; `None` if it is complete."""
+    checkpoint = Path(checkpoint)
+    try:
+        wanted = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "saving it was not finished"
+    except (OSError, ValueError) as error:
+        return f"its {MANIFEST} cannot be read: {error}"
+    found = _sizes(checkpoint)
+    for name, size in wanted.items():
+        if found.get(name) != size:
+            return f"{name} has {found.get(name, 'no')} bytes instead of {size}"
+    return None
+
+
+def all_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
+    """Checkpoint folders of a run, complete or not, in the order of their steps."""
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(output_dir).glob("checkpoint-*")}
+    found = [path for path, step in steps.items() if step and path.is_dir()]
+    return sorted(found, key=lambda path: int(steps[path][1]))
+
+
+def newest_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
+    """The complete checkpoint with the most steps, or `None`; says in the log why newer ones are passed over."""
+    for checkpoint in reversed(all_checkpoints(output_dir)):
+        missing = what_is_missing(checkpoint)
+        if missing is None:
+            return checkpoint
+        logger.warning(f"{checkpoint} is incomplete ({missing}) and passed over")
+    return None
+
+
+def set_incomplete_aside(output_dir: str | os.PathLike) -> list[Path]:
+    """Rename incomplete checkpoints to `incomplete-checkpoint-<step>`, where nothing looks for them; their new names.
+
+    One that was set aside earlier at the same step is replaced.
+    """
+    moved = []
+    for checkpoint in all_checkpoints(output_dir):
+        if what_is_missing(checkpoint) is not None:
+            aside = checkpoint.with_name(f"incomplete-{checkpoint.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            moved.append(aside)
+    return moved
+
+
+def remove_old_checkpoints(output_dir: str | os.PathLike, keep: int | None, best: str | os.PathLike | None) -> None:
+    """Remove all but the newest `keep` complete checkpoints and the best one; `None` keeps all."""
+    if keep is None:
+        return
+    complete = [path for path in all_checkpoints(output_dir) if what_is_missing(path) is None]
+    for checkpoint in complete[: max(len(complete) - keep, 0)]:
+        if best is None or checkpoint != Path(best):
+            mark_incomplete(checkpoint)
+            shutil.rmtree(checkpoint, ignore_errors=True)

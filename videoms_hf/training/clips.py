@@ -1,0 +1,86 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Random training clips that depend on seed, epoch and video alone.
+
+Whatever is random about a clip (its frames, crop, colours, the noise of its token selection) is drawn from a seed made
+of the run's seed, the epoch and the video's row. So a run that is resumed in the middle of an epoch, or spread over
+other numbers of processes and workers, sees the same clips. The epoch travels inside the numbers that the sampler
+gives out: accelerate passes it on to neither the dataset of a distributed run nor the sampler of a resumed one.
+"""
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ..configuration_videoms import VideoMSConfig
+from ..selection_videoms import VideoMSTokenSelector
+
+
+@contextlib.contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Within this context the generators of torch (CPU), numpy and Python start from `numbers`; then as before."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    random.seed(seed), np.random.seed(seed % 2**32), torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+
+
+class EpochSampler(Sampler[int]):
+    """`epoch * num_rows + row` for all rows, in a random order made from `seed` and the epoch; set `epoch` before."""
+
+    def __init__(self, num_rows: int, seed: int):
+        self.num_rows, self.seed, self.epoch = num_rows, seed, 0
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __iter__(self) -> Iterator[int]:
+        with seeded(self.seed, self.epoch):
+            rows = torch.randperm(self.num_rows).tolist()
+        return iter([self.epoch * self.num_rows + row for row in rows])
+
+
+def noise_length(config: VideoMSConfig) -> int:
+    """Values of `noise` that [`VideoMSForPreTraining`] takes for one clip."""
+    if config.token_selection == "tube":
+        return config.token_grid[1] * config.token_grid[2]
+    return VideoMSTokenSelector(config).pretraining_counts(config.token_grid)[0]
+
+
+class SeededClips(Dataset):
+    """The items of `clips` by the numbers of an [`EpochSampler`], with what the trainer needs to know of them.
+
+    Added are "video_id" (the row) and, with `num_noise`, "noise": that many values in [0, 1). "clip_number" is for
+    [`SeededCollator`].
+    """
+
+    def __init__(self, clips: Dataset, seed: int, num_noise: int | None = None):
+        self.clips, self.seed, self.num_noise = clips, seed, num_noise
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> dict:
+        epoch, row = divmod(number, len(self))
+        with seeded(self.seed, epoch, row):
+            # First, so that it does not depend on how many numbers the clip takes.
+            noise = {} if self.num_noise is None else {"noise": torch.rand(self.num_noise)}
+            return {**self.clips[row], **noise, "video_id": row, "clip_number": number}
+
+
+class SeededCollator:
+    """`collate` with whatever is random about it (mixup's partners and shares) made from seed and clips."""
+
+    def __init__(self, collate: Callable[[list[dict]], dict], seed: int):
+        self.collate, self.seed = collate, seed
+
+    def __call__(self, items: list[dict]) -> dict:
+        numbers = [item.pop("clip_number") for item in items]
+        with seeded(self.seed, *numbers):
+            return self.collate(items)

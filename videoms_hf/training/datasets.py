@@ -1,0 +1,75 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""The clips of a run, from its arguments: what is random about them is left to the trainer's seeds."""
+
+from functools import partial
+
+from datasets import Dataset as Table
+
+from ..configuration_videoms import VideoMSConfig
+from ..data.annotations import read_class_names, read_videos
+from ..data.dataset import ClipDataset, ViewDataset
+from ..data.transforms import FinetuningTransform, PretrainingTransform
+from ..sampling_videoms import finetuning_clip, pretraining_clip
+from ..video_processing_videoms import VideoMSVideoProcessor
+from .arguments import AugmentationArguments, DataArguments
+
+
+def training_table(data_args: DataArguments, require_labels: bool) -> Table:
+    """The table of `train_data`; its classes are those of the run."""
+    names = None if data_args.class_names is None else read_class_names(data_args.class_names)
+    return read_videos(data_args.train_data, data_args.data_root, names, require_labels)
+
+
+def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDataset:
+    """Random clips of `train_data`, without labels."""
+    choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
+    return ClipDataset(
+        training_table(data_args, require_labels=False),
+        choose,
+        PretrainingTransform(data_args.image_size),
+        with_labels=False,
+        seed=None,
+        max_bad_share=data_args.max_bad_share,
+    )
+
+
+def finetuning_clips(
+    table: Table, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
+) -> ClipDataset:
+    """Random, augmented clips of the labelled videos of `table`."""
+    choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
+    transform = FinetuningTransform(
+        data_args.image_size,
+        augmentation_args.rand_augment,
+        augmentation_args.random_crop,
+        augmentation_args.horizontal_flip,
+        augmentation_args.random_erasing,
+    )
+    return ClipDataset(table, choose, transform, seed=None, max_bad_share=data_args.max_bad_share)
+
+
+def evaluation_clips(
+    data_args: DataArguments, config: VideoMSConfig, class_names: list[str] | None = None
+) -> ViewDataset | None:
+    """The middle clip of each video of `eval_data`, broken ones left out; `None` if there are no such data.
+
+    `class_names` are those of training; without them the videos need no labels.
+    """
+    if data_args.eval_data is None:
+        return None
+    table = read_videos(data_args.eval_data, data_args.data_root, class_names, require_labels=class_names is not None)
+    return ViewDataset(
+        table, config.num_candidate_frames, data_args.frame_stride, size=data_args.image_size, skip_broken=True
+    )
+
+
+def processor_for(data_args: DataArguments, config: VideoMSConfig) -> VideoMSVideoProcessor:
+    """The processor that goes with the model: the run's size, frames and stride."""
+    size = data_args.image_size
+    return VideoMSVideoProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        num_frames=config.num_frames,
+        frame_stride=data_args.frame_stride,
+        candidate_ratio=config.candidate_ratio,
+    )

@@ -1,0 +1,312 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""VideoMSTrainer: transformers' Trainer with what it cannot do for this method."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
+from transformers.utils import logging
+
+from ..modeling_videoms import VideoMSForPreTraining
+from .averaging import WeightAverage
+from .checkpoints import (
+    mark_complete,
+    mark_incomplete,
+    newest_complete_checkpoint,
+    remove_old_checkpoints,
+    set_incomplete_aside,
+    what_is_missing,
+)
+from .clips import EpochSampler, SeededClips, SeededCollator, noise_length
+from .meter import StepMeter
+from .optimization import WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
+from .training_arguments import TrainingArguments
+
+
+logger = logging.get_logger(__name__)
+
+AVERAGE_FILE = "average.safetensors"
+NOT_PREDICTIONS = ["visible_ids", "target_ids", "kept_ids", "importance", "slice_ids", "hidden_states", "attentions"]
+
+
+class VideoMSTrainer(Trainer):
+    """Trainer for [`VideoMSForPreTraining`] and [`VideoMSForVideoClassification`].
+
+    What it adds: the official parameter groups and schedule; clips and selection noise that depend on seed, epoch and
+    video alone; an own collator for evaluation, and whole evaluation sets; an average of the weights; checkpoints that
+    are known to be complete; a stop at the first loss that is not finite; logs of speed and selection.
+
+    Args:
+        data_collator: batches training items; what is random in it is seeded.
+        eval_data_collator: batches evaluation items, by default by stacking.
+    """
+
+    args: TrainingArguments
+
+    def __init__(self, *positional, eval_data_collator: Callable[[list[dict]], dict] | None = None, **named):
+        super().__init__(*positional, **named)
+        self.eval_data_collator = eval_data_collator or default_data_collator
+        # Every loss here is a mean over the clips of a batch, and so is the gradient over accumulated and distributed
+        # batches. Trainer's own count of items would take each value of a soft label for an item.
+        self.model_accepts_loss_kwargs = False
+        # Labels are smoothed by the collator of training; Trainer's smoother takes no soft labels and would change
+        # the evaluation loss too.
+        self.label_smoother = None
+        self.is_pretraining = isinstance(self.bare_model(), VideoMSForPreTraining)
+        if self.is_pretraining:
+            self.label_names = [self.model.main_input_name]  # else Trainer finds no labels and computes no loss
+        if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            raise ValueError("ema_decay needs whole weights on every process; it does not go with FSDP or DeepSpeed")
+        self.average: WeightAverage | None = None
+        self.meter = StepMeter()
+        self.resumed_from: str | None = None
+        self._video_ids: Tensor | None = None
+        self._flops: int | None = None
+        self.add_callback(_TrainingCallback(self))
+        if self.args.weight_decay_end is not None:
+            self.add_callback(WeightDecaySchedule(self.args.weight_decay, self.args.weight_decay_end))
+
+    def bare_model(self, model=None):
+        """`model`, by default the trained one, without the wrappers of DDP and torch.compile."""
+        return self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
+
+    # -- optimisation ---------------------------------------------------------------------------------------------
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """The optimiser of `args.optim` on the groups of [`parameter_groups`]."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            depth = self.bare_model(model).config.num_hidden_layers
+            groups = parameter_groups(
+                model, depth, options.pop("lr"), self.args.weight_decay, layer_decay=self.args.layer_decay
+            )
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        """The official schedule for `lr_scheduler_type` "cosine", Trainer's own for any other."""
+        if self.lr_scheduler is not None or self.args.lr_scheduler_type != "cosine":
+            return super().create_scheduler(num_training_steps, optimizer)
+        num_warmup_steps = self.args.get_warmup_steps(num_training_steps)
+        if self.args.warmup_steps == 0:
+            num_warmup_steps = int(self.args.warmup_epochs * self.num_steps_per_epoch)
+        self.lr_scheduler = warmup_cosine_schedule(
+            self.optimizer if optimizer is None else optimizer,
+            num_training_steps,
+            num_warmup_steps,
+            self.args.learning_rate,
+            self.args.min_learning_rate,
+            self.args.warmup_learning_rate,
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def set_initial_training_values(self, args, dataloader):
+        """Trainer's counts of epochs and steps; the steps of an epoch are kept for the warm-up and the sampler."""
+        if len(dataloader) == 0:
+            raise ValueError(
+                f"{len(self.train_dataset)} training videos do not fill one batch of "
+                f"{args.per_device_train_batch_size} on each of {args.world_size} processes; lower "
+                "per_device_train_batch_size, or set dataloader_drop_last to false"
+            )
+        values = super().set_initial_training_values(args, dataloader)
+        self.num_steps_per_epoch = values[1]
+        return values
+
+    # -- data -----------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self):
+        """Loader of clips that depend on seed, epoch and video alone."""
+        seed = self.args.data_seed
+        num_noise = noise_length(self.bare_model().config) if self.is_pretraining else None
+        clips = SeededClips(self.train_dataset, seed, num_noise)
+        with _set(self, train_dataset=clips, data_collator=SeededCollator(self.data_collator, seed)):
+            return super().get_train_dataloader()
+
+    def _get_train_sampler(self, train_dataset=None):
+        self.sampler = EpochSampler(len(self.train_dataset), self.args.data_seed)
+        return self.sampler
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """Loader of every evaluation item, by the evaluation's collator."""
+        with _set(self, data_collator=self.eval_data_collator), _set(self.args, dataloader_drop_last=False):
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset):
+        """Loader of every test item, by the evaluation's collator."""
+        with _set(self, data_collator=self.eval_data_collator), _set(self.args, dataloader_drop_last=False):
+            return super().get_test_dataloader(test_dataset)
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        # Under DeepSpeed Trainer would round the pixels to bfloat16, and with them motion and targets.
+        return {name: value.to(self.args.device) for name, value in inputs.items()}
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """Trainer's batches of one step; the time that it waits for them is counted."""
+        with self.meter.waiting():
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> Tensor:
+        """Trainer's step. Raises `FloatingPointError`, before the backward pass, if the loss is not finite."""
+        self._video_ids = inputs.pop("video_id", None)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        """Trainer's loss; in training it must be finite, and what was selected is counted."""
+        unused = ("video_id", "labels") if self.is_pretraining else ("video_id",)
+        inputs = {name: value for name, value in inputs.items() if name not in unused}
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training:
+            if not torch.isfinite(loss).all():
+                raise FloatingPointError(self._diverged(loss.mean().item()))
+            self.meter.count(outputs, len(inputs[self.model.main_input_name]))
+        return (loss, outputs) if return_outputs else loss
+
+    def _diverged(self, loss: float) -> str:
+        table = getattr(self.train_dataset, "table", None)
+        ids = [] if self._video_ids is None else self._video_ids.tolist()
+        names = [str(i) if table is None else table[i]["video"] for i in ids]
+        return (
+            f"the loss is {loss} at step {self.state.global_step + 1}, learning rate "
+            f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If these are "
+            "sound, lower the learning rate, clip gradients (max_grad_norm 1) or train in float32 (bf16 false, fp16 "
+            "false)"
+        )
+
+    def prediction_step(self, model, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None):
+        """Trainer's step: of the outputs only the logits are kept, and doubled clips do not enter the loss.
+
+        Accelerate fills the last batches of several processes up with clips from the beginning. It removes their
+        logits; the loss, a mean over a batch, is computed anew without them.
+        """
+        ignore_keys = NOT_PREDICTIONS if ignore_keys is None else ignore_keys
+        result = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
+            return result
+        num_clips = len(inputs[self.model.main_input_name])
+        num_own = min(max(state.remainder - self.args.process_index * num_clips, 1), num_clips)
+        own = {name: value[:num_own] for name, value in inputs.items()}
+        return super().prediction_step(model, own, True, ignore_keys)[0], *result[1:]
+
+    def evaluation_loop(self, *positional, **named):
+        """Trainer's loop, on the average of the weights if there is one."""
+        with self.meter.paused(), self._averaged():
+            return super().evaluation_loop(*positional, **named)
+
+    def _averaged(self) -> contextlib.AbstractContextManager:
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **named):
+        """Trainer's training. `True` goes on from the newest complete checkpoint, or starts afresh if there is none;
+        incomplete ones are set aside. A path must be a complete checkpoint."""
+        if resume_from_checkpoint is True:
+            with self.args.main_process_first(local=False, desc="looking for a checkpoint"):
+                if self.is_world_process_zero():
+                    for path in set_incomplete_aside(self.args.output_dir):
+                        logger.warning(f"A checkpoint that was not saved completely is set aside as {path}")
+                resume_from_checkpoint = newest_complete_checkpoint(self.args.output_dir)
+        elif resume_from_checkpoint and (missing := what_is_missing(resume_from_checkpoint)):
+            raise ValueError(f"{resume_from_checkpoint} is no complete checkpoint of this trainer: {missing}")
+        has_state = self.is_deepspeed_enabled or (Path(resume_from_checkpoint or "") / "scheduler.pt").exists()
+        if resume_from_checkpoint and not has_state:
+            raise ValueError(
+                f"{resume_from_checkpoint} has no state of the optimiser (save_only_model?), so the run cannot go on "
+                "from it; start anew in another output_dir, with this as model_name_or_path"
+            )
+        self.resumed_from = os.fspath(resume_from_checkpoint) if resume_from_checkpoint else None
+        return super().train(resume_from_checkpoint=self.resumed_from, **named)
+
+    def _save_checkpoint(self, model, trial):
+        """Trainer's checkpoint with the average; older ones are removed when it is known to be complete."""
+        run_dir = self._get_output_dir(trial)
+        checkpoint = Path(run_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            with self.meter.paused(), _set(self.args, save_total_limit=None):
+                if self.args.should_save:
+                    mark_incomplete(checkpoint)
+                super()._save_checkpoint(model, trial)
+                if self.args.should_save and self.average is not None:
+                    self.average.save(checkpoint / AVERAGE_FILE)
+                self.accelerator.wait_for_everyone()
+                if self.args.should_save:
+                    mark_complete(checkpoint)
+        except Exception as error:  # torch and safetensors have errors of their own for a full disk
+            good = newest_complete_checkpoint(run_dir)
+            raise RuntimeError(
+                f"{checkpoint} could not be saved ({error}). When there is room and permission, the same command goes "
+                f"on from {'the beginning' if good is None else good}"
+            ) from error
+        if self.args.should_save:
+            remove_old_checkpoints(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        if self.average is not None:
+            self.average.load(Path(self.state.best_model_checkpoint) / AVERAGE_FILE)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        """Trainer's save, with the average for weights if there is one (a checkpoint has both)."""
+        with contextlib.nullcontext() if _internal_call else self._averaged():
+            super().save_model(output_dir, _internal_call)
+
+    # -- logs ----------------------------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's log; with a training loss come speed, memory and selection since the last one."""
+        if "loss" in logs:
+            logs |= self.meter.read(self.args.world_size, self.accelerator.gather)
+        super().log(logs, start_time)
+
+    def floating_point_ops(self, inputs: dict) -> int:
+        """Operations of a batch, forward and backward, a multiply-add counted as two; for Trainer's total_flos."""
+        if self._flops is None:
+            self._flops = 2 * self.bare_model().flops(training=True)
+        return self._flops * len(inputs[self.model.main_input_name])
+
+
+class _TrainingCallback(TrainerCallback):
+    """What VideoMSTrainer does between Trainer's steps."""
+
+    def __init__(self, trainer: VideoMSTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        trainer = self.trainer
+        # Dropout, stochastic depth and frame selection draw from the global generators: differently on every process.
+        # A resumed run gets its checkpoint's states after this.
+        set_seed(args.seed + args.process_index)
+        if args.ema_decay is not None:
+            trainer.average = WeightAverage(trainer.bare_model(model), args.ema_decay)
+            if trainer.resumed_from is not None:
+                trainer.average.load(Path(trainer.resumed_from) / AVERAGE_FILE)
+        trainer.meter.restart()
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.sampler.epoch = state.global_step // self.trainer.num_steps_per_epoch
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        if self.trainer.average is not None:
+            self.trainer.average.update()
+
+
+@contextlib.contextmanager
+def _set(thing, **attributes) -> Iterator[None]:
+    """Within this context `thing` has other attributes."""
+    before = {name: getattr(thing, name) for name in attributes}
+    for name, value in attributes.items():
+        setattr(thing, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(thing, name, value)

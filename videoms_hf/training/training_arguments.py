@@ -1,0 +1,149 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""transformers' training arguments with this method's defaults.
+
+transformers' documentation holds for every option that is not explained here.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+import transformers
+from transformers.utils import is_torch_bf16_gpu_available
+
+
+REFERENCE_BATCH = 256  # clips that the recipes' learning rates are given for
+
+
+def available_cores() -> int:
+    """Processor cores for one process of this run: those it may use, shared with the others on the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def default_num_workers() -> int:
+    """DataLoader workers for one process: one a core beside a GPU, half the cores where the model needs some too."""
+    return min(available_cores(), 16) if torch.cuda.is_available() else available_cores() // 2
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    """transformers' training arguments with this method's defaults, and what they lack.
+
+    Learning rates are given for 256 clips and scale with the run's total batch (clips a step over all processes and
+    accumulated steps). `learning_rate`, if given, is the peak rate itself; the two others keep their proportion to it.
+    With `lr_scheduler_type` "cosine" the schedule is the official one; any other is transformers' own, without a
+    minimum and with `warmup_steps` only.
+    """
+
+    base_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate for 256 clips a step."})
+    base_min_learning_rate: float = field(default=1e-6, metadata={"help": "Rate at the end, for 256 clips a step."})
+    base_warmup_learning_rate: float = field(
+        default=1e-6, metadata={"help": "Rate that the warm-up starts from, for 256 clips a step."}
+    )
+    warmup_epochs: float = field(
+        default=5.0, metadata={"help": "Epochs of linear warm-up; warmup_steps, if given, replaces them."}
+    )
+    layer_decay: float = field(
+        default=1.0, metadata={"help": "Factor on the learning rate from each layer to the one before, in (0, 1]."}
+    )
+    weight_decay_end: float | None = field(
+        default=None, metadata={"help": "Weight decay at the end, reached by a cosine; null: constant."}
+    )
+    ema_decay: float | None = field(
+        default=None,
+        metadata={"help": "Keep an average of the weights, (0, 1); it is what is evaluated and saved at the end."},
+    )
+
+    learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate itself; by default base_learning_rate * batch / 256."}
+    )
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "cosine: the official schedule."})
+    weight_decay: float = field(default=0.05, metadata={"help": "Not applied to biases and vectors."})
+    max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "bfloat16 mixed precision; null: where an accelerator has it and fp16 is off."}
+    )
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the epoch's incomplete last batch."})
+    dataloader_num_workers: int = field(
+        default_factory=default_num_workers, metadata={"help": "Decoding processes; by default from the cores."}
+    )
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter is used."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must be false: datasets give model inputs."})
+    # The trainer stops at the first non-finite loss, so there is nothing to filter.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave non-finite losses out of the log."})
+    logging_steps: float = field(default=50, metadata={"help": "Log every n steps; below 1: a share of the run."})
+    logging_first_step: bool = field(default=True, metadata={"help": "Log the first step too."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep beside the best one."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb ..."})
+    disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise ValueError(
+                "output_dir is not given; it is the folder that the run writes to: --output_dir runs/mine"
+            )
+        self._check()
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
+        if self.data_seed is None:
+            # Else accelerate takes torch's seed of the moment, which differs between processes once they are seeded.
+            self.data_seed = self.seed
+        super().__post_init__()
+        if self.learning_rate is None:
+            self.learning_rate = self.base_learning_rate * self.total_batch_size / REFERENCE_BATCH
+
+    @property
+    def total_batch_size(self) -> int:
+        """Clips of one optimiser step, over all processes and accumulated steps."""
+        return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    @property
+    def min_learning_rate(self) -> float:
+        """Learning rate that the run ends at."""
+        return self.base_min_learning_rate * self.learning_rate / self.base_learning_rate
+
+    @property
+    def warmup_learning_rate(self) -> float:
+        """Learning rate that the run starts from."""
+        return self.base_warmup_learning_rate * self.learning_rate / self.base_learning_rate
+
+    def _check(self) -> None:
+        for name in ("base_learning_rate", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be greater than 0")
+        for name in ("base_min_learning_rate", "base_warmup_learning_rate", "warmup_epochs"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; it must be greater than 0 and at most 1")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be greater than 0 and less than 1")
+        if self.remove_unused_columns:
+            raise ValueError(
+                "remove_unused_columns is true; it must be false, for the clips have no columns to remove"
+            )
+
+
+@dataclass
+class PreTrainingArguments(TrainingArguments):
+    """Defaults of the official pre-training."""
+
+    num_train_epochs: float = field(default=800.0, metadata={"help": "Times that every video is seen."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "Decay of AdamW's second moment."})
+    base_min_learning_rate: float = field(default=1e-5, metadata={"help": "Rate at the end, for 256 clips a step."})
+    warmup_epochs: float = field(default=40.0, metadata={"help": "Epochs of linear warm-up."})
+    save_strategy: str = field(default="steps", metadata={"help": "When to save: no, steps, epoch or best."})
+    save_steps: float = field(default=0.02, metadata={"help": "Save every n steps; below 1: a share of the run."})
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """Defaults of the official fine-tuning."""
+
+    num_train_epochs: float = field(default=100.0, metadata={"help": "Times that every video is seen."})
+    layer_decay: float = field(default=0.75, metadata={"help": "Factor on the rate from a layer to the one before."})
+    label_smoothing_factor: float = field(default=0.1, metadata={"help": "Share of a label given to all classes."})
+    eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
