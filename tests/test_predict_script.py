@@ -1,0 +1,92 @@
+"""scripts/predict.py on real, tiny video files, against the model on plainly cut views."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.evaluation_files import CLASSES, NUM_FRAMES, SIZE, STRIDE, WIDTH, save_classifier, write_noise
+from videoms_hf import VideoMSForVideoClassification
+from videoms_hf.decoding_videoms import decode_frames
+
+
+predict = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "predict.py"))["main"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_classifier(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory) -> Path:
+    return write_noise(tmp_path_factory.mktemp("videos") / "a clip.mp4", 40, seed=0)
+
+
+def reference_probabilities(model: Path, video: Path, starts: list[int], lefts: list[int], **options) -> dict:
+    """Name -> mean probability of the views that start at these frames and columns, cut and normalised by hand."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    frames = (decode_frames(video, range(40)).float() / 255 - mean) / std
+    views = [frames[s : s + NUM_FRAMES * STRIDE : STRIDE, :, :, x : x + SIZE] for s in starts for x in lefts]
+    classifier = VideoMSForVideoClassification.from_pretrained(model).eval()
+    with torch.no_grad():
+        scores = classifier(torch.stack(views), **options).logits.softmax(dim=-1).mean(dim=0)
+    return dict(zip(CLASSES, scores.tolist(), strict=True))
+
+
+def printed(text: str) -> dict:
+    return {name: float(share) / 100 for share, name in re.findall(r"^ +([0-9.]+)%  (\w+)$", text, re.M)}
+
+
+def test_the_best_classes_come_first_with_the_probabilities_of_the_middle_clip(model, video, capsys):
+    assert predict([str(video), "--model", str(model)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == str(video)
+    found = printed(out)
+    wanted = reference_probabilities(model, video, [12], [(WIDTH - SIZE) // 2])
+    assert list(found) == sorted(wanted, key=wanted.get, reverse=True)
+    assert found == pytest.approx(wanted, abs=1e-4)
+
+
+def test_views_are_averaged_over_segments_and_crops(model, video, capsys):
+    predict([str(video), "--model", str(model), "--num_segments", "3", "--num_crops", "3", "--keep_ratio", "0.3"])
+    wanted = reference_probabilities(model, video, [0, 12, 24], [0, 8, 16], keep_ratio=0.3)
+    assert printed(capsys.readouterr().out) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_top_k_limits_the_list(model, video, capsys):
+    predict([str(video), "--model", str(model), "--top_k", "2"])
+    assert len(printed(capsys.readouterr().out)) == 2
+
+
+def test_the_picture_shows_the_kept_tokens(model, video, tmp_path):
+    predict([str(video), "--model", str(model), "--picture", str(tmp_path / "new" / "kept.png")])
+    with Image.open(tmp_path / "new" / "kept.png") as picture:
+        assert picture.width > 8 * SIZE
+
+
+def test_frame_selection_is_drawn_with_the_frames_that_it_chose(video, tmp_path, capsys):
+    selecting = save_classifier(tmp_path / "model", candidate_ratio=1.5)
+    predict([str(video), "--model", str(selecting), "--picture", str(tmp_path / "kept.png")])
+    assert len(printed(capsys.readouterr().out)) == 3
+    assert (tmp_path / "kept.png").exists()
+
+
+def test_a_broken_video_is_named_and_the_others_are_classified(model, video, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_text("no video")
+    missing = tmp_path / "missing.mp4"
+    assert predict([str(tmp_path / "broken.mp4"), str(missing), str(video), "--model", str(model)]) == 2
+    out, err = capsys.readouterr()
+    assert len(printed(out)) == 3
+    assert "broken.mp4 cannot be classified" in err and "missing.mp4 cannot be classified" in err
+
+
+def test_a_model_without_a_trained_head_is_refused(video, tmp_path, tiny_config):
+    from videoms_hf import VideoMSForPreTraining
+
+    VideoMSForPreTraining(tiny_config(mask_ratio=0.8)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="Fine-tune it first"):
+        predict([str(video), "--model", str(tmp_path)])
