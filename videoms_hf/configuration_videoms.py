@@ -5,6 +5,7 @@ Source: Hwang et al., arXiv:2211.10636 (later versions: EVEREST, ICML 2024), sec
 """
 
 import math
+from os import PathLike
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -12,6 +13,14 @@ from transformers import PreTrainedConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# What a saved folder's own code offers, for processes without this package.
+AUTO_CLASSES = {
+    "AutoConfig": "configuration_videoms.VideoMSConfig",
+    "AutoModel": "modeling_videoms.VideoMSModel",
+    "AutoModelForPreTraining": "modeling_videoms.VideoMSForPreTraining",
+    "AutoModelForVideoClassification": "modeling_videoms.VideoMSForVideoClassification",
+}
 
 TOKEN_SELECTIONS = ("motion", "random", "tube", "none")
 
@@ -119,6 +128,14 @@ class VideoMSConfig(PreTrainedConfig):
             "decoder_intermediate_size": 4 * decoder_width,
         }
         return cls(**(named | fields))
+
+    def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs):
+        """Save as transformers does, with the map of all classes, so that each kind of model loads from the folder.
+
+        transformers would enter the saved class alone, and leave those of another repository as they are.
+        """
+        self.auto_map = dict(AUTO_CLASSES)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @property
     def patch_shape(self) -> tuple[int, int]:
