@@ -18,7 +18,7 @@ from transformers.video_utils import VideoMetadata
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
 from .decoding_videoms import decode_frames, probe_video
-from .sampling_videoms import segment_clip, uniform_clip
+from .sampling_videoms import segment_clip, uniform_clip, validation_clip
 
 
 class VideoMSVideoProcessorKwargs(VideosKwargs, total=False):
@@ -26,7 +26,7 @@ class VideoMSVideoProcessorKwargs(VideosKwargs, total=False):
 
     Args:
         frame_stride: frames from one sampled frame to the next; `None` spreads them evenly over the whole video.
-        num_segments: temporal positions of the views of one video; one is the middle.
+        num_segments: temporal positions of the views of one video, from its beginning to its end; one is the middle.
         num_crops: crops of each position, spaced along the longer side; one is the centre.
         candidate_ratio: this many times `num_frames` are sampled, for a model with frame selection.
     """
@@ -41,8 +41,9 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     """Turns videos into `pixel_values` (batch, frames, channels, height, width).
 
     A video is a path, an http address, an array or tensor of frames (T, H, W, C) or (T, C, H, W), or a list of images.
-    Of files, `num_frames` are sampled over the whole video (a shorter video repeats its last frame); frames that are
-    given are taken as they are unless `do_sample_frames` is set. With several segments or crops, one video gives
+    Of files, `num_frames` are sampled over the whole video (a shorter video repeats its last frame). Frames that are
+    given are taken as they are unless `do_sample_frames` is set, as pipelines do; then more frames than needed are
+    taken for a whole video, and exactly as many for a clip. With several segments or crops, one video gives
     several views and `pixel_values` is (batch, views, frames, channels, height, width), segment by segment;
     [`VideoMSForVideoClassification`] averages their scores.
 
@@ -117,8 +118,12 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
                 f"{num_frames} frames are to be sampled from a video given as {total} frames; give more frames or a "
                 "smaller num_frames"
             )
+        if metadata.video_backend is None and num_frames == total:  # frames that are given, and are a clip already
+            return np.tile(np.arange(total), num_segments)
         if frame_stride is None:
             return uniform_clip(total, num_frames * num_segments).reshape(num_frames, num_segments).T.reshape(-1)
+        if num_segments == 1:
+            return validation_clip(total, num_frames, frame_stride)
         return np.concatenate(
             [segment_clip(total, num_frames, frame_stride, i, num_segments) for i in range(num_segments)]
         )

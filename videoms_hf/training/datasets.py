@@ -71,5 +71,5 @@ def processor_for(data_args: DataArguments, config: VideoMSConfig) -> VideoMSVid
         crop_size={"height": size, "width": size},
         num_frames=config.num_frames,
         frame_stride=data_args.frame_stride,
-        candidate_ratio=config.candidate_ratio,
+        candidate_ratio=config.num_candidate_frames / config.num_frames,  # whole tubelets, which it does not know
     )
