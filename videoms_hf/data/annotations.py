@@ -1,25 +1,25 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Lists of labelled videos as tables.
+"""Lists and folders of labelled videos as tables (`tables.py` says what a table is).
 
-A table is a `datasets.Dataset` with a row for each video: `video`, its absolute path (or address), and `label`, a
-`ClassLabel` in which -1 means unlabelled. Everything that can be known without opening the videos is checked while
-reading, and all complaints about a list come in one error.
+Everything that can be known without opening the videos is checked while reading, and all complaints about a list come
+in one error. The benchmarks' own files are read in `benchmarks.py`.
 """
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset
 from transformers.utils import logging
+
+from .frame_folders import is_frame_folder
+from .stored_tables import is_stored_table, read_stored_table
+from .tables import CLASS_NAMES_FILE, UNLABELLED, first_of, make_table, read_class_names, read_text, shorten
 
 
 logger = logging.get_logger(__name__)
 
-UNLABELLED = -1
-CLASS_NAMES_FILE = "classes.txt"
-MAX_LISTED_ERRORS = 10
 # Endings by which a video in a folder is known; a list may name any file.
 VIDEO_ENDINGS = "3gp asf avi flv gif m4v mjpeg mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
 VIDEO_NAME = re.compile(rf".+\.({VIDEO_ENDINGS.replace(' ', '|')})", re.IGNORECASE)
@@ -31,7 +31,13 @@ def read_videos(
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
 ) -> Dataset:
-    """The table of a list ([`read_csv`]) or of a folder ([`read_folder`]), whichever `path` is."""
+    """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
+
+    Stored are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a data set of the Hub,
+    `owner/name`; `:split` behind chooses a split.
+    """
+    if is_stored_table(path):
+        return read_stored_table(path, root, class_names, require_labels)
     if not Path(path).is_dir():
         return read_csv(path, root, class_names, require_labels)
     if root is not None:
@@ -47,7 +53,8 @@ def read_csv(
 ) -> Dataset:
     """The table of a list in the official form: `path label` a line, parted by a space, without a header.
 
-    Paths may hold spaces, and relative ones start from the list's own folder. Labels are numbers from 0 or names
+    A path may be that of a folder with a picture for each frame. Paths may hold spaces, and relative ones start from
+    the list's own folder. Labels are numbers from 0 or names
     without spaces, the same throughout a list. The label -1, and a line with a path alone, mean unlabelled.
 
     Args:
@@ -66,7 +73,7 @@ def read_csv(
     folder = path.parent if root is None else Path(root)
     if class_names is None and (path.parent / CLASS_NAMES_FILE).is_file():
         class_names = read_class_names(path.parent / CLASS_NAMES_FILE)
-    lines = [(number, line.strip()) for number, line in enumerate(_read_text(path).split("\n"), 1) if line.strip()]
+    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
     if not lines:
         raise ValueError(f"{path} lists no video; it must have a line `path label` for each")
     errors: list[tuple[int, str]] = []
@@ -74,7 +81,8 @@ def read_csv(
     for number, line in lines:
         video, text = _split_line(line, folder)
         if not _exists(video):
-            errors.append((number, f"there is no file {video}"))
+            what = f"{video} is a folder without pictures" if os.path.isdir(video) else f"there is no file {video}"
+            errors.append((number, what))
         videos.append(video), texts.append(text)
     numbers = [number for number, _ in lines]
     labels, names = _to_labels(numbers, texts, class_names, errors)
@@ -86,7 +94,7 @@ def read_csv(
         ]
     if errors:
         raise ValueError(_report(path, errors))
-    return _table(videos, labels, names)
+    return make_table(videos, labels, names, lines=numbers)
 
 
 def read_folder(
@@ -94,7 +102,8 @@ def read_folder(
 ) -> Dataset:
     """The table of a folder with a folder for each class, its videos directly inside, in the order of their names.
 
-    Videos beside the class folders are unlabelled, -1; there need be no class folder at all.
+    A video is a file, or a folder with a picture for each frame. Videos beside the class folders are unlabelled, -1;
+    there need be no class folder at all.
 
     Args:
         path: the folder.
@@ -110,7 +119,7 @@ def read_folder(
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
     entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if entry.is_dir() and not is_frame_folder(entry)]
     names = list(class_names) if class_names is not None else [folder.name for folder in folders]
     videos = _videos_in(path)
     labels = [UNLABELLED] * len(videos)
@@ -120,35 +129,17 @@ def read_folder(
     for folder in folders:
         found = _videos_in(folder)
         if folder.name not in names:
-            problems.append(f"{folder.name!r} is not a class; the classes are {_shorten(names)}")
+            problems.append(f"{folder.name!r} is not a class; the classes are {shorten(names)}")
         elif not found:
             problems.append(f"{folder.name!r} has no video directly in it; it must be a class with its videos")
         else:
             videos += found
             labels += [names.index(folder.name)] * len(found)
     if problems:
-        raise ValueError("\n".join([f"{path} is not a folder with a folder for each class:", *_first(problems)]))
+        raise ValueError("\n".join([f"{path} is not a folder with a folder for each class:", *first_of(problems)]))
     if not videos:
         raise ValueError(f"{path} holds no video; their names must end in one of {VIDEO_ENDINGS}")
-    return _table(videos, labels, names)
-
-
-def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names, one a line in the order of their numbers; a line may begin with that number: `0 wave`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty line between names, no name, or one name twice.
-    """
-    names = [line.strip() for line in _read_text(Path(path)).rstrip().split("\n")]
-    if all(re.match(rf"{i}\s+\S", name) for i, name in enumerate(names)):
-        names = [name.split(maxsplit=1)[1] for name in names]
-    if "" in names:
-        raise ValueError(f"{path}: line {names.index('') + 1} is empty; every line must name a class")
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise ValueError(f"{path}: lines {names.index(name) + 1} and {i + 1} both name the class {name!r}")
-    return names
+    return make_table(videos, labels, names)
 
 
 def _split_line(line: str, folder: Path) -> tuple[str, str | None]:
@@ -167,7 +158,7 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def _exists(path: str) -> bool:
-    return _is_address(path) or os.path.isfile(path)
+    return _is_address(path) or os.path.isfile(path) or is_frame_folder(path)
 
 
 def _is_address(path: str) -> bool:
@@ -185,7 +176,7 @@ def _to_labels(
     takes_names = class_names is not None or not takes_numbers
     if class_names is not None:
         names = list(class_names)
-        wanted = f"a number from 0 to {len(names) - 1} or one of {_shorten(names)}"
+        wanted = f"a number from 0 to {len(names) - 1} or one of {shorten(names)}"
     elif takes_numbers:
         names = [f"class_{i}" for i in range(max(map(int, numeric), default=-1) + 1)]
         wanted = "a number from 0 on"
@@ -216,35 +207,17 @@ def _report(path: Path, errors: list[tuple[int, str]]) -> str:
     """The message that lists the first errors, by line."""
     lines = [f"  line {number}: {what}" for number, what in sorted(errors)]
     head = f"{path} has {len(errors)} {'error' if len(errors) == 1 else 'errors'}; a line must be `path label`:"
-    return "\n".join([head, *_first(lines)])
-
-
-def _first(lines: list[str]) -> list[str]:
-    rest = len(lines) - MAX_LISTED_ERRORS
-    return lines[:MAX_LISTED_ERRORS] + ([f"  and {rest} more"] if rest > 0 else [])
-
-
-def _shorten(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:MAX_LISTED_ERRORS]))
-    return shown + (f" and {len(names) - MAX_LISTED_ERRORS} more" if len(names) > MAX_LISTED_ERRORS else "")
+    return "\n".join([head, *first_of(lines)])
 
 
 def _videos_in(folder: Path) -> list[str]:
-    """Absolute paths of a folder's videos, sorted by name; how many other files there are is logged."""
-    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
-    videos = [os.path.abspath(file) for file in files if VIDEO_NAME.fullmatch(file.name)]
-    if others := [file.name for file in files if not VIDEO_NAME.fullmatch(file.name)]:
-        logger.warning(f"{folder}: left out as no videos: {_shorten(others)}")
+    """Absolute paths of a folder's videos, files and folders of pictures, sorted by name; other files are logged."""
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    videos = [
+        os.path.abspath(entry)
+        for entry in entries
+        if (is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name))
+    ]
+    if others := [entry.name for entry in entries if entry.is_file() and not VIDEO_NAME.fullmatch(entry.name)]:
+        logger.warning(f"{folder}: left out as no videos: {shorten(others)}")
     return videos
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-
-
-def _table(videos: Iterable[str], labels: Iterable[int], class_names: list[str]) -> Dataset:
-    features = Features({"video": Value("string"), "label": ClassLabel(names=class_names)})
-    return Dataset.from_dict({"video": list(videos), "label": list(labels)}, features=features)

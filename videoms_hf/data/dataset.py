@@ -1,10 +1,11 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips of the videos in a table: random ones to train on, fixed views to evaluate.
 
-Tables are those of [`read_videos`]; columns `start_seconds` and `end_seconds`, if there are any, bound the part of
-each video that is used. Items are dictionaries with `pixel_values` float32 (T, C, H, W).
+Tables are those of [`read_videos`], in the form of `tables.py`. Items are dictionaries with `pixel_values` float32
+(T, C, H, W).
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from transformers.utils import logging
 
 from ..decoding_videoms import VideoDecodeError, decode_frames
 from ..sampling_videoms import segment_clip, validation_clip
-from .annotations import UNLABELLED
+from .frame_folders import decode_frame_folder
+from .tables import UNLABELLED, video_name, video_source, window_of
 from .transforms import EvaluationTransform
 
 
@@ -30,12 +32,18 @@ SCAN_THREADS = 8
 
 
 class BadVideo(NamedTuple):
-    """A video that gives no clip: its row in the table, its path, why, and how often it was drawn."""
+    """A video that gives no clip: its row in the table, its path, why, how often it was drawn, and its list's line."""
 
     row: int
     path: str
     reason: str
     num_draws: int
+    line: int | None = None  # counted from 1; `None` if the table comes from no list
+
+    @property
+    def place(self) -> str:
+        """Where the video stands: "line 8" of the list, or "row 7" of the table."""
+        return f"row {self.row}" if self.line is None else f"line {self.line}"
 
 
 class ClipDataset(Dataset):
@@ -43,7 +51,7 @@ class ClipDataset(Dataset):
 
     A clip depends on (seed, epoch, index) alone, however many workers there are and of whichever kind. A video that
     cannot be decoded, or has a single frame, is replaced by another that is drawn from the same numbers; it is logged
-    once, counted, and never dropped unseen: see [`~ClipDataset.bad_videos`].
+    once, counted at every draw, never tried again and never dropped unseen: see [`~ClipDataset.bad_videos`].
 
     Args:
         table: videos and labels.
@@ -75,7 +83,7 @@ class ClipDataset(Dataset):
         if with_labels and UNLABELLED in (labels := table["label"][:]):
             row = labels.index(UNLABELLED)
             raise ValueError(
-                f"{labels.count(UNLABELLED)} of {len(table)} videos are unlabelled, first {table[row]['video']} in "
+                f"{labels.count(UNLABELLED)} of {len(table)} videos are unlabelled, first {video_name(table[row])} in "
                 f"row {row}; label them, leave them out, or train without labels"
             )
         self.table, self.choose_frames, self.transform, self.with_labels = table, choose_frames, transform, with_labels
@@ -125,7 +133,8 @@ class ClipDataset(Dataset):
                 reason = _reason(error)
         self._num_bad_draws[number] = num_draws + 1
         if reason is not None:
-            logger.warning(f"{row['video']} (row {number}): {reason}. Another video takes its place.")
+            bad = BadVideo(number, video_name(row), reason, num_draws + 1, row.get("line"))
+            logger.warning(f"{bad.path} ({bad.place}): {reason}. Another video takes its place.")
             num_bad = int(self._num_bad_draws.count_nonzero())
             if num_bad > self.max_bad_share * len(self):
                 raise ValueError(
@@ -142,12 +151,13 @@ class ClipDataset(Dataset):
         return self._num_bad_draws.nonzero().flatten().tolist()
 
     def _bad_video(self, row: int) -> BadVideo:
-        reason = _fault(self.table[row]) or "could not be read when it was drawn, but can be read now"
-        return BadVideo(row, self.table[row]["video"], reason, int(self._num_bad_draws[row]))
+        video = self.table[row]
+        reason = _fault(video) or "could not be read when it was drawn, but can be read now"
+        return BadVideo(row, video_name(video), reason, int(self._num_bad_draws[row]), video.get("line"))
 
     def _named_bad_videos(self) -> str:
         rows = self._bad_rows()
-        lines = [f"  {bad.path} (row {bad.row}): {bad.reason}" for bad in map(self._bad_video, rows[:MAX_NAMED])]
+        lines = [f"  {bad.path} ({bad.place}): {bad.reason}" for bad in map(self._bad_video, rows[:MAX_NAMED])]
         return "\n".join(lines + [f"  and {len(rows) - MAX_NAMED} more"] * (len(rows) > MAX_NAMED))
 
 
@@ -229,11 +239,12 @@ def _decode(row: dict, choose: Callable[[int], np.ndarray]) -> Tensor:
 
     def indices(num_frames: int) -> np.ndarray:
         if num_frames < 2:
-            raise VideoDecodeError(row["video"], "has 1 frame; motion needs at least 2")
+            raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
         return choose(num_frames)
 
-    window = {name: row[name] for name in ("start_seconds", "end_seconds") if name in row}
-    return decode_frames(row["video"], indices, **window)
+    source = video_source(row)
+    decode = decode_frame_folder if isinstance(source, str) and os.path.isdir(source) else decode_frames
+    return decode(source, indices, **window_of(row))
 
 
 def _fault(row: dict) -> str | None:
@@ -252,8 +263,10 @@ def _reason(error: VideoDecodeError | OSError) -> str:
 def _scan(table: datasets.Dataset) -> list[BadVideo]:
     """The table's videos that are broken, each logged."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        faults = list(pool.map(_fault, table))
-    bad = [BadVideo(row, table[row]["video"], fault, 0) for row, fault in enumerate(faults) if fault is not None]
+        # By number: a table of embedded videos would be read into memory as a whole.
+        faults = list(pool.map(lambda row: _fault(table[row]), range(len(table))))
+    videos = [(row, table[row], fault) for row, fault in enumerate(faults) if fault is not None]
+    bad = [BadVideo(row, video_name(video), fault, 0, video.get("line")) for row, video, fault in videos]
     for video in bad:
-        logger.warning(f"{video.path} (row {video.row}): {video.reason}. It is left out of the evaluation.")
+        logger.warning(f"{video.path} ({video.place}): {video.reason}. It is left out of the evaluation.")
     return bad

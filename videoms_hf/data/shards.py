@@ -1,0 +1,280 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Videos in shards: tar files in WebDataset's form, or parquet files with the videos' bytes.
+
+In a tar file the files of one video stand together and share their name up to its first dot: `000017.mp4`, and
+`000017.cls` (a label, number or name) or `000017.json` (an object with `label` and, if need be, `start_seconds` and
+`end_seconds`). A parquet file has the columns of a table (`tables.py`). `shards.json` beside the shards, if there is
+one, tells how many videos each holds, so that they need not be counted; `classes.txt` names the classes.
+"""
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features
+
+from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, read_class_names, shorten
+
+
+INDEX_FILE = "shards.json"
+OPEN_SHARDS = 32  # whose tables of contents a process keeps
+
+
+class Shard(NamedTuple):
+    """A file with videos. Its size and time of change tell whether it is still the file that was counted."""
+
+    path: str
+    num_videos: int
+    num_bytes: int
+    changed: int
+
+
+class Shards:
+    """The videos of a folder of shards, numbered through from 0 in the order of the shards' names.
+
+    `shards[number]` is a row as in a table; [`~Shards.read`] takes several at once, which is cheaper.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: no shard in it, one that cannot be read, or class names that cannot be told; for a row, a label
+            that is none of the classes, or none where labels are required.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike, class_names: Sequence[str] | None = None, require_labels: bool = False
+    ):
+        self.folder, self.require_labels = os.path.abspath(folder), require_labels
+        paths = shard_files(folder)
+        if not paths:
+            raise ValueError(f"{folder} holds no shard; their names must end in .tar or .parquet")
+        counted = _read_index(self.folder)
+        self.shards = [counted.get(_fingerprint(path)) or count_videos(path) for path in paths]
+        self.ends = np.cumsum([shard.num_videos for shard in self.shards])
+        own_names = stored_class_names(paths[0])
+        self.class_names = list(class_names) if class_names is not None else own_names
+        if self.class_names is None and require_labels:
+            raise ValueError(
+                f"{folder} does not say what its classes are called; put a classes.txt with a name a line, in the "
+                "order of the numbers, beside the shards"
+            )
+        if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
+            raise ValueError(f"{folder} has the classes {shorten(unknown)}, which are none of {shorten(class_names)}")
+        self._own_names = own_names
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, number: int) -> dict:
+        return self.read([number])[0]
+
+    def __iter__(self) -> Iterator[dict]:
+        for number in range(len(self)):
+            yield self[number]
+
+    def read(self, numbers: Iterable[int]) -> list[dict]:
+        """Rows by number, read in the order of the files and returned in that of `numbers`."""
+        numbers = np.asarray(list(numbers), dtype=np.int64)
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"numbers must be from 0 to {len(self) - 1}, but go from {numbers.min()}")
+        rows = {}
+        which = np.searchsorted(self.ends, numbers, side="right")
+        for i in np.unique(which):
+            shard = self.shards[i]
+            begin = int(self.ends[i]) - shard.num_videos
+            places = np.unique(numbers[which == i]) - begin
+            read = read_tar_videos if shard.path.endswith(".tar") else read_parquet_videos
+            for place, row in zip(places.tolist(), read(shard, places.tolist()), strict=True):
+                rows[begin + place] = {**row, "label": self._label(row, shard, place)}
+        return [rows[number] for number in numbers.tolist()]
+
+    def _label(self, row: dict, shard: Shard, place: int) -> int:
+        """A row's label as a number of `class_names`."""
+        label, names = row.get("label"), self.class_names or []
+        if isinstance(label, str) and re.fullmatch(r"-?[0-9]+", label.strip()):
+            label = int(label)
+        if isinstance(label, int) and label >= 0 and self._own_names and label < len(self._own_names):
+            label = self._own_names[label]
+        if isinstance(label, str):
+            label = names.index(label.strip()) if label.strip() in names else label
+        if label in (None, UNLABELLED) and not self.require_labels:
+            return UNLABELLED
+        if self.class_names is None and not self.require_labels:
+            return UNLABELLED  # numbers without names: pre-training, which has no use for them
+        if not isinstance(label, int) or not 0 <= label < len(names):
+            what = "no label" if label in (None, UNLABELLED) else f"the label {label!r}"
+            raise ValueError(
+                f"video {place} of {shard.path} has {what}; it must be a number from 0 to {len(names) - 1} or one of "
+                f"{shorten(names)}"
+            )
+        return label
+
+
+def shard_files(folder: str | os.PathLike) -> list[str]:
+    """Absolute paths of a folder's shards, sorted by name: its tar files or, without any, its parquet files."""
+    folder = os.path.abspath(folder)
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    tars = [name for name in names if name.endswith(".tar")]
+    return [os.path.join(folder, name) for name in tars or [name for name in names if name.endswith(".parquet")]]
+
+
+def count_videos(path: str) -> Shard:
+    """A shard with its number of videos, told from the headers in it."""
+    name, num_bytes, changed = _fingerprint(path)
+    try:
+        count = len(_tar_contents(path, changed)) if name.endswith(".tar") else pq.read_metadata(path).num_rows
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); fetch it again or leave it out") from error
+    return Shard(path, count, num_bytes, changed)
+
+
+def write_index(folder: str | os.PathLike) -> list[Shard]:
+    """The shards of a folder; how many videos each holds is written to `shards.json` beside them."""
+    shards = [count_videos(path) for path in shard_files(folder)]
+    counts = {os.path.basename(shard.path): shard.num_videos for shard in shards}
+    sizes = {os.path.basename(shard.path): shard.num_bytes for shard in shards}
+    index = {name: {"num_videos": counts[name], "num_bytes": sizes[name]} for name in counts}
+    partial = Path(folder) / f".{INDEX_FILE}.partial"
+    partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    partial.replace(Path(folder) / INDEX_FILE)
+    return shards
+
+
+def _read_index(folder: str) -> dict[tuple, Shard]:
+    """The shards that `shards.json` counts, by what they must look like; a file of another size is counted anew."""
+    path = Path(folder) / INDEX_FILE
+    if not path.is_file():
+        return {}
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        found = [
+            (os.path.join(folder, name), entry["num_videos"], entry["num_bytes"]) for name, entry in index.items()
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no index of shards ({error}); remove it, then the shards are counted") from error
+    present = [(path, count) for path, count, size in found if os.path.isfile(path) and os.path.getsize(path) == size]
+    return {(mark := _fingerprint(path)): Shard(path, count, *mark[1:]) for path, count in present}
+
+
+def _fingerprint(path: str) -> tuple[str, int, int]:
+    status = os.stat(path)
+    return path, status.st_size, status.st_mtime_ns
+
+
+def stored_class_names(path: str) -> list[str] | None:
+    """Class names that come with a shard: in the parquet file, or in `classes.txt` beside it or one folder up."""
+    if path.endswith(".parquet"):
+        features = Features.from_arrow_schema(pq.read_schema(path))
+        if isinstance(features.get("label"), ClassLabel):
+            return list(features["label"].names)
+    for folder in (Path(path).parent, Path(path).parent.parent):
+        if (folder / CLASS_NAMES_FILE).is_file():
+            return read_class_names(folder / CLASS_NAMES_FILE)
+    return None
+
+
+# -- tar -------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=OPEN_SHARDS)
+def _tar_contents(path: str, changed: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
+    """For each video of a tar file its key, and where its files lie by their endings: (offset, size)."""
+    contents: list[tuple[str, dict[str, tuple[int, int]]]] = []
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            if member.isfile():
+                folder, name = os.path.split(member.name)
+                stem, _, ending = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if not contents or contents[-1][0] != key:
+                    contents.append((key, {}))
+                if ending.lower() in contents[-1][1]:
+                    raise ValueError(f"it has two files {member.name}")
+                contents[-1][1][ending.lower()] = (member.offset_data, member.size)
+            tar.members = []  # or every header would be kept twice
+    return contents
+
+
+def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
+    """Rows of the videos at ascending `places` of a tar file."""
+    contents = _tar_contents(shard.path, shard.changed)
+    with open(shard.path, "rb") as file:
+        for place in places:
+            key, parts = contents[place]
+
+            def content(ending: str, parts=parts) -> bytes:
+                offset, size = parts[ending]
+                file.seek(offset)
+                return file.read(size)
+
+            videos = [ending for ending in parts if ending not in ("cls", "json", "txt")]
+            if len(videos) != 1:
+                raise ValueError(f"{shard.path} has {len(videos)} videos of the name {key}; it must have one")
+            try:
+                about = json.loads(content("json")) if "json" in parts else {}
+                label = content("cls").decode().strip() if "cls" in parts else about.get("label")
+            except (ValueError, AttributeError) as error:
+                raise ValueError(f"{shard.path}: what it says about {key} cannot be read ({error})") from error
+            name = f"{shard.path}/{key}.{videos[0]}"
+            windows = {name: about[name] for name in WINDOW_COLUMNS if name in about}
+            yield {"video": {"path": name, "bytes": content(videos[0])}, "label": label, **windows}
+
+
+class TarWriter:
+    """Writes videos to a tar file; it appears under its name when the `with` ends without an error."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+
+    def __enter__(self) -> "TarWriter":
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._tar.close()
+        if kind is None:
+            self._partial.replace(self.path)
+        else:
+            self._partial.unlink()
+
+    def write(self, key: str, ending: str, video: bytes, about: dict) -> None:
+        for name, content in ((ending, video), ("json", json.dumps(about, ensure_ascii=False).encode())):
+            member = tarfile.TarInfo(f"{key}.{name}")
+            member.size = len(content)
+            self._tar.addfile(member, io.BytesIO(content))
+
+
+# -- parquet ---------------------------------------------------------------------------------------------------------
+
+
+def read_parquet_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
+    """Rows of the videos at ascending `places` of a parquet file; only the row groups that hold them are read."""
+    with pq.ParquetFile(shard.path) as file:
+        columns = [name for name in ("video", "label", *WINDOW_COLUMNS) if name in file.schema_arrow.names]
+        if "video" not in columns:
+            raise ValueError(f"{shard.path} has no column 'video'; it has {shorten(file.schema_arrow.names)}")
+        begin = 0
+        wanted = np.asarray(places)
+        for group in range(file.metadata.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            inside = wanted[(wanted >= begin) & (wanted < begin + size)] - begin
+            if inside.size:
+                for offset, row in zip(
+                    inside, file.read_row_group(group, columns).take(inside).to_pylist(), strict=True
+                ):
+                    video = row["video"]
+                    if isinstance(video, bytes):
+                        video = {"path": None, "bytes": video}
+                    if isinstance(video, dict) and video.get("bytes") is not None:
+                        name = video.get("path") or f"row {begin + offset}"
+                        row["video"] = {"path": f"{shard.path}/{name}", "bytes": video["bytes"]}
+                    yield row
+            begin += size

@@ -1,0 +1,117 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""The form of every table of videos, whatever it was read from.
+
+A table is a `datasets.Dataset` with a row for each video:
+
+- `video`: absolute path of a file or of a folder of pictures, or an address; or a file's bytes with its name, as
+  `datasets.Video(decode=False)` keeps them: `{"path", "bytes"}`.
+- `label`: a `ClassLabel` in which -1 means unlabelled. The order of its names is that of the model's classes.
+- `start_seconds`, `end_seconds`, if the videos are parts of files: the part that is used; null is the file's end.
+- `line`, if the table comes from a list: the line, counted from 1.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from datasets import ClassLabel, Dataset, Features, Value, Video
+
+
+UNLABELLED = -1
+CLASS_NAMES_FILE = "classes.txt"
+WINDOW_COLUMNS = ("start_seconds", "end_seconds")
+MAX_LISTED_ERRORS = 10
+
+
+def make_table(
+    videos: Iterable[str | dict],
+    labels: Iterable[int],
+    class_names: Sequence[str],
+    lines: Iterable[int] | None = None,
+    windows: Mapping[str, Iterable[float | None]] | None = None,
+) -> Dataset:
+    """The table of videos (paths, or `{"path", "bytes"}`) and the numbers of their labels."""
+    videos = list(videos)
+    embedded = bool(videos) and isinstance(videos[0], dict)
+    data = {"video": videos, "label": list(labels)}
+    features = {
+        "video": Video(decode=False) if embedded else Value("string"),
+        "label": ClassLabel(names=list(class_names)),
+    }
+    for name, values in (windows or {}).items():
+        data[name], features[name] = list(values), Value("float64")
+    if lines is not None:
+        data["line"], features["line"] = list(lines), Value("int32")
+    return Dataset.from_dict(data, features=Features(features))
+
+
+def video_name(row: Mapping) -> str:
+    """What a row's video is called: its path, or the name that its bytes came under."""
+    video = row["video"]
+    return video if isinstance(video, str) else video.get("path") or f"video of {len(video['bytes'])} bytes"
+
+
+def video_names(table: Dataset) -> list[str]:
+    """What the videos of a table are called, by row; no embedded bytes are read."""
+    if not isinstance(table.features["video"], Video):
+        return table["video"][:]
+    names = table.select_columns("video").flatten()["video.path"][:]
+    return [name or f"video of row {row}" for row, name in enumerate(names)]
+
+
+def video_source(row: Mapping) -> str | BinaryIO:
+    """Where a row's video is decoded from: its path, or its bytes under their name."""
+    video = row["video"]
+    if isinstance(video, str):
+        return video
+    if video.get("bytes") is None:
+        return video["path"]
+    file = io.BytesIO(video["bytes"])
+    file.name = video_name(row)  # for messages
+    return file
+
+
+def window_of(row: Mapping) -> dict[str, float | None]:
+    """The part of its file that a row's video is, as [`decode_frames`] takes it."""
+    return {name: row[name] for name in WINDOW_COLUMNS if name in row}
+
+
+def first_of(lines: Sequence[str]) -> list[str]:
+    """The first lines of a report, and how many more there are."""
+    rest = len(lines) - MAX_LISTED_ERRORS
+    return [*lines[:MAX_LISTED_ERRORS], *([f"  and {rest} more"] if rest > 0 else [])]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first names in quotes, and how many more there are."""
+    shown = ", ".join(map(repr, names[:MAX_LISTED_ERRORS]))
+    return shown + (f" and {len(names) - MAX_LISTED_ERRORS} more" if len(names) > MAX_LISTED_ERRORS else "")
+
+
+def read_class_names(path: str | os.PathLike) -> list[str]:
+    """Class names, one a line in the order of their numbers; a line may begin with that number: `0 wave`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an empty line between names, no name, or one name twice.
+    """
+    names = [line.strip() for line in read_text(Path(path)).rstrip().split("\n")]
+    if all(re.match(rf"{i}\s+\S", name) for i, name in enumerate(names)):
+        names = [name.split(maxsplit=1)[1] for name in names]
+    if "" in names:
+        raise ValueError(f"{path}: line {names.index('') + 1} is empty; every line must name a class")
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"{path}: lines {names.index(name) + 1} and {i + 1} both name the class {name!r}")
+    return names
+
+
+def read_text(path: Path) -> str:
+    """A file's text, which must be UTF-8; a byte order mark is no part of it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
