@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from videoms_hf.data.tables import video_names
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from videoms_hf.evaluation.report import accuracy_table, describe_origin, evaluation_report, write_json
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "gflops_per_clip": gflops,
         "gflops_per_video": gflops * num_views,
         "seconds": seconds,
-        **evaluation_report(predictions, table["video"][:], names),
+        **evaluation_report(predictions, video_names(table), names),
     }
     path = Path(args.output_dir) / "evaluation.json"
     write_json(report, path)

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from ..data.annotations import CLASS_NAMES_FILE, read_class_names, read_videos
 from ..data.dataset import BadVideo, ViewDataset
+from ..data.tables import video_name
 from ..decoding_videoms import VideoDecodeError
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..video_processing_videoms import VideoMSVideoProcessor
@@ -197,7 +198,7 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     if not used.any():
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
     rows = rows[used]
-    late = [BadVideo(row, views.table[row]["video"], reason, 1) for row, reason in reasons.items()]
+    late = [BadVideo(row, video_name(views.table[row]), reason, 1) for row, reason in reasons.items()]
     return ViewPredictions(
         logits[order][used], rows, np.asarray(views.table["label"][:])[rows], sorted([*views.bad_videos(), *late])
     )

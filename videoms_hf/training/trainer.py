@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.utils import logging
 
+from ..data.tables import video_name
 from ..modeling_videoms import VideoMSForPreTraining
 from .averaging import WeightAverage
 from .checkpoints import (
@@ -172,7 +173,7 @@ class VideoMSTrainer(Trainer):
     def _diverged(self, loss: float) -> str:
         table = getattr(self.train_dataset, "table", None)
         ids = [] if self._video_ids is None else self._video_ids.tolist()
-        names = [str(i) if table is None else table[i]["video"] for i in ids]
+        names = [str(i) if table is None else video_name(table[i]) for i in ids]
         return (
             f"the loss is {loss} at step {self.state.global_step + 1}, learning rate "
             f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If these are "
