@@ -1,0 +1,229 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""The benchmarks' own annotation files as tables (`tables.py`), one reader each.
+
+A listed video without a file is an error that names it. Where downloads are known to be incomplete (Kinetics), up to
+`max_missing_share` of them may lack: they are counted and named in the log, and written to `missing_list` if given.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from transformers.utils import logging
+
+from .annotations import VIDEO_NAME
+from .tables import UNLABELLED, first_of, make_table, read_text, shorten
+
+
+logger = logging.get_logger(__name__)
+
+UCF101_LISTS = {"train": "trainlist{:02}.txt", "test": "testlist{:02}.txt"}
+HMDB51_CODES = {"train": "1", "test": "2", "unused": "0"}
+
+
+def read_ucf101(
+    annotations: str | os.PathLike, videos: str | os.PathLike, subset: str = "train", split: int = 1, **missing
+) -> Dataset:
+    """The table of UCF101's `subset` "train" or "test" of `split` 1 to 3, with the classes of `classInd.txt`.
+
+    `annotations` is the folder `ucfTrainTestlist`; `videos` has a folder for each class, or all videos directly.
+    """
+    _check("subset", subset, UCF101_LISTS)
+    _check("split", split, (1, 2, 3))
+    index = [line.split(maxsplit=1) for _, line in _lines(Path(annotations) / "classInd.txt")]
+    names = [name for _, name in index]
+    if [number for number, _ in index] != [str(i + 1) for i in range(len(index))]:
+        raise ValueError(f"{annotations}/classInd.txt must have the numbers from 1 on, in order")
+    path = Path(annotations) / UCF101_LISTS[subset].format(split)
+    rows, errors = [], []
+    for line, text in _lines(path):
+        name, _, number = text.partition(" ")
+        label = names.index(name.split("/")[0]) if name.split("/")[0] in names else None
+        if label is None:
+            errors.append(f"  line {line}: {name!r} is in no folder of a class; the classes are {shorten(names)}")
+        elif number and number.strip() != str(label + 1):
+            errors.append(f"  line {line}: {name!r} has the number {number!r}, but its class is {label + 1}")
+        else:
+            rows.append((name, label, line))
+    _raise(path, errors)
+    return _table(path, rows, names, lambda name: _either(videos, name), **missing)
+
+
+def read_hmdb51(
+    annotations: str | os.PathLike, videos: str | os.PathLike, subset: str = "train", split: int = 1, **missing
+) -> Dataset:
+    """The table of HMDB51's `subset` "train", "test" or "unused" of `split` 1 to 3; the classes in alphabetic order.
+
+    `annotations` is the folder `testTrainMulti_7030_splits`; `videos` has a folder for each class. Lines are those of
+    the class's own file.
+    """
+    _check("subset", subset, HMDB51_CODES)
+    _check("split", split, (1, 2, 3))
+    ending = f"_test_split{split}.txt"
+    files = sorted(path for path in Path(annotations).iterdir() if path.name.endswith(ending))
+    names = sorted(path.name.removesuffix(ending) for path in files)
+    if not files:
+        raise ValueError(f"{annotations} has no file *{ending}; give the folder testTrainMulti_7030_splits")
+    rows = []
+    for path in files:
+        name, errors = path.name.removesuffix(ending), []
+        for line, text in _lines(path):
+            video, _, code = text.rpartition(" ")
+            if not video or code not in HMDB51_CODES.values():
+                errors.append(f"  line {line}: {text!r} must be a file's name and 0, 1 or 2")
+            elif code == HMDB51_CODES[subset]:
+                rows.append((f"{name}/{video.strip()}", names.index(name), line))
+        _raise(path, errors)
+    return _table(Path(annotations), rows, names, lambda name: _either(videos, name), **missing)
+
+
+def read_kinetics(
+    annotations: str | os.PathLike,
+    videos: str | os.PathLike,
+    class_names: Sequence[str] | None = None,
+    max_missing_share: float = 0.2,
+    missing_list: str | os.PathLike | None = None,
+) -> Dataset:
+    """The table of a Kinetics-400, 600 or 700 list: a CSV with the columns label, youtube_id, time_start, time_end.
+
+    A video is `<youtube_id>_<start>_<end>` with six digits each, of any ending, anywhere below `videos`. A list
+    without labels (test) is unlabelled. The classes are those of the list in alphabetic order, or `class_names`, those
+    of the training list.
+    """
+    path = Path(annotations)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    columns = reader.fieldnames or []
+    wanted = ["youtube_id", "time_start", "time_end"]
+    if lacking := [name for name in wanted if name not in columns]:
+        raise ValueError(f"{path} has the columns {shorten(columns)}; it must have {shorten(lacking)} too")
+    entries = [(reader.line_num, entry) for entry in reader]
+    labels = [(entry.get("label") or "").strip() for _, entry in entries]
+    names = list(class_names) if class_names is not None else sorted(set(labels) - {""})
+    number_of = {name: i for i, name in enumerate(names)} | {"": UNLABELLED}
+    rows, errors = [], []
+    for (line, entry), label in zip(entries, labels, strict=True):
+        try:
+            start, end = (int(float(entry[name])) for name in ("time_start", "time_end"))
+        except (TypeError, ValueError):
+            errors.append(
+                f"  line {line}: the times are {entry['time_start']!r} and {entry['time_end']!r}, no numbers"
+            )
+            continue
+        if label not in number_of:
+            errors.append(f"  line {line}: the label is {label!r}; the classes are {shorten(names)}")
+            continue
+        rows.append((f"{entry['youtube_id']}_{start:06d}_{end:06d}", number_of[label], line))
+    _raise(path, errors)
+    files = _files_by_stem(videos)
+    return _table(path, rows, names, files.get, max_missing_share, missing_list)
+
+
+def read_something_something(
+    annotations: str | os.PathLike, labels: str | os.PathLike, videos: str | os.PathLike, **missing
+) -> Dataset:
+    """The table of a list of Something-Something V2: `train.json`, `validation.json`, or `test.json` (unlabelled).
+
+    The class is the template without brackets, its number that in `labels.json`. A video is `<id>`, of any ending,
+    anywhere below `videos`. `line` counts the entries.
+    """
+    path = Path(annotations)
+    numbers = {name: int(number) for name, number in _json(labels, dict).items()}
+    names = sorted(numbers, key=numbers.get)
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        raise ValueError(f"{labels} must give every class another number from 0 to {len(numbers) - 1}")
+    rows, errors = [], []
+    for place, entry in enumerate(_json(annotations, list), 1):
+        template = entry.get("template")
+        name = None if template is None else re.sub(r"[\[\]]", "", template)
+        if name is not None and name not in numbers:
+            errors.append(f"  entry {place}: the template is {template!r}, which is not in {labels}")
+        else:
+            rows.append((str(entry["id"]), UNLABELLED if name is None else numbers[name], place))
+    _raise(path, errors)
+    return _table(path, rows, names, _files_by_stem(videos).get, **missing)
+
+
+def _table(
+    source: Path,
+    rows: list[tuple[str, int, int]],
+    class_names: list[str],
+    find: Callable[[str], str | None],
+    max_missing_share: float = 0.0,
+    missing_list: str | os.PathLike | None = None,
+) -> Dataset:
+    """The table of rows (name, label, line); `find` gives the file of a name, `None` if there is none."""
+    if not rows:
+        raise ValueError(f"{source} lists no video")
+    found = [(find(name), label, line) for name, label, line in rows]
+    missing = [(name, line) for (name, _, line), (file, _, _) in zip(rows, found, strict=True) if file is None]
+    if missing_list is not None:
+        Path(missing_list).write_text("".join(f"{name}\n" for name, _ in missing), encoding="utf-8")
+    if missing:
+        lines = [f"  line {line}: there is no file of {name}" for name, line in missing]
+        head = f"{source}: {len(missing)} of {len(rows)} videos are missing"
+        if len(missing) > max_missing_share * len(rows):
+            raise ValueError(
+                "\n".join(
+                    [
+                        f"{head}, more than max_missing_share {max_missing_share} allows; fetch them, or raise it:",
+                        *first_of(lines),
+                    ]
+                )
+            )
+        logger.warning("\n".join([f"{head}; they are left out:", *first_of(lines)]))
+    kept = [row for row in found if row[0] is not None]
+    if not kept:
+        raise ValueError(f"{source}: none of {len(rows)} videos has a file")
+    files, labels, lines = zip(*kept, strict=True)
+    return make_table(files, labels, class_names, lines=lines)
+
+
+def _either(folder: str | os.PathLike, name: str) -> str | None:
+    """The file `class/name` in a folder, or `name` directly in it."""
+    for candidate in (os.path.join(folder, name), os.path.join(folder, name.split("/")[-1])):
+        if os.path.isfile(candidate):
+            return os.path.abspath(candidate)
+    return None
+
+
+def _files_by_stem(folder: str | os.PathLike) -> dict[str, str]:
+    """Absolute paths of all videos below a folder by names without ending; of two, the first in order of paths."""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder}")
+    found = [
+        os.path.abspath(os.path.join(where, file))
+        for where, _, files in os.walk(folder)
+        for file in files
+        if VIDEO_NAME.fullmatch(file)
+    ]
+    return {os.path.splitext(os.path.basename(path))[0]: path for path in sorted(found, reverse=True)}
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
+
+
+def _json(path: str | os.PathLike, kind: type):
+    try:
+        content = json.loads(read_text(Path(path)))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON file ({error})") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path} holds a {type(content).__name__}; it must be a {kind.__name__}")
+    return content
+
+
+def _check(name: str, value, allowed: Iterable) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+
+
+def _raise(path: Path, errors: list[str]) -> None:
+    if errors:
+        noun = "error" if len(errors) == 1 else "errors"
+        raise ValueError("\n".join([f"{path} has {len(errors)} {noun}:", *first_of(errors)]))
