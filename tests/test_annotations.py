@@ -1,9 +1,21 @@
 """Lists and folders of videos become tables, or one error that says what is wrong where."""
 
+import os
+
+import datasets
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from transformers.utils import logging
 
 from videoms_hf.data.annotations import read_class_names, read_csv, read_folder, read_videos
+from videoms_hf.data.dataset import ClipDataset
+from videoms_hf.data.frame_folders import decode_frame_folder
+from videoms_hf.data.tables import make_table, video_name, video_names
+from videoms_hf.decoding_videoms import VideoDecodeError
+
+from .video_files import write_ramp
 
 
 @pytest.fixture
@@ -200,3 +212,174 @@ def test_the_real_lists_are_read(shared_data):
     assert (len(train), len(val)) == (209, 30)
     assert train.features["label"].names[::19] == ["weizmann/bend", "egogestar/up"] and val.features == train.features
     assert len(read_videos(shared_data / "pretrain.csv")) == 585
+
+
+# -- folders of pictures ---------------------------------------------------------------------------------------------
+
+
+def write_pictures(folder, levels, ending="png", size=(8, 6)):
+    """A folder of grey pictures whose names have no leading zeros, so that 10 comes before 2 in the alphabet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, level in enumerate(levels):
+        Image.new("L", size, int(level)).save(folder / f"img_{i}.{ending}")
+    return folder
+
+
+def test_folders_of_pictures_are_videos_in_folders_and_in_lists(class_folders):
+    write_pictures(class_folders / "wave/0 pictures", [1, 2])
+    write_pictures(class_folders / "loose", [1, 2])
+    table = read_folder(class_folders)
+    assert rows(table)[0] == (str(class_folders / "loose"), -1)
+    assert (str(class_folders / "wave/0 pictures"), 1) in rows(table)
+    (class_folders / "empty").mkdir()
+    text = "wave/0 pictures 1\nwave/0 pictures\nloose 0\nempty 1\n"
+    with pytest.raises(ValueError, match="has 1 error.*\n  line 4: .*empty is a folder without pictures"):
+        read_csv(write(class_folders / "x.csv", text))
+    table = read_csv(write(class_folders / "x.csv", text[:-8]))
+    assert table["label"][:] == [1, -1, 0] and table["line"][:] == [1, 2, 3]
+
+
+def test_frames_of_a_folder_are_its_pictures_in_the_order_of_their_numbers(tmp_path):
+    folder = write_pictures(tmp_path / "v", range(0, 240, 20))
+    (folder / "notes.txt").touch()
+    clip = decode_frame_folder(folder, [11, 0, 2, 2, 10])
+    assert clip.shape == (5, 3, 6, 8) and clip.dtype == torch.uint8
+    assert clip[:, 0, 0, 0].tolist() == [220, 0, 40, 40, 200]
+    assert decode_frame_folder(folder, lambda length: [length - 1])[0, 0, 0, 0] == 220
+    assert clip.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_picture_is_upright_as_displayed(tmp_path):
+    picture = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) * 20)
+    exif = picture.getexif()
+    exif[274] = 6  # turned: the first row is at the right
+    (tmp_path / "v").mkdir()
+    picture.save(tmp_path / "v/1.png", exif=exif)
+    turned = decode_frame_folder(tmp_path / "v", [0])[0, 0].numpy()
+    assert np.array_equal(turned, np.rot90(np.asarray(picture), -1))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda folder: (folder / "img_1.png").write_text("no picture"), "img_1.png is no picture"),
+        (lambda folder: os.truncate(folder / "img_1.png", 45), "img_1.png cannot be read"),
+        (lambda folder: Image.new("L", (4, 4)).save(folder / "img_1.png"), "img_1.png is 4 x 4, but .* are 8 x 6"),
+        (lambda folder: (folder / "img_2.png").unlink(), "frame 2 was asked for, but there are 2 pictures"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no picture"),
+    ],
+)
+def test_a_bad_folder_of_pictures_names_itself_the_picture_and_the_reason(tmp_path, spoil, reason):
+    folder = write_pictures(tmp_path / "v", [0, 20, 40])
+    spoil(folder)
+    with pytest.raises(VideoDecodeError, match=f"{folder}: ({reason})"):
+        decode_frame_folder(folder, [0, 1, 2])
+
+
+def test_clips_come_from_folders_of_pictures_too_and_bad_ones_name_their_line(tmp_path):
+    good, bad = write_pictures(tmp_path / "good", range(0, 200, 10)), write_pictures(tmp_path / "bad", [0, 10])
+    (bad / "img_1.png").write_text("no picture")
+    table = read_csv(write(tmp_path / "x.csv", f"\n{good} 0\n{bad} 0\n"))
+    clips = ClipDataset(
+        table, lambda length, rng: np.array([1, length - 1]), lambda frames: frames.float(), max_bad_share=0.5
+    )
+    assert clips[0]["pixel_values"][:, 0, 0, 0].tolist() == [10, 190]
+    assert clips[1]["pixel_values"][:, 0, 0, 0].tolist() == [10, 190]
+    (found,) = clips.bad_videos()
+    assert (found.path, found.line, found.row) == (str(bad), 3, 1) and found.num_draws >= 1
+    with pytest.raises(ValueError, match=rf"1 of 2 videos are bad.*\n  {bad} \(line 3\): img_1.png is no picture"):
+        ClipDataset(table, clips.choose_frames, clips.transform, max_bad_share=0.1)[1]
+
+
+# -- stored tables ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """Three real videos, and a table of their bytes and names."""
+    folder = tmp_path_factory.mktemp("embedded")
+    videos = [write_ramp(folder / f"v{i}.mp4", num_frames=6 + i) for i in range(3)]
+    content = [{"path": video.name, "bytes": video.read_bytes()} for video in videos]
+    return videos, make_table(content, [1, 0, -1], ["wave", "clap"])
+
+
+def lengths(table):
+    clips = ClipDataset(table, lambda length, rng: np.full(2, length - 1), lambda frames: frames, with_labels=False)
+    return [int(clips[i]["pixel_values"][0, 0, 0, 0] / 20 + 1.5) for i in range(len(table))]
+
+
+@pytest.mark.parametrize("form", ["parquet", "shards", "saved", "saved splits", "repository"])
+def test_embedded_videos_are_read_from_every_form_that_datasets_stores(embedded, tmp_path, form):
+    _, table = embedded
+    path = tmp_path / "data"
+    if form == "parquet":
+        path = tmp_path / "data.parquet"
+        table.to_parquet(path)
+    elif form == "shards":
+        path.mkdir()
+        table.select([0]).to_parquet(path / "0.parquet"), table.select([1, 2]).to_parquet(path / "1.parquet")
+    elif form == "saved":
+        table.save_to_disk(path)
+    elif form == "saved splits":
+        datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(path)
+        with pytest.raises(ValueError, match="has the splits 'train', 'test', one must be chosen; write .*:train"):
+            read_videos(path)
+        assert read_videos(f"{path}:test")["label"][:] == [0]
+        path = f"{path}:train"
+    else:
+        (path / "data").mkdir(parents=True)
+        table.to_parquet(path / "data" / "train-00000-of-00001.parquet")
+    read = read_videos(path)
+    assert read.features["label"].names == ["wave", "clap"] and read["label"][:] == [1, 0, -1]
+    assert video_names(read) == ["v0.mp4", "v1.mp4", "v2.mp4"] == [video_name(row) for row in read]
+    assert lengths(read) == [6, 7, 8]
+    with pytest.raises(ValueError, match="1 labels that cannot be used:\n  row 2 has no label"):
+        read_videos(path, require_labels=True)
+    other = read_videos(path, class_names=["jump", "clap", "wave"])
+    assert other["label"][:] == [1, 2, -1] and other.features["label"].names == ["jump", "clap", "wave"]
+    with pytest.raises(
+        ValueError, match="row 0: the label is 'clap'; it must be a number from 0 to 0 or one of 'wave'"
+    ):
+        read_videos(path, class_names=["wave"])
+
+
+def test_a_stored_table_of_paths_keeps_its_windows_and_misses_no_file_unseen(embedded, tmp_path):
+    videos, _ = embedded
+    data = {
+        "clip": [str(videos[0]), videos[1].name],
+        "label": ["wave", "clap"],
+        "end_seconds": [0.1, None],
+        "caption": ["a", "b"],
+    }
+    path = videos[0].parent / "paths.parquet"
+    datasets.Dataset.from_dict(data).to_parquet(path)
+    with pytest.raises(ValueError, match="has no column of videos; call it 'video'. It has 'clip', 'label'"):
+        read_videos(path)
+    data["video"] = data.pop("clip")
+    datasets.Dataset.from_dict(data).to_parquet(path)
+    table = read_videos(path)
+    assert table.column_names == ["video", "label", "end_seconds"]
+    assert table["video"][:] == [str(videos[0]), str(videos[1])]
+    assert table["label"][:] == [1, 0] and table.features["label"].names == ["clap", "wave"]
+    assert lengths(table) == [3, 7]  # 0.1 s of 25 frames a second
+    with pytest.raises(ValueError, match="names 1 files that there are not:\n  row 1: there is no file .*v1.mp4"):
+        read_videos(path, root=tmp_path)
+
+
+def test_a_name_that_neither_disk_nor_hub_knows_is_refused_with_both(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder someone/videos, and no data set"):
+        read_videos("someone/videos")
+    with pytest.raises(FileNotFoundError):
+        read_videos("lists/train.csv")
+
+
+def test_a_broken_embedded_video_is_named(embedded):
+    _, table = embedded
+    rows = [table[0]["video"], {"path": "spoilt.mp4", "bytes": b"no video"}, {"path": None, "bytes": b"x"}]
+    clips = ClipDataset(
+        make_table(rows, [0, 0, 0], ["a"]), lambda length, rng: np.zeros(2, int), lambda f: f, max_bad_share=1
+    )
+    for i in range(3):
+        assert clips[i]["pixel_values"].shape[0] == 2
+    assert [bad.path for bad in clips.bad_videos()] == ["spoilt.mp4", "video of 1 bytes"]

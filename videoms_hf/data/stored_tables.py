@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 
 import datasets
-import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Value, Video
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, Video
 from transformers.utils import logging
 
 from .frame_folders import is_frame_folder
@@ -165,8 +164,10 @@ def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, 
     if problems:
         raise ValueError("\n".join([f"{where} has {len(problems)} labels that cannot be used:", *first_of(problems)]))
     kept = [name for name in KEPT_COLUMNS if name in table.features]
-    table = table.select_columns(["video", *kept]).add_column("label", np.asarray(labels, dtype=np.int64))
-    return table.cast_column("label", ClassLabel(names=names)).select_columns(["video", "label", *kept])
+    # Put beside the rest, for a cast of a column would copy the videos.
+    column = Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=names)}))
+    table = datasets.concatenate_datasets([table.select_columns(["video", *kept]), column], axis=1)
+    return table.select_columns(["video", "label", *kept])
 
 
 def _table_of_tars(folder: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:

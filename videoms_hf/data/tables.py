@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
 
@@ -58,7 +59,8 @@ def video_names(table: Dataset) -> list[str]:
     """What the videos of a table are called, by row; no embedded bytes are read."""
     if not isinstance(table.features["video"], Video):
         return table["video"][:]
-    names = table.select_columns("video").flatten()["video.path"][:]
+    batches = table.select_columns("video").with_format("arrow").iter(batch_size=256)
+    names = [name for batch in batches for name in pc.struct_field(batch["video"], "path").to_pylist()]
     return [name or f"video of row {row}" for row, name in enumerate(names)]
 
 
