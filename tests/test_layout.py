@@ -13,8 +13,8 @@ HUB_FILES = sorted(PACKAGE.glob("*_videoms.py"))
 
 # From top to bottom; a module may import from lower floors only, folders on one floor not from each other.
 FLOORS = [
-    {"hub"},
     {"training"},
+    {"hub"},
     {"evaluation", "visualization", "conversion"},
     {"data"},
     {"modeling_videoms", "video_processing_videoms"},
