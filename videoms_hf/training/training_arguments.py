@@ -68,6 +68,9 @@ class TrainingArguments(transformers.TrainingArguments):
     dataloader_num_workers: int = field(
         default_factory=default_num_workers, metadata={"help": "Decoding processes; by default from the cores."}
     )
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.accelerator.is_available, metadata={"help": "Pin batches; by default beside a GPU."}
+    )
     ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every parameter is used."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must be false: datasets give model inputs."})
     # The trainer stops at the first non-finite loss, so there is nothing to filter.
@@ -77,6 +80,10 @@ class TrainingArguments(transformers.TrainingArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save: no, steps, epoch or best."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep beside the best one."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb ..."})
+    hub_strategy: str = field(
+        default="end",
+        metadata={"help": "With push_to_hub, when: end (all that belongs to the model), or as transformers has it."},
+    )
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
 
     def __post_init__(self):
