@@ -29,7 +29,7 @@ OURS = re.compile(
 
 
 class UploadError(RuntimeError):
-    """An upload that failed. The repository is as it was before."""
+    """An upload that failed; files of a repository change all at once or not at all."""
 
 
 def publish(
@@ -104,11 +104,12 @@ def adopt_evaluation(folder: Path, evaluation: Path) -> None:
 
 def _failure(error: Exception, folder: Path, repo_id: str) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    reason = re.sub(r"For more information check: \S+", "", str(cause))
     status = getattr(getattr(cause, "response", None), "status_code", None)
-    advice = "Run the same again when that is mended; large files that have arrived are not sent twice"
+    advice = "run the same again, large files that have arrived are not sent twice"
     if status in (401, 403):
-        advice = "Log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
+        advice = "log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
     return (
-        f"{folder} was not uploaded to {repo_id}: {' '.join(str(cause).split())}. "
-        f"The repository is as it was before. {advice}"
+        f"the upload of {folder} to {repo_id} failed: {' '.join(reason.split())}. Files there change all at once or "
+        f"not at all; {advice}"
     )

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from accelerate.utils import gather_object
 
-from ..data.dataset import BadVideo
-from ..evaluation.report import describe_machine, library_versions, write_json
+from ..evaluation.report import write_json
+from ..hub.model_folder import RECIPE_FILE
 from .announcement import TimeEstimate, describe_run
+from .logbook import write_training_log
 from .trainer import VideoMSTrainer
 from .training_arguments import TrainingArguments
 
@@ -27,8 +27,6 @@ FREE_OPTIONS = re.compile(
     r"attn_implementation|torch_compile.*|use_cpu|tf32|max_bad_share|torch_empty_cache_steps|skip_memory_metrics|"
     r"restore_callback_states_from_checkpoint"
 )
-RECIPE_FILE = "recipe.yaml"
-LOG_FILE = "training_log.json"
 
 
 def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
@@ -55,30 +53,14 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     trainer.add_callback(TimeEstimate(say))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint or True)
     metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
-    trainer.save_model()
-    bad = _bad_videos_of_all_processes(trainer)
-    if trainer.is_world_process_zero():
-        log = {
-            "log_history": trainer.state.log_history,
-            "bad_videos": [video._asdict() for video in bad],
-            "machine": describe_machine(trainer.args.world_size),
-            "versions": library_versions(),
-        }
-        write_json(log, Path(trainer.args.output_dir) / LOG_FILE)
+    bad = write_training_log(trainer)
+    trainer.save_model()  # and publishes it, with push_to_hub
     say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were broken and replaced by others")
     for video in bad:
         say(f"  {video.path}: {video.reason}")
     say(f"The model and the log are in {trainer.args.output_dir}")
     trainer.accelerator.end_training()
     return metrics
-
-
-def _bad_videos_of_all_processes(trainer: VideoMSTrainer) -> list[BadVideo]:
-    found: dict[int, BadVideo] = {}
-    for video in gather_object(trainer.train_dataset.bad_videos()):
-        before = found.get(video.row)
-        found[video.row] = video if before is None else video._replace(num_draws=before.num_draws + video.num_draws)
-    return [found[row] for row in sorted(found)]
 
 
 def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_size: int, options: dict) -> bool:

@@ -2,16 +2,21 @@
 """VideoMSTrainer: transformers' Trainer with what it cannot do for this method."""
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
+from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
 from transformers.utils import logging
 
+from ..data.streaming import ClipStream, VideoStream
 from ..data.tables import video_name
+from ..hub import publish, write_card
 from ..modeling_videoms import VideoMSForPreTraining
 from .averaging import WeightAverage
 from .checkpoints import (
@@ -23,8 +28,10 @@ from .checkpoints import (
     what_is_missing,
 )
 from .clips import EpochSampler, SeededClips, SeededCollator, noise_length
+from .logbook import write_training_log
 from .meter import StepMeter
 from .optimization import WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
+from .streams import check_stream_order, save_stream_order, stream_loader, stream_order
 from .training_arguments import TrainingArguments
 
 
@@ -65,6 +72,7 @@ class VideoMSTrainer(Trainer):
         self.average: WeightAverage | None = None
         self.meter = StepMeter()
         self.resumed_from: str | None = None
+        self.stream: VideoStream | None = None
         self._video_ids: Tensor | None = None
         self._flops: int | None = None
         self.add_callback(_TrainingCallback(self))
@@ -125,9 +133,18 @@ class VideoMSTrainer(Trainer):
         """Loader of clips that depend on seed, epoch and video alone."""
         seed = self.args.data_seed
         num_noise = noise_length(self.bare_model().config) if self.is_pretraining else None
+        if isinstance(self.train_dataset, ClipStream):
+            collate = SeededCollator(self.data_collator, seed)
+            loader = stream_loader(self.train_dataset, self.args, collate, num_noise)
+            self.stream = loader.dataset.videos
+            return loader
         clips = SeededClips(self.train_dataset, seed, num_noise)
         with _set(self, train_dataset=clips, data_collator=SeededCollator(self.data_collator, seed)):
             return super().get_train_dataloader()
+
+    def num_examples(self, dataloader) -> int:
+        """Videos of an epoch, of all processes."""
+        return super().num_examples(dataloader) * (1 if self.stream is None else self.args.world_size)
 
     def _get_train_sampler(self, train_dataset=None):
         self.sampler = EpochSampler(len(self.train_dataset), self.args.data_seed)
@@ -238,6 +255,8 @@ class VideoMSTrainer(Trainer):
                 super()._save_checkpoint(model, trial)
                 if self.args.should_save and self.average is not None:
                     self.average.save(checkpoint / AVERAGE_FILE)
+                if self.args.should_save and self.stream is not None:
+                    save_stream_order(stream_order(self.stream, self.args), checkpoint)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     mark_complete(checkpoint)
@@ -259,6 +278,45 @@ class VideoMSTrainer(Trainer):
         """Trainer's save, with the average for weights if there is one (a checkpoint has both)."""
         with contextlib.nullcontext() if _internal_call else self._averaged():
             super().save_model(output_dir, _internal_call)
+
+    # -- the Hub --------------------------------------------------------------------------------------------------
+
+    def create_model_card(self, model_name: str | None = None, **facts: str) -> None:
+        """Write the card of the output folder; `facts` as for [`~hub.write_card`]."""
+        if self.is_world_process_zero():
+            write_card(self.args.output_dir, name=model_name, **facts)
+
+    def push_to_hub(
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **facts: str,
+    ) -> CommitInfo | Future | None:
+        """The commit of all that belongs to the model ([`~hub.publish`], which `facts` go to), on the main process.
+
+        If there is an average of the weights, that is what is published. With `blocking` false the result is a future.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        with self._averaged():
+            self.save_model(_internal_call=True)
+        write_training_log(self)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()  # of a checkpoint
+        task = functools.partial(
+            publish,
+            self.args.output_dir,
+            self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            commit_message=commit_message,
+            **facts,
+        )
+        return task() if blocking else HfApi().run_as_future(task)
 
     # -- logs ----------------------------------------------------------------------------------------------------
 
@@ -293,7 +351,14 @@ class _TrainingCallback(TrainerCallback):
         trainer.meter.restart()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.sampler.epoch = state.global_step // self.trainer.num_steps_per_epoch
+        trainer = self.trainer
+        epoch, step = divmod(state.global_step, trainer.num_steps_per_epoch)
+        if trainer.stream is None:
+            trainer.sampler.epoch = epoch
+            return
+        if step > 0:
+            check_stream_order(stream_order(trainer.stream, args), trainer.resumed_from)
+        trainer.stream.set_epoch(epoch, skip=step * args.gradient_accumulation_steps)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.average is not None:

@@ -1,0 +1,60 @@
+"""Publish a model folder on the Hub: weights, processor, code, card, recipe, training log and evaluation.
+
+python scripts/push_to_hub.py runs/mine someone/videoms-mine --evaluation runs/evaluation/evaluation.json
+python scripts/push_to_hub.py runs/mine someone/videoms-mine --dry_run      (write the card, upload nothing)
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from videoms_hf.hub import UploadError, publish, write_card
+from videoms_hf.hub.model_folder import repository_files
+from videoms_hf.hub.publish import adopt_evaluation
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder that training, conversion or save_pretrained wrote")
+    parser.add_argument("repo_id", help="name on the Hub: someone/videoms-mine")
+    parser.add_argument("--evaluation", type=Path, help="evaluation.json of this model, by scripts/evaluate.py")
+    parser.add_argument("--data", help='data set for the card: "UCF101, split 1"')
+    parser.add_argument("--license", help="the weights' licence, as the Hub calls it: cc-by-nc-4.0")
+    parser.add_argument("--base_model", help="Hub name of the model that this one was made from")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--revision", help="branch to commit to; default: main")
+    parser.add_argument("--commit_message", default="Upload model", help="message of the commit")
+    parser.add_argument("--dry_run", action="store_true", help="write the card and name the files, upload nothing")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 1 if nothing was published; the reason is printed."""
+    args = parse(arguments)
+    facts = {"data": args.data, "license": args.license, "base_model": args.base_model}
+    try:
+        if args.dry_run:
+            if args.evaluation is not None:
+                adopt_evaluation(args.folder, args.evaluation)
+            print(f"Card: {write_card(args.folder, name=args.repo_id, **facts)}")
+            print("Files beside it:", *repository_files(args.folder), sep="\n  ")
+            return 0
+        commit = publish(
+            args.folder,
+            args.repo_id,
+            evaluation=args.evaluation,
+            private=args.private,
+            revision=args.revision,
+            commit_message=args.commit_message,
+            **facts,
+        )
+    except (UploadError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"Published: {commit.commit_url}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
