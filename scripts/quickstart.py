@@ -8,6 +8,7 @@ Every step is a script of this folder, whose command is shown. The same line aga
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.evaluation.report import describe_origin, write_json
 
 
-SCRIPTS = Path(__file__).parent
-OWN_CLIPS = {"image_size": 112, "patch_size": 16, "frame_stride": 4}  # of real videos, which are larger and longer
+SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
+OWN_CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 112, "patch_size": 16}  # real videos are larger
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +42,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     """Lists for pre-training, fine-tuning and testing."""
     if args.data is None:
-        folder = render_motion_dataset(args.output_dir / "motion", num_train=480, num_test=120, num_frames=40)
+        folder = render_motion_dataset(args.output_dir / "motion", num_train=960, num_test=120, num_frames=40)
         return folder / "pretrain.csv", folder / "train.csv", folder / "test.csv"
     table = read_videos(args.data)
     if args.test is None:
@@ -56,8 +57,9 @@ def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 def run(script: str, *positional: object, **options: object) -> None:
     """Carry out a script of this folder and show its command; stop where it fails."""
     words = [*map(str, positional), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    print(f"\n$ {shlex.join(['python', f'scripts/{script}.py', *words])}", flush=True)
-    code = subprocess.run([sys.executable, str(SCRIPTS / f"{script}.py"), *words]).returncode
+    words = [str(SCRIPTS / f"{script}.py"), *words]
+    print(f"\n$ {shlex.join(['python', *words])}", flush=True)
+    code = subprocess.run([sys.executable, *words]).returncode
     if code:
         sys.exit(code)
 

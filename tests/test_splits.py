@@ -1,7 +1,7 @@
 """Held-out videos and lists that are read as they were written."""
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, Video
 
 from tests.video_files import write_ramp
 from videoms_hf.data.annotations import read_videos
@@ -47,3 +47,10 @@ def test_a_written_list_reads_as_the_same_table(tmp_path):
     read = read_videos(write_list(table, tmp_path / "lists" / "train.csv"))
     assert read.to_dict() == table.to_dict()
     assert read.features["label"].names == ["jump rope", "run"]
+
+
+def test_videos_without_a_path_are_refused(tmp_path):
+    features = Features({"video": Video(decode=False), "label": ClassLabel(names=["a"])})
+    table = Dataset.from_dict({"video": [{"bytes": b"x", "path": None}], "label": [0]}, features=features)
+    with pytest.raises(ValueError, match="a list needs their paths"):
+        write_list(table, tmp_path / "list.csv")

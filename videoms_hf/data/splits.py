@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from .annotations import CLASS_NAMES_FILE, UNLABELLED
 
@@ -38,7 +38,12 @@ def write_list(table: Dataset, path: str | os.PathLike) -> Path:
     """Write `path label` a line, paths as they are in the table and labels as numbers, and return the path.
 
     The class names go to `classes.txt` beside it, in the order of their numbers.
+
+    Raises:
+        ValueError: The table holds its videos as bytes, which have no path.
     """
+    if table.features["video"] != Value("string"):
+        raise ValueError(f"the videos are {table.features['video']}; a list needs their paths, so write them to files")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"{row['video']} {row['label']}\n" for row in table]
