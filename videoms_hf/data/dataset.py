@@ -80,7 +80,8 @@ class ClipDataset(Dataset):
             raise ValueError("the table has no videos; it must have at least one")
         if not 0 <= max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {max_bad_share}; it must be a share, in [0, 1]")
-        if with_labels and UNLABELLED in (labels := table["label"][:]):
+        is_table = isinstance(table, datasets.Dataset)  # shards look at a label when they read it
+        if with_labels and is_table and UNLABELLED in (labels := table["label"][:]):
             row = labels.index(UNLABELLED)
             raise ValueError(
                 f"{labels.count(UNLABELLED)} of {len(table)} videos are unlabelled, first {video_name(table[row])} in "
@@ -102,14 +103,19 @@ class ClipDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < len(self):
             raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
+        return self.clip(index, self.table[index])
+
+    def clip(self, index: int, row: dict) -> dict:
+        """The item `index`, whose row the caller has read already."""
         numbers = [torch.randint(2**62, ()).item()] if self.seed is None else [self.seed, int(self._epoch), index]
         number = index
         for attempt in range(MAX_ATTEMPTS):
             # Anew for each attempt, so that a clip does not depend on whether a bad video was known before.
             rng = np.random.default_rng([*numbers, attempt])
             if attempt > 0:
-                number = int(rng.integers(len(self)))
-            frames = self._frames(number, rng)
+                number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same again
+                row = self.table[number]
+            frames = self._frames(number, row, rng)
             if frames is not None:
                 break
         else:
@@ -119,11 +125,10 @@ class ClipDataset(Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
             item = {"pixel_values": self.transform(frames)}
-        return {**item, "labels": self.table[number]["label"]} if self.with_labels else item
+        return {**item, "labels": row["label"]} if self.with_labels else item
 
-    def _frames(self, number: int, rng: np.random.Generator) -> Tensor | None:
+    def _frames(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
         """Frames of a random clip of a row's video; `None`, logged and counted, if it is bad."""
-        row = self.table[number]
         num_draws = int(self._num_bad_draws[number])
         reason = None
         if num_draws == 0:

@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Features
+from datasets import ClassLabel, Features, Video
 
 from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, read_class_names, shorten
 
 
+STREAM_PREFIX = "stream:"  # before a folder of shards, where training data are asked for
 INDEX_FILE = "shards.json"
 OPEN_SHARDS = 32  # whose tables of contents a process keeps
 
@@ -68,6 +69,11 @@ class Shards:
         if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
             raise ValueError(f"{folder} has the classes {shorten(unknown)}, which are none of {shorten(class_names)}")
         self._own_names = own_names
+
+    @property
+    def features(self) -> Features:
+        """The columns of the rows, as of a table."""
+        return Features({"video": Video(decode=False), "label": ClassLabel(names=self.class_names or [])})
 
     def __len__(self) -> int:
         return int(self.ends[-1])

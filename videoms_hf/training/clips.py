@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from ..configuration_videoms import VideoMSConfig
+from ..data.streaming import VideoStream
 from ..selection_videoms import VideoMSTokenSelector
 
 
@@ -74,6 +75,30 @@ class SeededClips(Dataset):
             return {**self.clips[row], **noise, "video_id": row, "clip_number": number}
 
 
+class SeededStream(IterableDataset):
+    """The items of [`SeededClips`] for the videos of a stream, as they come.
+
+    What a resumed run passes over is neither read nor decoded: such an item has its "clip_number" only.
+    """
+
+    def __init__(self, clips: Dataset, videos: VideoStream, seed: int, num_noise: int | None = None):
+        self.clips, self.videos, self.seed, self.num_noise = clips, videos, seed, num_noise
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[dict]:
+        for row, video in self.videos:
+            number = self.videos.epoch * len(self.clips) + row
+            if video is None:
+                yield {"clip_number": number}
+                continue
+            with seeded(self.seed, self.videos.epoch, row):
+                noise = {} if self.num_noise is None else {"noise": torch.rand(self.num_noise)}
+                item = {**self.clips.clip(row, video), **noise, "video_id": row, "clip_number": number}
+            yield item
+
+
 class SeededCollator:
     """`collate` with whatever is random about it (mixup's partners and shares) made from seed and clips."""
 
@@ -82,5 +107,7 @@ class SeededCollator:
 
     def __call__(self, items: list[dict]) -> dict:
         numbers = [item.pop("clip_number") for item in items]
+        if not any(items):
+            return {}  # a batch that a resumed stream passes over
         with seeded(self.seed, *numbers):
             return self.collate(items)

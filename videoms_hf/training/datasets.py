@@ -8,22 +8,31 @@ from datasets import Dataset as Table
 from ..configuration_videoms import VideoMSConfig
 from ..data.annotations import read_class_names, read_videos
 from ..data.dataset import ClipDataset, ViewDataset
+from ..data.shards import STREAM_PREFIX, Shards
+from ..data.streaming import ClipStream
 from ..data.transforms import FinetuningTransform, PretrainingTransform
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .arguments import AugmentationArguments, DataArguments
 
 
-def training_table(data_args: DataArguments, require_labels: bool) -> Table:
-    """The table of `train_data`; its classes are those of the run."""
+def training_table(data_args: DataArguments, require_labels: bool) -> Table | Shards:
+    """The table of `train_data`; its classes are those of the run. `stream:folder` gives shards to be streamed."""
     names = None if data_args.class_names is None else read_class_names(data_args.class_names)
+    if data_args.train_data.startswith(STREAM_PREFIX):
+        return Shards(data_args.train_data.removeprefix(STREAM_PREFIX), names, require_labels)
     return read_videos(data_args.train_data, data_args.data_root, names, require_labels)
 
 
-def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDataset:
+def random_clips(table: Table | Shards, *positional, **named) -> ClipDataset | ClipStream:
+    """Random clips of a table's videos, or of shards as they are streamed."""
+    return (ClipStream if isinstance(table, Shards) else ClipDataset)(table, *positional, **named)
+
+
+def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDataset | ClipStream:
     """Random clips of `train_data`, without labels."""
     choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
-    return ClipDataset(
+    return random_clips(
         training_table(data_args, require_labels=False),
         choose,
         PretrainingTransform(data_args.image_size),
@@ -34,8 +43,8 @@ def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDa
 
 
 def finetuning_clips(
-    table: Table, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
-) -> ClipDataset:
+    table: Table | Shards, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
+) -> ClipDataset | ClipStream:
     """Random, augmented clips of the labelled videos of `table`."""
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     transform = FinetuningTransform(
@@ -45,7 +54,7 @@ def finetuning_clips(
         augmentation_args.horizontal_flip,
         augmentation_args.random_erasing,
     )
-    return ClipDataset(table, choose, transform, seed=None, max_bad_share=data_args.max_bad_share)
+    return random_clips(table, choose, transform, seed=None, max_bad_share=data_args.max_bad_share)
 
 
 def evaluation_clips(

@@ -27,7 +27,7 @@ from .checkpoints import (
     set_incomplete_aside,
     what_is_missing,
 )
-from .clips import EpochSampler, SeededClips, SeededCollator, noise_length
+from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_length
 from .logbook import write_training_log
 from .meter import StepMeter
 from .optimization import WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
@@ -144,7 +144,8 @@ class VideoMSTrainer(Trainer):
 
     def num_examples(self, dataloader) -> int:
         """Videos of an epoch, of all processes."""
-        return super().num_examples(dataloader) * (1 if self.stream is None else self.args.world_size)
+        num_examples = super().num_examples(dataloader)
+        return num_examples * (self.args.world_size if isinstance(dataloader.dataset, SeededStream) else 1)
 
     def _get_train_sampler(self, train_dataset=None):
         self.sampler = EpochSampler(len(self.train_dataset), self.args.data_seed)

@@ -1,0 +1,404 @@
+"""Streams of shards: every video once an epoch, whoever reads; random by seed and epoch; runs that go on."""
+
+import io
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tarfile
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+from torch.utils.data import DataLoader
+from transformers.utils import logging
+
+import videoms_hf.data.shards as shards_module
+from tests.stream_run import streaming_trainer
+from tests.tiny_run import losses, weights
+from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.dataset import ClipDataset
+from videoms_hf.data.shards import INDEX_FILE, Shards, TarWriter, write_index
+from videoms_hf.data.streaming import ClipStream, VideoStream, epoch_lanes
+from videoms_hf.data.tables import make_table, video_name
+from videoms_hf.sampling_videoms import pretraining_clip
+
+from .video_files import write_video
+
+
+ROOT = Path(__file__).parents[1]
+SIZES = [7, 3, 11, 1, 6]  # 28 videos
+CHOOSE = partial(pretraining_clip, num_frames=2, stride=1)
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    """Bytes of 28 videos; video i has 9 + i % 4 frames, all of grey level 8 i."""
+    folder = tmp_path_factory.mktemp("videos")
+    made = []
+    for i in range(sum(SIZES)):
+        frames = np.full((9 + i % 4, 16, 16, 3), 8 * i, dtype=np.uint8)
+        made.append(write_video(folder / f"{i}.avi", frames, codec="mpeg4", qmin="1", qmax="2").read_bytes())
+    return made
+
+
+@pytest.fixture(scope="module")
+def tars(contents, tmp_path_factory):
+    """Folder with the videos in five tar files of different sizes."""
+    folder = tmp_path_factory.mktemp("tars")
+    (folder / "classes.txt").write_text("wave\nclap\njump\n")
+    number = 0
+    for shard, size in enumerate(SIZES):
+        with TarWriter(folder / f"{shard}.tar") as tar:
+            for _ in range(size):
+                tar.write(f"{number:06d}", "avi", contents[number], {"label": number % 3})
+                number += 1
+    return folder
+
+
+@pytest.fixture(scope="module")
+def parquets(contents, tmp_path_factory):
+    """The same in five parquet files, in row groups of 4."""
+    folder = tmp_path_factory.mktemp("parquets")
+    number = 0
+    for shard, size in enumerate(SIZES):
+        numbers = range(number, number + size)
+        rows = [{"path": f"{i:06d}.avi", "bytes": contents[i]} for i in numbers]
+        table = make_table(rows, [i % 3 for i in numbers], ["wave", "clap", "jump"])
+        table.to_parquet(folder / f"{shard}.parquet", batch_size=4)
+        number += size
+    return folder
+
+
+@pytest.fixture(params=["tars", "parquets"])
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+def numbers_of(videos, num_workers=0, **options):
+    """Numbers of a stream's videos in batches, as a loader gives them."""
+    loader = DataLoader(videos, videos.batch_size, num_workers=num_workers, collate_fn=list, **options)
+    return [[number for number, _ in batch] for batch in loader]
+
+
+# -- shards ----------------------------------------------------------------------------------------------------------
+
+
+def test_shards_hold_the_videos_by_number_with_bytes_and_labels(folder, contents):
+    shards = Shards(folder, require_labels=True)
+    assert len(shards) == 28 and [shard.num_videos for shard in shards.shards] == SIZES
+    assert shards.class_names == shards.features["label"].names == ["wave", "clap", "jump"]
+    for number, row in enumerate(shards):
+        assert row["video"]["bytes"] == contents[number] and row["label"] == number % 3
+        assert f"{number:06d}.avi" in video_name(row)
+    rows = shards.read([27, 0, 11, 11])
+    assert [row["video"]["bytes"] for row in rows] == [contents[i] for i in (27, 0, 11, 11)]
+    with pytest.raises(IndexError, match="from 0 to 27"):
+        shards[28]
+
+
+def test_shards_may_be_read_as_a_table_and_have_the_classes_of_another(folder, contents):
+    table = read_videos(folder)
+    assert [row["bytes"] for row in table["video"]] == contents
+    assert table["label"][:] == [i % 3 for i in range(28)] and table.features["label"].names == [
+        "wave",
+        "clap",
+        "jump",
+    ]
+    shards = Shards(folder, class_names=["jump", "clap", "run", "wave"])
+    assert [row["label"] for row in shards.read(range(3))] == [3, 1, 0]
+    with pytest.raises(ValueError, match="has the classes 'jump', which are none of 'clap', 'wave'"):
+        Shards(folder, class_names=["clap", "wave"])
+
+
+def write_tar(path, **files):
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name.replace("__", "."))
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path.parent
+
+
+def test_labels_of_other_writers_of_tar_files_are_read(tmp_path, contents):
+    v = contents[0]
+    files = {
+        "a__mp4": v,
+        "a__cls": b"1\n",
+        "b__cls": b"wave",
+        "b__mp4": v,
+        "c__json": b'{"label": "clap"}',
+        "c__mp4": v,
+    }
+    folder = write_tar(tmp_path / "x.tar", **files, d__mp4=v)
+    assert [row["label"] for row in Shards(folder)] == [-1, -1, -1, -1]
+    with pytest.raises(ValueError, match="does not say what its classes are called; put a classes.txt"):
+        Shards(folder, require_labels=True)
+    shards = Shards(folder, class_names=["wave", "clap"], require_labels=True)
+    assert [row["label"] for row in shards.read(range(3))] == [1, 0, 1]
+    with pytest.raises(ValueError, match="video 3 of .*x.tar has no label; it must be a number from 0 to 1 or one of"):
+        shards[3]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a__mp4": b"x", "a__avi": b"y"}, "has 2 videos of the name a; it must have one"),
+        ({"a__cls": b"1"}, "has 0 videos of the name a"),
+        ({"a__mp4": b"x", "a__json": b"{"}, "what it says about a cannot be read"),
+    ],
+)
+def test_a_tar_file_of_another_form_is_refused_by_name(tmp_path, files, message):
+    shards = Shards(write_tar(tmp_path / "x.tar", **files))
+    with pytest.raises(ValueError, match=f"x.tar.*{message}"):
+        shards[0]
+
+
+def test_a_cut_shard_is_refused_by_name_and_an_empty_folder_too(tars, tmp_path):
+    (tmp_path / "cut.tar").write_bytes((tars / "0.tar").read_bytes()[:-30000])
+    with pytest.raises(ValueError, match="cut.tar cannot be read"):
+        Shards(tmp_path)
+    (tmp_path / "cut.tar").unlink()
+    with pytest.raises(ValueError, match="holds no shard"):
+        Shards(tmp_path)
+
+
+def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monkeypatch):
+    for path in tars.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert [shard.num_videos for shard in write_index(tmp_path)] == SIZES
+    counted = []
+    count = shards_module.count_videos
+    monkeypatch.setattr(shards_module, "count_videos", lambda path: counted.append(path) or count(path))
+    assert len(Shards(tmp_path)) == 28 and counted == []
+    (tmp_path / "4.tar").write_bytes((tars / "0.tar").read_bytes())
+    assert len(Shards(tmp_path)) == 29 and counted == [str(tmp_path / "4.tar")]
+    (tmp_path / INDEX_FILE).write_text("[]")
+    with pytest.raises(ValueError, match="shards.json is no index of shards"):
+        Shards(tmp_path)
+
+
+# -- order -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (5, 0), (1, 2), (3, 2)])
+def test_every_video_comes_once_an_epoch_whoever_reads(folder, world_size, num_workers):
+    shards = Shards(folder)
+    seen = []
+    for rank in range(world_size):
+        videos = VideoStream(shards, rank=rank, world_size=world_size)
+        own = [number for batch in numbers_of(videos, num_workers) for number in batch]
+        assert len(own) == len(videos)
+        seen += own
+    assert sorted(seen) == list(range(28))
+
+
+def test_rows_belong_to_their_numbers(folder, contents):
+    for number, row in VideoStream(Shards(folder), batch_size=4):
+        assert row["video"]["bytes"] == contents[number]
+
+
+def test_all_processes_have_equally_many_full_batches_if_the_last_ones_are_dropped(tars):
+    shards = Shards(tars)
+    for world_size, batch_size in ((1, 4), (2, 4), (3, 4), (4, 7)):
+        batches = [
+            numbers_of(VideoStream(shards, 0, rank, world_size, batch_size, drop_last=True))
+            for rank in range(world_size)
+        ]
+        assert {len(own) for own in batches} == {28 // (world_size * batch_size)}
+        assert all(len(batch) == batch_size for own in batches for batch in own)
+        seen = Counter(number for own in batches for batch in own for number in batch)
+        assert set(seen.values()) == {1}
+    with pytest.raises(ValueError, match="dataloader_drop_last is false with 2 processes"):
+        VideoStream(shards, world_size=2, batch_size=4)
+    assert [len(batch) for batch in numbers_of(VideoStream(shards, batch_size=5))] == [5] * 5 + [3]
+
+
+def test_the_batches_of_a_step_do_not_depend_on_processes_and_workers(tars):
+    shards = Shards(tars)
+    one = numbers_of(VideoStream(shards, seed=3, batch_size=2, drop_last=True), num_workers=0)
+    for num_workers in (1, 2):
+        assert numbers_of(VideoStream(shards, seed=3, batch_size=2, drop_last=True), num_workers) == one
+    ranks = [numbers_of(VideoStream(shards, 3, rank, 2, 2, True), num_workers=2) for rank in (0, 1)]
+    assert [batch for step in zip(*ranks, strict=True) for batch in step] == one
+
+
+def test_the_order_is_random_and_made_from_seed_and_epoch_alone(folder):
+    shards = Shards(folder)
+
+    def order(seed, epoch):
+        videos = VideoStream(shards, seed, batch_size=10)
+        videos.set_epoch(epoch)
+        return [number for batch in numbers_of(videos) for number in batch]
+
+    orders = {(seed, epoch): order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert len({tuple(numbers) for numbers in orders.values()}) == 6
+    np.random.seed(5), torch.manual_seed(5)
+    assert all(order(*key) == numbers for key, numbers in orders.items())
+    assert all(numbers != sorted(numbers) for numbers in orders.values())
+
+
+def test_lanes_hold_every_place_once():
+    for num_videos, batch_size, num_lanes, world_size in ((100, 3, 8, 2), (7, 2, 48, 1), (1000, 16, 48, 8)):
+        lanes = epoch_lanes(num_videos, batch_size, num_lanes, world_size > 1, world_size)
+        places = [place for lane in lanes for place in range(lane.first, lane.first + sum(lane.batch_sizes))]
+        assert places == list(range(len(places))) and 0 <= num_videos - len(places) < batch_size * world_size
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_a_resumed_run_has_seen_is_passed_over_unread(tars, monkeypatch, num_workers):
+    shards = Shards(tars)
+    videos = VideoStream(shards, 0, 1, 2, 3, drop_last=True)
+    whole = numbers_of(videos, num_workers)
+    for skip in range(1, len(whole) + 1):
+        videos.set_epoch(0, skip)
+        loader = DataLoader(videos, 3, num_workers=num_workers, collate_fn=list)
+        batches = list(loader)
+        assert [[number for number, _ in batch] for batch in batches] == whole
+        assert [[row is None for _, row in batch] for batch in batches] == [[i < skip] * 3 for i in range(len(whole))]
+    reads = []
+    monkeypatch.setattr(Shards, "read", lambda self, numbers: reads.extend(numbers) or [None] * len(numbers))
+    videos.set_epoch(0, 3)
+    numbers_of(videos)
+    assert sorted(reads) == sorted(number for batch in whole[3:] for number in batch)
+
+
+# -- clips -----------------------------------------------------------------------------------------------------------
+
+
+def keep_frames(frames):
+    return frames.to(torch.float32)
+
+
+def level(item):
+    return round(item["pixel_values"][:, 1].mean().item() / 8)
+
+
+def test_a_streamed_clip_is_the_clip_of_the_same_number_in_a_table(folder):
+    table = ClipDataset(read_videos(folder), CHOOSE, keep_frames, seed=4)
+    stream = ClipStream(Shards(folder), CHOOSE, keep_frames, seed=4)
+    for epoch in (0, 1):
+        table.set_epoch(epoch), stream.set_epoch(epoch)
+        items = list(stream)
+        assert sorted(map(level, items)) == list(range(28))
+        for item in items:
+            expected = table[level(item)]
+            assert item["labels"] == expected["labels"]
+            assert torch.equal(item["pixel_values"], expected["pixel_values"])
+
+
+@pytest.mark.parametrize(("context", "num_workers"), [("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])
+def test_workers_of_both_kinds_hear_of_a_new_epoch(tars, context, num_workers):
+    stream = ClipStream(Shards(tars), CHOOSE, keep_frames)
+    loader = DataLoader(
+        stream, None, num_workers=num_workers, multiprocessing_context=context, persistent_workers=True
+    )
+    for epoch in (0, 1):
+        stream.set_epoch(epoch)
+        expected = [item["pixel_values"] for item in stream]
+        found = [item["pixel_values"] for item in loader]
+        assert len(found) == 28
+        if num_workers == 1:
+            assert all(map(torch.equal, found, expected))
+        assert sorted(clip.mean().item() for clip in found) == sorted(clip.mean().item() for clip in expected)
+
+
+def test_a_stream_can_be_sent_to_a_spawned_worker(folder):
+    stream = ClipStream(Shards(folder), CHOOSE, keep_frames, seed=4)
+    stream.set_epoch(3)
+    sent = pickle.loads(pickle.dumps(stream))
+    assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(stream, sent, strict=True))
+
+
+def test_bad_videos_of_a_stream_are_replaced_named_and_counted(tars, contents, tmp_path, caplog):
+    with TarWriter(tmp_path / "0.tar") as tar:
+        for number in range(20):
+            tar.write(f"{number:06d}", "avi", b"no video" if number == 7 else contents[number], {})
+    logging.enable_propagation()
+    try:
+        stream = ClipStream(Shards(tmp_path), CHOOSE, keep_frames, with_labels=False)
+        items = list(stream) + list(stream)
+    finally:
+        logging.disable_propagation()
+    assert len(items) == 40 and Counter(map(level, items))[7] == 0
+    (bad,) = stream.bad_videos()
+    assert bad.path == f"{tmp_path}/0.tar/000007.avi" and bad.row == 7 and bad.num_draws == 2
+    assert [bad.path in record.message for record in caplog.records] == [True]
+    with pytest.raises(ValueError, match="1 of 20 videos are bad, more than max_bad_share 0.01.*\n.*000007.avi"):
+        list(ClipStream(stream.table, CHOOSE, keep_frames, with_labels=False, max_bad_share=0.01))
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+# Older ones ask torch for the device "cpu:0" when they load the optimiser's state, which torch does not know.
+CAN_GO_ON = Version(transformers.__version__) >= Version("5.24")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tars, tmp_path_factory) -> Path:
+    """Folder with what two processes came to, which torchrun started and which talk by gloo."""
+    folder = tmp_path_factory.mktemp("distributed")
+    # 28 videos in total batches of 4: 7 steps an epoch. Checkpoint 10 lies in the middle of the second one.
+    saving = {"save_strategy": "steps", "save_steps": 10, "dataloader_num_workers": 2}
+    whole = {"shards": str(tars), "folder": str(folder / "run"), "result": str(folder / "whole"), **saving}
+    resumed = {"result": str(folder / "resumed"), "resume": str(folder / "run" / "checkpoint-10")}
+    (folder / "jobs.json").write_text(json.dumps([whole, whole | resumed] if CAN_GO_ON else [whole]))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.stream_run"]
+    done = subprocess.run(
+        [sys.executable, *program, str(folder / "jobs.json")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_two_processes_see_every_video_once_and_learn_what_one_learns(two_processes, tars, tmp_path):
+    found = [torch.load(two_processes / f"whole.{process}.pt") for process in (0, 1)]
+    assert [part["world_size"] for part in found] == [2, 2]
+    for epoch in (0, 1):
+        batches = [part["seen"][7 * epoch : 7 * epoch + 7] for part in found]
+        seen = [number for own in batches for batch in own for number in batch]
+        assert sorted(seen) == list(range(28))
+    one = streaming_trainer(tars, tmp_path, gradient_accumulation_steps=2)
+    one.train()
+    assert [batch for step in zip(*(part["seen"] for part in found), strict=True) for batch in step] == one.seen
+    assert found[0]["losses"] == pytest.approx(losses(one), rel=1e-5) and len(losses(one)) == 14
+    for name, value in weights(one).items():
+        torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not CAN_GO_ON, reason="transformers before 5.24 cannot resume on several CPU processes")
+def test_two_processes_go_on_in_the_middle_of_an_epoch(two_processes):
+    for process in (0, 1):
+        whole, resumed = (torch.load(two_processes / f"{name}.{process}.pt") for name in ("whole", "resumed"))
+        assert resumed["seen"] == whole["seen"][10:] and len(resumed["seen"]) == 4
+        assert resumed["losses"] == whole["losses"][10:]
+        assert all(torch.equal(resumed["weights"][name], value) for name, value in whole["weights"].items())
+
+
+def test_a_run_goes_on_only_where_the_rest_of_the_epoch_can_be_told(tars, tmp_path):
+    options = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 10}
+    first = streaming_trainer(tars, tmp_path, **options)
+    first.train()
+    again = streaming_trainer(tars, tmp_path, **options)
+    again.train(resume_from_checkpoint=tmp_path / "checkpoint-10")
+    assert again.seen == first.seen[10:] and losses(again) == losses(first)[10:]
+    other = streaming_trainer(tars, tmp_path, gradient_accumulation_steps=2)
+    with pytest.raises(
+        ValueError, match="checkpoint-10 lies in the middle of an epoch .*'batch_size': 4.*'batch_size': 2"
+    ):
+        other.train(resume_from_checkpoint=tmp_path / "checkpoint-10")
