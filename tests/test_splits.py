@@ -45,7 +45,7 @@ def test_a_written_list_reads_as_the_same_table(tmp_path):
     videos = [str(write_ramp(tmp_path / name)) for name in ("a b.mp4", "#1 (x).mp4", "c.mp4")]
     table = table_of([1, 0, -1], ["jump rope", "run"], videos)
     read = read_videos(write_list(table, tmp_path / "lists" / "train.csv"))
-    assert read.to_dict() == table.to_dict()
+    assert read.select_columns(table.column_names).to_dict() == table.to_dict()
     assert read.features["label"].names == ["jump rope", "run"]
 
 
