@@ -80,7 +80,11 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
             videos = [fspath(video) if isinstance(video, PathLike) else video for video in videos]
         is_file = isinstance(videos, str) or (isinstance(videos, list) and videos and isinstance(videos[0], str))
         if is_file:
-            kwargs["do_sample_frames"] = True
+            kwargs.setdefault("do_sample_frames", True)
+        for name in ("num_frames", "frame_stride", "num_segments", "num_crops", "candidate_ratio"):
+            value = kwargs.get(name, getattr(self, name))
+            if isinstance(value, int | float) and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         return_tensors = kwargs.pop("return_tensors", None)
         batch = super().preprocess(videos, **kwargs)
         clips = batch.pop("pixel_values_videos")
@@ -106,8 +110,7 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     ) -> np.ndarray:
         """Indices of the frames to use, int64 (num_segments * num_frames,), segment by segment."""
         if fps is not None:
-            num_frames = None if num_frames == self.num_frames else num_frames  # the default gives way to fps
-            return super().sample_frames(metadata, num_frames=num_frames or None, fps=fps)
+            return self._sample_by_rate(metadata, num_frames, fps, num_segments)
         num_frames = self.num_frames if num_frames is None else num_frames
         num_segments = self.num_segments if num_segments is None else num_segments
         ratio = self.candidate_ratio if candidate_ratio is None else candidate_ratio
@@ -127,6 +130,17 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         return np.concatenate(
             [segment_clip(total, num_frames, frame_stride, i, num_segments) for i in range(num_segments)]
         )
+
+    def _sample_by_rate(self, metadata: VideoMetadata, num_frames: int | None, fps: float, num_segments: int | None):
+        """Indices of `fps` frames a second, spread evenly over the whole video; at least one."""
+        if num_frames not in (None, self.num_frames):  # the default gives way
+            raise ValueError(f"num_frames is {num_frames} and fps is {fps}; only one of them can be given")
+        if (self.num_segments if num_segments is None else num_segments) > 1:
+            raise ValueError("fps is given, so a clip is the whole video, and num_segments must be 1")
+        if metadata.fps is None:
+            raise ValueError(f"fps is {fps}, but the video's own rate is not known; give it in video_metadata")
+        total = metadata.total_num_frames
+        return uniform_clip(total, min(max(int(total / metadata.fps * fps), 1), total))
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
         """Frames uint8 (T, C, H, W) and metadata of a path or address, or of each of a list; decoded by PyAV."""
