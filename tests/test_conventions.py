@@ -130,6 +130,77 @@ def test_hidden_states_and_attentions_are_the_encoders(tiny_config, cls):
     assert isinstance(model(clips(), return_dict=False), tuple)
 
 
+@pytest.mark.parametrize("cls", ALL)
+def test_recording_is_asked_for_by_the_configuration_or_by_number_too(tiny_config, cls):
+    model = cls(tiny_config(output_hidden_states=True, attn_implementation="eager")).eval()
+    pixels = clips()
+    every = model(pixels, output_attentions=True)
+    assert len(every.hidden_states) == 3 and len(every.attentions) == 2
+    some = model(pixels, output_hidden_states=[0, -1]).hidden_states
+    assert some[0].equal(every.hidden_states[0]) and some[2].equal(every.hidden_states[2])
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_tuples_hold_what_the_named_outputs_hold(tiny_config, cls):
+    model = cls(tiny_config(return_dict=False)).eval()
+    pixels = clips()
+    named = model(pixels, return_dict=True)
+    for values in (model(pixels), model(pixels, return_dict=False)):
+        assert isinstance(values, tuple)
+        assert all(a.equal(b) for a, b in zip(values, named.to_tuple(), strict=True))
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_gradients_reach_recorded_states_and_required_inputs(tiny_config, cls):
+    model = cls(tiny_config(attn_implementation="eager"))
+    model.enable_input_require_grads()
+    assert isinstance(model.get_input_embeddings(), torch.nn.Module) and model.get_output_embeddings() is None
+    outputs = model(clips(), output_hidden_states=True, output_attentions=True)
+    outputs.hidden_states[0].retain_grad(), outputs.attentions[0].retain_grad()
+    first_tensor(outputs).sum().backward()
+    assert outputs.hidden_states[0].grad is not None and outputs.attentions[0].grad is not None
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_a_clip_gets_the_same_in_any_batch(tiny_config, cls):
+    model = randomize(cls(tiny_config())).eval()
+    pixels = clips(5)
+    pixels[3] = pixels[3, :1]  # ties everywhere
+    together = model(pixels)
+    for i in range(5):
+        alone = model(pixels[i : i + 1])
+        for name in ("logits", "last_hidden_state", "kept_ids", "visible_ids", "target_ids", "importance"):
+            if together.get(name) is not None:
+                torch.testing.assert_close(together[name][i : i + 1], alone[name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_weights_on_disk_are_fetched_layer_by_layer(tiny_config, cls, tmp_path):
+    """As device_map="auto" does for a model that is larger than its devices, which it fills from the first layer."""
+    model = randomize(cls(tiny_config())).eval()
+    model.save_pretrained(tmp_path)
+    prefix = "" if cls is VideoMSModel else "videoms."
+    places = {name: "disk" for name, child in model.named_children() if list(child.parameters())}
+    places |= {f"{prefix}{name}": "disk" for name in ("encoder", "layernorm")} | {f"{prefix}embeddings": "cpu"}
+    places |= {name: "cpu" for name, _ in model.named_parameters(recurse=False)}
+    places.pop("videoms", None)
+    if cls is VideoMSForVideoClassification:
+        places.pop("videoms.layernorm")
+    mapped = cls.from_pretrained(tmp_path, device_map=places, offload_folder=tmp_path / "offload").eval()
+    assert any(parameter.is_meta for parameter in mapped.parameters())
+    pixels = clips()
+    with torch.no_grad():
+        torch.testing.assert_close(first_tensor(mapped(pixels)), first_tensor(model(pixels)))
+
+
+def test_classes_of_another_number_are_refused_or_drawn_anew(tiny_config, tmp_path):
+    VideoMSForVideoClassification(tiny_config(num_labels=3)).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="size"):
+        VideoMSForVideoClassification.from_pretrained(tmp_path, num_labels=5)
+    model = VideoMSForVideoClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    assert model.classifier.weight.shape == (5, 16) and model.classifier.weight.isfinite().all()
+
+
 def test_attention_implementation_can_be_changed_everywhere_afterwards(tiny_config):
     model = VideoMSForPreTraining(tiny_config())
     model.set_attn_implementation("eager")

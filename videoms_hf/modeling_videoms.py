@@ -390,7 +390,9 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
                 importance for motion selection, (batch, num_tokens) for "random" and "none", (batch, patches of a time
                 step) for "tube". By default drawn from torch's generator in training, fixed in evaluation.
         """
-        outputs = self.videoms(pixel_values, bool_masked_pos, noise=noise, for_pretraining=True, **kwargs)
+        outputs = self.videoms(
+            pixel_values, bool_masked_pos, noise=noise, for_pretraining=True, return_dict=True, **kwargs
+        )
         if outputs.slice_ids is not None:
             pixel_values = gather_slices(pixel_values, outputs.slice_ids, self.config.tubelet_size)
         tubelets = split_tubelets(pixel_values, self.config)
@@ -405,7 +407,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         with torch.no_grad():
             targets = pixel_targets(gather_tubelets(tubelets, outputs.target_ids), self.config.norm_pix_loss)
         return VideoMSForPreTrainingOutput(
-            loss=F.mse_loss(logits.float(), targets),
+            loss=F.mse_loss(logits.float(), targets.to(logits.device)),  # the decoder may lie on another device
             logits=logits,
             visible_ids=outputs.visible_ids,
             target_ids=outputs.target_ids,
@@ -447,7 +449,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         """
         has_views = pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
-        outputs = self.videoms(clips, keep_ratio=keep_ratio, **kwargs)
+        outputs = self.videoms(clips, keep_ratio=keep_ratio, return_dict=True, **kwargs)
         features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
         logits = self.classifier(self.dropout(features))
         if has_views:
