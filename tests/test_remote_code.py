@@ -1,5 +1,6 @@
 """A saved folder without the package: its own code gives the same logits, and is carried on when saved again."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -169,6 +170,18 @@ def test_the_map_of_another_repository_is_replaced_by_the_folders_own(tiny_confi
     config.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())["auto_map"]
     assert saved["AutoModel"] == "modeling_videoms.VideoMSModel"
+
+
+def test_a_class_derived_from_ours_is_saved_under_its_own_name(tiny_config, tmp_path, monkeypatch):
+    (tmp_path / "modeling_mine.py").write_text(
+        "import videoms_hf\n\n\nclass Mine(videoms_hf.VideoMSForVideoClassification):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("modeling_mine").Mine(tiny_config()).save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())["auto_map"]
+    assert saved["AutoModelForVideoClassification"] == "modeling_mine.Mine"
+    assert saved["AutoModel"] == "modeling_videoms.VideoMSModel"
+    assert (tmp_path / "saved" / "modeling_mine.py").exists()
 
 
 def test_the_processor_carries_its_own_code(tmp_path):

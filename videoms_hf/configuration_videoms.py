@@ -132,9 +132,11 @@ class VideoMSConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs):
         """Save as transformers does, with the map of all classes, so that each kind of model loads from the folder.
 
-        transformers would enter the saved class alone, and leave those of another repository as they are.
+        transformers would enter the saved class alone. A class derived from ours keeps the entry that it has been
+        given, one of another repository does not: the code is in the folder.
         """
-        self.auto_map = dict(AUTO_CLASSES)
+        entries = (getattr(self, "auto_map", None) or {}).items()
+        self.auto_map = AUTO_CLASSES | {name: reference for name, reference in entries if "--" not in reference}
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @property
