@@ -16,7 +16,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from .annotations import VIDEO_NAME
+from .annotations import VIDEO_NAME, read_videos
 from .tables import UNLABELLED, first_of, make_table, read_text, shorten
 
 
@@ -146,6 +146,102 @@ def read_something_something(
             rows.append((str(entry["id"]), UNLABELLED if name is None else numbers[name], place))
     _raise(path, errors)
     return _table(path, rows, names, _files_by_stem(videos).get, **missing)
+
+
+def benchmark_tables(
+    benchmark: str,
+    annotations: str | os.PathLike,
+    videos: str | os.PathLike | None = None,
+    split: int = 1,
+    max_missing_share: float | None = None,
+    missing_folder: str | os.PathLike | None = None,
+) -> dict[str, Dataset]:
+    """The tables "train", "val" and "test" of a benchmark, as far as it has them, with the same classes.
+
+    Where a benchmark has two labelled subsets (as the official lists do it), "val" and "test" are the same videos.
+
+    Args:
+        benchmark: one of `BENCHMARKS`.
+        annotations: the folder of the benchmark's own files.
+        videos: the folder of its videos; not for "lists" and "folders", which say where theirs are.
+        split: of UCF101 and HMDB51, 1 to 3.
+        max_missing_share: share of the videos that may have no file, by default 0.2 for Kinetics and 0 for others.
+        missing_folder: folder for a list `missing_<subset>.txt` of those.
+    """
+    _check("benchmark", benchmark, BENCHMARKS)
+    if (videos is None) != (benchmark in ("lists", "folders")):
+        raise ValueError(f"videos is {videos}; it must be the folder of the videos, and nothing for lists and folders")
+    share = (0.2 if benchmark == "kinetics" else 0.0) if max_missing_share is None else max_missing_share
+
+    def missing(subset: str) -> dict:
+        path = None if missing_folder is None else Path(missing_folder) / f"missing_{subset}.txt"
+        return {"max_missing_share": share, "missing_list": path}
+
+    return BENCHMARKS[benchmark](Path(annotations), videos, split, missing)
+
+
+def _ucf101(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    train, test = (read_ucf101(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
+    return {"train": train, "val": test, "test": test}
+
+
+def _hmdb51(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    train, test = (read_hmdb51(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
+    return {"train": train, "val": test, "test": test}
+
+
+def _kinetics(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    train = read_kinetics(_one_of(annotations, "train.csv"), videos, None, **missing("train"))
+    names = train.features["label"].names
+    val = _one_of(annotations, "val.csv", "validate.csv", "validation.csv")
+    val = read_kinetics(val, videos, names, **missing("val"))
+    return {"train": train, "val": val, "test": val}
+
+
+def _something_something(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    def find(name: str) -> Path:
+        return _one_of(annotations, name, f"something-something-v2-{name}")
+
+    train, val = (
+        read_something_something(find(f"{name}.json"), find("labels.json"), videos, **missing(name))
+        for name in ("train", "validation")
+    )
+    return {"train": train, "val": val, "test": val}
+
+
+def _lists(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    return _by_name({name: annotations / f"{name}.csv" for name in ("train", "val", "test")})
+
+
+def _folders(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    return _by_name({name: annotations / name for name in ("train", "val", "test")})
+
+
+def _by_name(paths: dict[str, Path]) -> dict[str, Dataset]:
+    """The tables of lists or folders that there are; the training one gives the classes."""
+    there = {name: path for name, path in paths.items() if path.exists()}
+    if "train" not in there:
+        raise FileNotFoundError(f"there is no {paths['train']}")
+    train = read_videos(there["train"])
+    names = train.features["label"].names
+    return {name: train if name == "train" else read_videos(path, class_names=names) for name, path in there.items()}
+
+
+def _one_of(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"there is no {' or '.join(names)} in {folder}")
+
+
+BENCHMARKS = {
+    "ucf101": _ucf101,
+    "hmdb51": _hmdb51,
+    "kinetics": _kinetics,
+    "ssv2": _something_something,
+    "lists": _lists,
+    "folders": _folders,
+}
 
 
 def _table(

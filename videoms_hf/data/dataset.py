@@ -5,7 +5,6 @@ Tables are those of [`read_videos`], in the form of `tables.py`. Items are dicti
 (T, C, H, W).
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -17,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers.utils import logging
 
-from ..decoding_videoms import VideoDecodeError, decode_frames
+from ..decoding_videoms import VideoDecodeError
 from ..sampling_videoms import segment_clip, validation_clip
-from .frame_folders import decode_frame_folder
-from .tables import UNLABELLED, video_name, video_source, window_of
+from .frame_folders import decode_row
+from .tables import UNLABELLED, video_name
 from .transforms import EvaluationTransform
 
 
@@ -247,9 +246,7 @@ def _decode(row: dict, choose: Callable[[int], np.ndarray]) -> Tensor:
             raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
         return choose(num_frames)
 
-    source = video_source(row)
-    decode = decode_frame_folder if isinstance(source, str) and os.path.isdir(source) else decode_frames
-    return decode(source, indices, **window_of(row))
+    return decode_row(row, indices)
 
 
 def _fault(row: dict) -> str | None:

@@ -3,13 +3,14 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError
+from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError, decode_frames
+from .tables import video_source, window_of
 
 
 PICTURE_ENDINGS = "bmp jpeg jpg png ppm tif tiff webp"
@@ -66,6 +67,13 @@ def decode_frame_folder(
             raise VideoDecodeError(folder, f"{names[number]} is {sizes[0]}, but pictures before it are {sizes[1]}")
         clip[wanted == number] = picture
     return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+
+def decode_row(row: Mapping, indices: Iterable[int] | Callable[[int], Iterable[int]]) -> torch.Tensor:
+    """Frames of a row's video, RGB uint8 (len(indices), 3, H, W), be it a file, its bytes or a folder of pictures."""
+    source = video_source(row)
+    decode = decode_frame_folder if isinstance(source, str) and os.path.isdir(source) else decode_frames
+    return decode(source, indices, **window_of(row))
 
 
 def _read_picture(folder: str, name: str) -> np.ndarray:

@@ -1,0 +1,361 @@
+"""From a benchmark's own files to what training reads: nothing lost, nothing half-written, encoded as asked."""
+
+import json
+import os
+import runpy
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from videoms_hf.data import preparation
+from videoms_hf.data.annotations import read_csv, read_videos
+from videoms_hf.data.preparation import prepare_dataset, summary
+from videoms_hf.data.shards import Shards
+from videoms_hf.data.tables import make_table, video_names
+from videoms_hf.data.transcoding import Encoding, transcode_video
+from videoms_hf.data.workers import WorkerKilled, work_through
+from videoms_hf.decoding_videoms import decode_frames, probe_video
+
+from .test_training_scripts import TINY, TINY_DECODER, words
+from .video_files import write_ramp
+
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+STEP = 8
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Nine videos of 12 + i frames, 48 x 32, 25 frames a second; the grey level is 8 times the frame's number."""
+    folder = tmp_path_factory.mktemp("videos") / "of #1 (test)"
+    folder.mkdir()
+    return [write_ramp(folder / f"v {i}.mp4", num_frames=12 + i, step=STEP) for i in range(9)]
+
+
+@pytest.fixture(scope="module")
+def tables(videos):
+    train = make_table(map(str, videos[:7]), [0, 1, 0, 1, 0, 1, -1], ["wave", "clap/all"], lines=range(1, 8))
+    val = make_table(map(str, videos[7:]), [1, 0], ["wave", "clap/all"], lines=(1, 3))
+    return {"train": train, "val": val, "test": val}
+
+
+def frame_levels(path):
+    frames = decode_frames(path, lambda length: range(length))
+    return frames.float().mean(dim=(1, 2, 3)).numpy()
+
+
+# -- encoding --------------------------------------------------------------------------------------------------------
+
+
+def test_an_encoded_video_has_the_same_frames(videos, tmp_path):
+    transcode_video({"video": str(videos[8])}, tmp_path / "x.mp4", Encoding(gop=5))
+    info = probe_video(tmp_path / "x.mp4")
+    assert (info.num_frames, info.width, info.height, round(info.fps, 3)) == (20, 48, 32, 25)
+    assert np.abs(frame_levels(tmp_path / "x.mp4") - STEP * np.arange(20)).max() < 3
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        keys = [i for i, packet in enumerate(p for p in container.demux(video=0) if p.size) if packet.is_keyframe]
+        assert max(np.diff([*keys, 20])) <= 5
+    content = (tmp_path / "x.mp4").read_bytes()
+    assert b"keyint=5 " in content and b"cabac=1 " in content
+    assert content.index(b"moov") < content.index(b"mdat")
+    assert os.listdir(tmp_path) == ["x.mp4"]
+
+
+def test_size_and_rate_are_upper_limits_and_sides_become_even(videos, tmp_path):
+    out = tmp_path / "x.mp4"
+    transcode_video({"video": str(videos[8])}, out, Encoding(short_side=18, fps=10, fastdecode=True))
+    info = probe_video(out)
+    assert (info.width, info.height, info.num_frames, round(info.fps, 3)) == (28, 18, 8, 10)
+    # Frame k is shown at k / 10 s, and the one of 25 a second that is seen then is floor(2.5 k).
+    expected = STEP * np.array([0, 2, 5, 7, 10, 12, 15, 17])
+    assert np.abs(frame_levels(out) - expected).max() < 3
+    assert b"cabac=0 " in out.read_bytes()
+    transcode_video({"video": str(videos[0])}, out, Encoding(short_side=64, fps=60))
+    info = probe_video(out)
+    assert (info.width, info.height, info.num_frames, round(info.fps, 3)) == (48, 32, 12, 25)
+
+
+def test_a_window_is_cut_out_and_a_long_video_is_encoded_in_parts(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", 5 * 48 * 32 * 3)
+    row = {"video": str(videos[8]), "start_seconds": 0.2, "end_seconds": 0.72}
+    transcode_video(row, tmp_path / "x.mp4", Encoding())
+    levels = frame_levels(tmp_path / "x.mp4")
+    assert len(levels) == 13 and np.abs(levels - STEP * np.arange(5, 18)).max() < 3
+
+
+def test_pictures_and_embedded_videos_are_encoded_too(videos, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in range(4):
+        Image.new("RGB", (21, 17), (40 * i,) * 3).save(tmp_path / f"pictures/{i}.png")
+    transcode_video({"video": str(tmp_path / "pictures")}, tmp_path / "p.mp4", Encoding())
+    info = probe_video(tmp_path / "p.mp4")
+    assert (info.width, info.height, info.num_frames) in [(20, 16, 4), (20, 18, 4), (22, 16, 4), (22, 18, 4)]
+    embedded = {"video": {"path": "x.mp4", "bytes": videos[1].read_bytes()}}
+    transcode_video(embedded, tmp_path / "e.mp4", Encoding())
+    assert probe_video(tmp_path / "e.mp4").num_frames == 13
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"short_side": 15}, "short_side is 15; it must be even and at least 16"),
+        ({"fps": 0}, "fps is 0"),
+        ({"gop": 0}, "gop is 0"),
+        ({"crf": 52}, "crf is 52"),
+    ],
+)
+def test_an_encoding_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Encoding(**options)
+
+
+# -- lists -----------------------------------------------------------------------------------------------------------
+
+
+def test_lists_name_the_videos_as_they_are_and_the_report_has_the_totals(tables, tmp_path):
+    report = prepare_dataset(tables, tmp_path / "out")
+    for name, table in tables.items():
+        read = read_csv(tmp_path / "out" / f"{name}.csv")
+        assert read["video"][:] == table["video"][:] and read["label"][:] == table["label"][:]
+        assert read.features["label"].names == ["wave", "clap/all"]
+    frames = [sum(12 + i for i in numbers) for numbers in (range(7), (7, 8))]
+    assert report["train"]["videos"] == 7 and report["val"] == report["test"]
+    assert report["train"]["hours"] == pytest.approx(frames[0] / 25 / 3600)
+    assert report["val"]["bytes"] == sum(os.path.getsize(video) for video in tables["val"]["video"])
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    assert summary(report).startswith("train: 7 videos, 0.00 h, 0.000 GB; 0 broken ones left out\nval: 2 videos")
+
+
+def test_broken_videos_are_left_out_and_named_with_line_and_reason(videos, tmp_path):
+    (tmp_path / "broken.mp4").write_text("no video")
+    paths = [str(videos[0]), str(tmp_path / "broken.mp4"), str(tmp_path / "gone.mp4")]
+    report = prepare_dataset({"train": make_table(paths, [0, 0, 0], ["a"], lines=(1, 2, 4))}, tmp_path / "out")
+    assert [(bad["video"], bad["place"]) for bad in report["train"]["broken"]] == [
+        (paths[1], "line 2"),
+        (paths[2], "line 4"),
+    ]
+    assert "cannot read it" in summary(report) and "No such file" in summary(report)
+    assert (tmp_path / "out/train.csv").read_text() == f"{paths[0]} 0\n"
+    with pytest.raises(ValueError, match="none of 1 videos of train can be used; the first is .*broken.mp4: FFmpeg"):
+        prepare_dataset({"train": make_table(paths[1:2], [0], ["a"])}, tmp_path / "other")
+
+
+def test_encoded_videos_lie_by_class_and_a_folder_can_be_moved(tables, tmp_path):
+    prepare_dataset(tables, tmp_path / "out", encoding=Encoding(short_side=16))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    table = read_csv(tmp_path / "moved/train.csv")
+    assert table["video"][0] == str(tmp_path / "moved/videos/wave/v 0.mp4")
+    assert table["video"][1] == str(tmp_path / "moved/videos/clap_all/v 1.mp4")
+    assert table["video"][6] == str(tmp_path / "moved/videos/unlabelled/v 6.mp4")
+    assert [probe_video(video).num_frames for video in table["video"]] == list(range(12, 19))
+    assert probe_video(table["video"][0])[2:4] == (24, 16)
+
+
+def test_videos_of_one_name_do_not_overwrite_each_other_and_windows_have_names_of_their_own(videos, tmp_path):
+    (tmp_path / "other").mkdir()
+    twin = write_ramp(tmp_path / "other/v 0.mp4", num_frames=5)
+    windows = {"start_seconds": [0.0, 0.2, 0.0], "end_seconds": [0.2, None, None]}
+    paths = [str(videos[0]), str(videos[0]), str(twin)]
+    prepare_dataset(
+        {"train": make_table(paths, [0, 0, 0], ["a"], windows=windows)}, tmp_path / "out", encoding=Encoding()
+    )
+    table = read_csv(tmp_path / "out/train.csv")
+    assert len(set(table["video"])) == 3
+    assert [probe_video(video).num_frames for video in table["video"]] == [5, 7, 5]
+
+
+def test_windows_without_encoding_become_a_table_of_paths(videos, tmp_path):
+    windows = {"start_seconds": [0.0, 0.2], "end_seconds": [0.2, None]}
+    table = make_table([str(videos[0])] * 2, [0, 1], ["a", "b"], windows=windows)
+    report = prepare_dataset({"train": table}, tmp_path / "out")
+    read = read_videos(tmp_path / "out/train.parquet")
+    assert read.to_dict() == table.to_dict() and read.features["label"].names == ["a", "b"]
+    assert report["train"]["hours"] == pytest.approx(12 / 25 / 3600)
+
+
+def test_a_preparation_goes_on_where_it_was_interrupted(tables, tmp_path, monkeypatch):
+    done = []
+
+    def dying(row, path, encoding):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(path)
+        transcode_video(row, path, encoding)
+
+    monkeypatch.setattr(preparation, "transcode_video", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dataset(tables, tmp_path / "out", encoding=Encoding())
+
+    def noted(row, path, encoding):
+        done.append(path)
+        transcode_video(row, path, encoding)
+
+    monkeypatch.setattr(preparation, "transcode_video", noted)
+    prepare_dataset(tables, tmp_path / "out", encoding=Encoding())
+    assert len(done) == len(set(done)) == 9
+    with pytest.raises(FileExistsError, match="prepared with other settings .encoding was .*'crf': 20.*'crf': 30"):
+        prepare_dataset(tables, tmp_path / "out", encoding=Encoding(crf=30))
+    with pytest.raises(FileExistsError, match="holds something else"):
+        prepare_dataset(tables, Path(tables["train"]["video"][0]).parent)
+
+
+def test_a_failed_encoding_leaves_nothing_behind(videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", 5 * 48 * 32 * 3)
+    monkeypatch.setattr("videoms_hf.data.transcoding.decode_row", failing_after(2))
+    with pytest.raises(OSError, match="disk"):
+        transcode_video({"video": str(videos[0])}, tmp_path / "x.mp4", Encoding())
+    assert os.listdir(tmp_path) == []
+
+
+def failing_after(num_calls):
+    from videoms_hf.data.frame_folders import decode_row
+
+    calls = []
+
+    def decode(row, indices):
+        calls.append(row)
+        if len(calls) > num_calls:
+            raise OSError("the disk has gone")
+        return decode_row(row, indices)
+
+    return decode
+
+
+# -- shards ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_shards_hold_every_video_once_training_ones_shuffled(tables, tmp_path, form, monkeypatch):
+    smallest = min(os.path.getsize(video) for video in tables["train"]["video"])
+    monkeypatch.setattr(preparation, "MEGABYTE", smallest * 2)
+    prepare_dataset(tables, tmp_path / "out", form, shard_megabytes=1)
+    train = Shards(tmp_path / "out/train")
+    assert len(train.shards) > 2 and len(train) == 7 and train.class_names == ["wave", "clap/all"]
+    contents = [row["video"]["bytes"] for row in train]
+    originals = [Path(video).read_bytes() for video in tables["train"]["video"]]
+    assert contents != originals and sorted(contents) == sorted(originals)
+    labels = dict(zip(originals, tables["train"]["label"], strict=True))
+    assert [row["label"] for row in train] == [labels[content] for content in contents]
+    val = Shards(tmp_path / "out/val")
+    assert [row["video"]["bytes"] for row in val] == [Path(v).read_bytes() for v in tables["val"]["video"]]
+    table = read_videos(tmp_path / "out/val")
+    assert table["label"][:] == [1, 0]
+    assert video_names(table)[0].endswith("v 7.mp4" if form == "parquet" else "00000.tar/00000000.mp4")
+
+
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_shards_that_exist_are_kept_and_changed_ones_written_anew(tables, tmp_path, form):
+    prepare_dataset(tables, tmp_path / "out", form)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(f"*.{form}")}
+    assert len(before) == 3
+    cut = tmp_path / "out/train" / f"00000.{form}"
+    os.truncate(cut, cut.stat().st_size - 600)
+    prepare_dataset(tables, tmp_path / "out", form)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(f"*.{form}")}
+    assert [path for path in before if after[path] != before[path]] == [cut]
+    assert len(Shards(tmp_path / "out/train")) == 7
+
+
+def test_windows_and_names_go_into_shards(videos, tmp_path):
+    windows = {"start_seconds": [0.2], "end_seconds": [0.4]}
+    table = make_table([str(videos[0])], [0], ["a"], windows=windows)
+    for form in ("tar", "parquet"):
+        prepare_dataset({"val": table}, tmp_path / form, form)
+        (row,) = Shards(tmp_path / form / "val")
+        assert (row["start_seconds"], row["end_seconds"]) == (0.2, 0.4)
+
+
+def test_folders_of_pictures_go_into_shards_encoded_only(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        Image.new("L", (16, 16), 40 * i).save(tmp_path / f"pictures/{i}.png")
+    table = make_table([str(tmp_path / "pictures")], [0], ["a"])
+    with pytest.raises(
+        ValueError, match="pictures is a folder of pictures; encode the videos to put them into shards"
+    ):
+        prepare_dataset({"train": table}, tmp_path / "plain", "tar")
+    prepare_dataset({"train": table}, tmp_path / "encoded", "tar", Encoding())
+    assert Shards(tmp_path / "encoded/train")[0]["video"]["path"].endswith(".mp4")
+
+
+def test_embedded_videos_go_into_shards_and_into_lists_encoded_only(videos, tmp_path):
+    content = [{"path": "a.mp4", "bytes": videos[0].read_bytes()}, {"path": "b.mp4", "bytes": b"no video"}]
+    tables = {"train": make_table(content, [0, 0], ["a"])}
+    report = prepare_dataset(tables, tmp_path / "tar", "tar")
+    assert [bad["video"] for bad in report["train"]["broken"]] == ["b.mp4"]
+    assert Shards(tmp_path / "tar/train")[0]["video"]["bytes"] == content[0]["bytes"]
+    with pytest.raises(ValueError, match="a.mp4 is kept inside of a table; encode the videos, or choose"):
+        prepare_dataset(tables, tmp_path / "csv")
+    prepare_dataset(tables, tmp_path / "encoded", encoding=Encoding())
+    assert read_csv(tmp_path / "encoded/train.csv")["video"][0].endswith("videos/a/a.mp4")
+
+
+def test_other_forms_and_tables_that_do_not_go_together_are_refused(tables, tmp_path):
+    with pytest.raises(ValueError, match="form is 'zip'; it must be one of csv, parquet, tar"):
+        prepare_dataset(tables, tmp_path / "out", "zip")
+    other = make_table(["x.mp4"], [0], ["b"])
+    with pytest.raises(ValueError, match="the classes of val are not those of train"):
+        prepare_dataset({"train": tables["train"], "val": other}, tmp_path / "out")
+
+
+# -- the script ------------------------------------------------------------------------------------------------------
+
+
+def test_the_script_prepares_ucf101_and_training_streams_what_it_wrote(videos, tmp_path, capsys):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Wave\n2 Clap\n")
+    names = [f"{('Wave', 'Clap')[i % 2]}/v_{i}.mp4" for i in range(8)]
+    for name, video in zip(names, videos, strict=False):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).write_bytes(video.read_bytes())
+    (lists / "trainlist02.txt").write_text("".join(f"{name} {i % 2 + 1}\n" for i, name in enumerate(names[:6])))
+    (lists / "testlist02.txt").write_text("".join(f"{name}\n" for name in names[6:]))
+    main = runpy.run_path(str(SCRIPTS / "prepare_dataset.py"))["main"]
+    options = {"annotations": lists, "videos": tmp_path / "videos", "split": 2, "num_workers": 0}
+    main(["ucf101", *words({**options, "output_dir": tmp_path / "out", "form": "tar", "gop": 4})])
+    said = capsys.readouterr().out
+    assert "train: 6 videos" in said and "val: 2 videos" in said and "test: 2 videos" in said
+    assert Shards(tmp_path / "out/train").class_names == ["Wave", "Clap"]
+    run = {**TINY, "output_dir": tmp_path / "run", "train_data": f"stream:{tmp_path}/out/train"}
+    pretrain = runpy.run_path(str(SCRIPTS / "pretrain.py"))["main"]
+    pretrain(words({**run, **TINY_DECODER, "per_device_train_batch_size": 2}))
+    said = capsys.readouterr().out
+    assert "6 steps, 2 epochs of 3 steps and 6 clips" in said and "0 of 6 training videos were broken" in said
+    finetune = runpy.run_path(str(SCRIPTS / "finetune.py"))["main"]
+    run |= {"eval_data": tmp_path / "out/val", "output_dir": tmp_path / "fine", "per_device_train_batch_size": 3}
+    finetune(words({**run, "model_name_or_path": tmp_path / "run"}))
+    assert "2 validation videos" in capsys.readouterr().out
+    config = json.loads((tmp_path / "fine/config.json").read_text())
+    assert config["id2label"] == {"0": "Wave", "1": "Clap"}
+
+
+# -- worker processes ------------------------------------------------------------------------------------------------
+
+
+def half_or_die(number):
+    if number == 5:
+        os._exit(1)
+    return number / 2
+
+
+def test_work_is_done_once_for_each_item():
+    assert dict(work_through(half_or_die, [0, 2, 4], 0, "halving")) == {0: 0, 1: 1, 2: 2}
+
+
+@pytest.mark.slow
+def test_an_item_that_kills_its_worker_is_told_and_the_others_are_done():
+    found = dict(work_through(half_or_die, list(range(12)), 2, "halving"))
+    assert isinstance(found.pop(5), WorkerKilled)
+    assert found == {number: number / 2 for number in range(12) if number != 5}
+
+
+@pytest.mark.slow
+def test_worker_processes_prepare_what_one_process_does(tables, tmp_path):
+    for num_workers in (0, 2):
+        prepare_dataset(tables, tmp_path / str(num_workers), "tar", Encoding(gop=4), num_workers)
+    one, two = (list(Shards(tmp_path / str(num_workers) / "train")) for num_workers in (0, 2))
+    assert [row["video"]["bytes"] for row in one] == [row["video"]["bytes"] for row in two]

@@ -1,0 +1,311 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""From tables of videos to what training reads: lists, tables or shards, of the videos as they are or encoded anew."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Dataset, Features, Value, Video
+
+from ..decoding_videoms import VideoDecodeError, probe_video
+from .frame_folders import decode_row, is_frame_folder
+from .shards import INDEX_FILE, TarWriter
+from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, video_name, video_source, window_of
+from .transcoding import Encoding, transcode_video
+from .workers import WorkerKilled, work_through
+
+
+SETTINGS_FILE = "preparation.json"
+REPORT_FILE = "report.json"
+FORMS = ("csv", "parquet", "tar")
+SHUFFLED = "train"  # the table whose videos are shuffled before they go into shards
+MEGABYTE = 1 << 20
+ROWS_TOGETHER = 4  # of a row group in a parquet file, which is read as a whole
+
+
+def prepare_dataset(
+    tables: Mapping[str, Dataset],
+    output_dir: str | os.PathLike,
+    form: str = "csv",
+    encoding: Encoding | None = None,
+    num_workers: int = 0,
+    shard_megabytes: int = 256,
+    settings: Mapping | None = None,
+) -> dict:
+    """Write the tables (by name: train, val, test) to `output_dir`, and return the report that is left there too.
+
+    With `form` "csv" a table becomes `<name>.csv` in the official form or, if its videos are windows of recordings,
+    `<name>.parquet` with their paths; with "tar" and "parquet" a folder `<name>` of shards with the videos themselves.
+    `classes.txt` has the class names. With an `encoding` the videos are encoded to `videos/<class>/` first.
+
+    Every video is looked at; one that cannot be read is left out and stands in the report with its reason. A
+    preparation that was interrupted goes on where it was; whatever exists is complete.
+
+    Args:
+        settings: what else the result depends on; it is kept to tell whether a folder is that of this preparation.
+
+    Raises:
+        FileExistsError: `output_dir` holds something else, or was prepared with other settings.
+        ValueError: a form that there is not, tables with different classes, a table of which no video can be used.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}; it must be one of {', '.join(FORMS)}")
+    names = next(iter(tables.values())).features["label"].names
+    for split, table in tables.items():
+        if table.features["label"].names != names:
+            raise ValueError(f"the classes of {split} are not those of {next(iter(tables))}; they must be the same")
+    folder = Path(output_dir)
+    _claim(folder, {"form": form, "encoding": encoding and dataclasses.asdict(encoding), **(settings or {})})
+    _write(folder / CLASS_NAMES_FILE, "".join(f"{name}\n" for name in names))
+    targets: dict[str, tuple] = {}
+    report = {}
+    for split, table in tables.items():
+        rows, report[split] = _look(split, table, folder if encoding else None, encoding, targets, num_workers)
+        if not rows:
+            raise ValueError(f"none of {len(table)} videos of {split} can be used; {_first_reason(report[split])}")
+        has_windows = any(name in rows[0] for name in WINDOW_COLUMNS)
+        if form == "csv" and not has_windows:
+            _write(folder / f"{split}.csv", "".join(_line(row, folder) for row in rows))
+        elif form == "csv":
+            _write_table(folder / f"{split}.parquet", rows, names)
+        else:
+            _write_shards(folder / split, split, rows, names, form, shard_megabytes * MEGABYTE)
+    _write(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return report
+
+
+def summary(report: Mapping[str, Mapping]) -> str:
+    """A report in lines: the totals of each table, and the videos that were left out."""
+    lines = []
+    for split, part in report.items():
+        lines.append(
+            f"{split}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB; "
+            f"{len(part['broken'])} broken ones left out"
+        )
+        lines += [f"  {bad['video']} ({bad['place']}): {bad['reason']}" for bad in part["broken"]]
+    return "\n".join(lines)
+
+
+def _first_reason(part: Mapping) -> str:
+    return f"the first is {part['broken'][0]['video']}: {part['broken'][0]['reason']}"
+
+
+def _claim(folder: Path, settings: dict) -> None:
+    """Make a folder this preparation's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / SETTINGS_FILE
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changes = sorted(name for name in before.keys() | settings if before.get(name) != settings.get(name))
+        if changes:
+            what = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changes)
+            raise FileExistsError(f"{folder} was prepared with other settings ({what}); give another output_dir")
+    elif any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something else; give another output_dir, or an empty one")
+    _write(path, json.dumps(settings, indent=2) + "\n")
+
+
+# -- looking at and encoding the videos -----------------------------------------------------------------------------
+
+
+def _look(
+    split: str,
+    table: Dataset,
+    folder: Path | None,
+    encoding: Encoding | None,
+    targets: dict[str, tuple],
+    num_workers: int,
+) -> tuple[list[dict], dict]:
+    """The rows that can be used, encoded if there is a `folder` for that, and what there is to report of a table."""
+    names = table.features["label"].names
+    outputs = [None if folder is None else _target(row, folder, names, targets) for row in table]
+    # Embedded videos stay in their table until they are wanted; of others the workers need no more than the row.
+    is_embedded = isinstance(table.features["video"], Video)
+    videos = range(len(table)) if is_embedded else table.to_list()
+    work = partial(_look_at, table=table if is_embedded else None, encoding=encoding)
+    description = f"Encoding {split}" if folder else f"Looking at {split}"
+    found = dict(work_through(work, list(zip(videos, outputs, strict=True)), num_workers, description))
+    rows, broken, seconds, size = [], [], 0.0, 0
+    for number, output in enumerate(outputs):
+        result = found[number]
+        if isinstance(result, WorkerKilled):
+            result = "the process that read it was killed (out of memory, or a fault of the decoder)"
+        if isinstance(result, str):
+            row = table[number]
+            place = f"line {row['line']}" if "line" in row else f"row {number}"
+            broken.append({"video": video_name(row), "place": place, "reason": result})
+            continue
+        seconds, size = seconds + result[0], size + result[1]
+        rows.append({"number": number, **({"path": os.fspath(output)} if output else {}), "bytes": result[1]})
+    for row in rows:
+        source = table[row["number"]]
+        kept = {} if "path" in row else window_of(source)
+        row |= {"label": source["label"], **kept}
+        if "path" not in row:
+            row["path" if isinstance(source["video"], str) else "name"] = video_name(source)
+        row["table"] = table
+    report = {"videos": len(rows), "hours": seconds / 3600, "bytes": size, "broken": broken}
+    return rows, report
+
+
+def _target(row: Mapping, folder: Path, names: Sequence[str], targets: dict[str, tuple]) -> Path:
+    """The file that a row's video is encoded to; the same for the same part of the same video, whatever the table."""
+    label = "unlabelled" if row["label"] == UNLABELLED else names[row["label"]]
+    what = (video_name(row), *window_of(row).values())
+    stem = os.path.splitext(os.path.basename(what[0]))[0]
+    window = "".join("_end" if second is None else f"_{round(second * 1000)}ms" for second in what[1:])
+    base = f"{re.sub(r'[^-_ .,()A-Za-z0-9]', '_', label)}/{stem.strip()}{window}"
+    name, count = base, 1
+    while targets.setdefault(name, what) != what:
+        count += 1
+        name = f"{base}_{count}"
+    path = folder / "videos" / f"{name}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _look_at(
+    job: tuple[dict | int, Path | None], table: Dataset | None, encoding: Encoding | None
+) -> tuple[float, int] | str:
+    """Seconds and bytes of a video, after it has been encoded if need be; or why it cannot be used."""
+    row, output = job
+    row = row if table is None else table[row]
+    try:
+        if output is not None and not output.exists():
+            transcode_video(row, output, encoding)
+        if output is not None:
+            return probe_video(output).duration_seconds, output.stat().st_size
+        return _measure(row)
+    except VideoDecodeError as error:
+        return error.reason
+    except OSError as error:
+        if output is not None and not isinstance(error, FileNotFoundError):
+            raise  # a full disk is no fault of the video
+        return f"cannot be read ({error.strerror or error})"
+
+
+def _measure(row: Mapping) -> tuple[float, int]:
+    source = video_source(row)
+    window = window_of(row)
+    if isinstance(source, str) and is_frame_folder(source):
+        decode_row(row, lambda num_frames: [0, num_frames - 1])
+        return 0.0, sum(entry.stat().st_size for entry in os.scandir(source))
+    size = os.path.getsize(source) if isinstance(source, str) and "://" not in source else 0
+    if not isinstance(source, str):
+        size = len(source.getbuffer())
+    if any(second is not None for second in window.values()):
+        decode_row(row, lambda num_frames: [0])
+        end = window.get("end_seconds")
+        end = probe_video(video_source(row)).duration_seconds if end is None else end
+        return end - (window.get("start_seconds") or 0.0), size
+    return probe_video(source).duration_seconds, size
+
+
+# -- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _write(path: Path, text: str) -> None:
+    partial_path = path.with_name(f".{path.name}.partial")
+    partial_path.write_text(text, encoding="utf-8")
+    partial_path.replace(path)
+
+
+def _line(row: Mapping, folder: Path) -> str:
+    """A row of a list: a path inside of the folder is relative to it, so that the folder can be moved."""
+    if "path" not in row:
+        raise ValueError(
+            f"{row['name']} is kept inside of a table; encode the videos, or choose the form parquet or tar"
+        )
+    path = row["path"]
+    inside = os.path.abspath(folder) + os.sep
+    path = os.path.abspath(path).removeprefix(inside) if "://" not in path else path
+    if "\n" in path or path != path.strip():
+        raise ValueError(f"{path!r} cannot stand in a list, for its spaces or line breaks; rename it, or encode anew")
+    return f"{path} {row['label']}\n"
+
+
+def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> None:
+    """A table of paths and windows."""
+    windows = [name for name in WINDOW_COLUMNS if name in rows[0]]
+    features = {"video": Value("string"), "label": ClassLabel(names=list(names))}
+    features |= {name: Value("float64") for name in windows}
+    columns = {"video": [row["path"] for row in rows], "label": [row["label"] for row in rows]}
+    columns |= {name: [row[name] for row in rows] for name in windows}
+    if "unique_id" in rows[0]["table"].features:
+        columns["unique_id"] = [row["table"][row["number"]]["unique_id"] for row in rows]
+        features["unique_id"] = rows[0]["table"].features["unique_id"]
+    partial_path = path.with_name(f".{path.name}.partial")
+    Dataset.from_dict(columns, features=Features(features)).to_parquet(partial_path)
+    partial_path.replace(path)
+
+
+def _write_shards(
+    folder: Path, split: str, rows: Sequence[Mapping], names: Sequence[str], form: str, shard_bytes: int
+) -> None:
+    """Shards of about `shard_bytes` each; training videos are shuffled, so that neighbours have nothing in common.
+
+    A shard that exists and holds just these videos is kept, and `shards.json` is written after each one.
+    """
+    folder.mkdir(exist_ok=True)
+    index_path = folder / INDEX_FILE
+    before = json.loads(index_path.read_text(encoding="utf-8")) if index_path.is_file() else {}
+    order = np.random.default_rng(0).permutation(len(rows)) if split == SHUFFLED else np.arange(len(rows))
+    starts = np.cumsum([0] + [rows[i]["bytes"] for i in order])[:-1] // shard_bytes
+    index = {}
+    for shard, number in enumerate(np.unique(starts)):
+        own = order[starts == number].tolist()
+        path = folder / f"{shard:05d}.{form}"
+        described = "\n".join(f"{i} {rows[i].get('path', rows[i].get('name'))} {rows[i]['bytes']}" for i in own)
+        digest = hashlib.sha256(described.encode()).hexdigest()
+        known = before.get(path.name, {})
+        if known.get("digest") != digest or not path.is_file() or path.stat().st_size != known["num_bytes"]:
+            write = _write_tar if form == "tar" else _write_parquet
+            write(path, [(i, rows[i]) for i in own], names)
+        index[path.name] = {"num_videos": len(own), "num_bytes": path.stat().st_size, "digest": digest}
+        _write(index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2))
+    for name in before.keys() - index.keys():  # shards of ours that are no longer needed
+        (folder / name).unlink(missing_ok=True)
+
+
+def _content(row: Mapping) -> tuple[str, bytes]:
+    """Name and bytes of a row's video."""
+    if "path" not in row:
+        video = row["table"][row["number"]]["video"]
+        return row["name"], video["bytes"]
+    if is_frame_folder(row["path"]):
+        raise ValueError(f"{row['path']} is a folder of pictures; encode the videos to put them into shards")
+    return row["path"], Path(row["path"]).read_bytes()
+
+
+def _write_tar(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
+    with TarWriter(path) as tar:
+        for number, row in rows:
+            name, content = _content(row)
+            about = {"label": row["label"], **({"class": names[row["label"]]} if row["label"] != UNLABELLED else {})}
+            about |= {name: row[name] for name in WINDOW_COLUMNS if name in row} | {"video": os.path.basename(name)}
+            ending = os.path.splitext(name)[1].lstrip(".").lower() or "mp4"
+            tar.write(f"{number:08d}", ending, content, about)
+
+
+def _write_parquet(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
+    windows = [name for name in WINDOW_COLUMNS if name in rows[0][1]]
+    features = {"video": Video(decode=False), "label": ClassLabel(names=list(names))}
+    features = Features(features | {name: Value("float64") for name in windows})
+    partial_path = path.with_name(f".{path.name}.partial")
+    with pq.ParquetWriter(partial_path, features.arrow_schema) as writer:
+        for start in range(0, len(rows), ROWS_TOGETHER):
+            batch = []
+            for _, row in rows[start : start + ROWS_TOGETHER]:
+                name, content = _content(row)
+                video = {"bytes": content, "path": os.path.basename(name)}
+                batch.append({"video": video, "label": row["label"], **{name: row[name] for name in windows}})
+            writer.write_table(pa.Table.from_pylist(batch, schema=features.arrow_schema))
+    partial_path.replace(path)

@@ -1,0 +1,68 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""The same work on many files in worker processes, with a progress bar; a file that kills its worker is survived."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+
+class WorkerKilled:
+    """What a piece of work came to whose process ended in the middle, out of memory or by a fault of a decoder."""
+
+
+def work_through(
+    work: Callable[[Any], Any], items: Sequence, num_workers: int, description: str
+) -> Iterator[tuple[int, Any]]:
+    """Yields (number of the item, what `work` returns for it) as they are done; errors of `work` are raised.
+
+    `work` must be a function of a module, and `num_workers` 0 does all in this process. Where a worker dies, the items
+    that were under way are tried again, each in a process of its own; one that dies again gives [`WorkerKilled`].
+    """
+    with tqdm(total=len(items), desc=description, unit="video") as bar:
+        if num_workers == 0:
+            for number, item in enumerate(items):
+                yield number, work(item)
+                bar.update()
+            return
+        waiting = list(range(len(items)))[::-1]
+        while waiting:
+            suspects = []
+            with _pool(min(num_workers, len(waiting))) as pool:
+                running = {}
+                while waiting or running:
+                    # Not all at once: a million futures are a gigabyte.
+                    while waiting and len(running) < 4 * num_workers and not suspects:
+                        number = waiting.pop()
+                        running[pool.submit(work, items[number])] = number
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        number = running.pop(future)
+                        if isinstance(future.exception(), BrokenProcessPool):
+                            suspects.append(number)
+                        else:
+                            yield number, future.result()
+                            bar.update()
+                    if suspects and not running:
+                        break
+            for number in sorted(suspects):
+                with _pool(1) as pool:
+                    try:
+                        result = pool.submit(work, items[number]).result()
+                    except BrokenProcessPool:
+                        result = WorkerKilled()
+                yield number, result
+                bar.update()
+
+
+def _pool(num_workers: int) -> ProcessPoolExecutor:
+    # Not forked from here: threads that this process may have would be missing in its copy, and waited for for ever.
+    # A server that is started once, and has imported what is needed, is forked instead, where the system has that.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload(["__main__", "videoms_hf.data.preparation"])
+    return ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,))
