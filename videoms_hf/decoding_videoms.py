@@ -63,6 +63,7 @@ class VideoInfo(NamedTuple):
     width: int
     height: int
     duration_seconds: float
+    promised_frames: int = 0  # what the header says; 0: nothing
 
 
 def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
@@ -207,7 +208,8 @@ def _rate(video: OpenVideo) -> float:
 def _info(video: OpenVideo, first_stamp, last_stamp, num_frames: int, clip: torch.Tensor) -> VideoInfo:
     rate, span = _rate(video), float((int(last_stamp) - int(first_stamp)) * video.stream.time_base)
     duration = span + (1 / rate if rate else span / max(num_frames - 1, 1))  # the last frame lasts, too
-    return VideoInfo(num_frames, num_frames / duration if duration else rate, clip.shape[3], clip.shape[2], duration)
+    fps = num_frames / duration if duration else rate
+    return VideoInfo(num_frames, fps, clip.shape[3], clip.shape[2], duration, video.stream.frames)
 
 
 def _resolve(video: OpenVideo, indices, num_frames: int | None, window) -> np.ndarray:
