@@ -22,6 +22,7 @@ STAGES = {
     "pretrain": {"stage": "pretrain", "clips": 17},
     "pretrain_tube": {"stage": "pretrain", "clips": 17, "model_fields": {"token_selection": "tube"}},
     "finetune": {"stage": "finetune", "clips": 17, "ema_decay": 0.9},
+    "frames": {"stage": "finetune", "clips": 17, "model_fields": {"candidate_ratio": 1.5}},
 }
 
 
@@ -79,7 +80,7 @@ def test_two_processes_learn_what_one_learns(name, two_processes, tmp_path):
         for history in (two["log_history"], one.state.log_history)
     ]
     assert importance[0] == pytest.approx(importance[1], abs=2e-4)  # of all processes
-    if name == "finetune":
+    if STAGES[name]["stage"] == "finetune":
         assert two["metrics"]["eval_top1"] == metrics["eval_top1"]
 
 
@@ -110,7 +111,7 @@ def test_one_process_goes_on_from_what_two_began(two_processes, tmp_path):
 
 
 def test_processes_draw_differently_where_clips_do_not_decide(two_processes):
-    """Dropout, stochastic depth and frame selection draw from the processes' own generators."""
+    """Dropout and stochastic depth draw from the processes' own generators."""
     states = [
         torch.load(two_processes / "finetune" / "checkpoint-2" / f"rng_state_{i}.pth", weights_only=False)
         for i in (0, 1)

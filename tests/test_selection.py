@@ -1,4 +1,4 @@
-"""Token and frame selection against slow references written from the method's definition."""
+"""Token selection against slow references written from the method's definition."""
 
 import math
 
@@ -9,7 +9,6 @@ from videoms_hf import VideoMSModel
 from videoms_hf.selection_videoms import (
     VideoMSTokenSelector,
     fixed_noise,
-    informative_slices,
     most_important,
     motion_importance,
     split_kept,
@@ -177,67 +176,3 @@ def test_keep_is_deterministic_in_evaluation_and_ascending(tiny_config, selectio
 def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
     with pytest.raises(ValueError, match="keeps none of 64"):
         VideoMSTokenSelector(tiny_config()).keep(torch.rand(1, 64), 1, (4, 4, 4), 0.01, "cpu")
-
-
-def reference_slice_weights(importance, num_candidates, share):
-    places = importance.shape[1] // num_candidates
-    weights = []
-    for order in reference_order(importance):
-        kept = order[: math.floor(share * importance.shape[1] + 1e-6)]
-        weights.append([sum(k // places == i for k in kept) for i in range(num_candidates)])
-    return weights
-
-
-def test_evaluation_takes_the_slices_with_most_kept_tokens_ties_to_the_earlier():
-    importance = torch.rand(4, 60)
-    weights = reference_slice_weights(importance, 6, 0.3)
-    expected = [sorted(sorted(range(6), key=lambda i: (-w[i], i))[:4]) for w in weights]
-    assert informative_slices(importance, 6, 4, 0.3, None).tolist() == expected
-
-
-def test_drawn_slices_have_the_frequencies_of_weighted_drawing_without_replacement():
-    """A clip with a still half (weight 0 but for one step) and a busy half, against drawing one after the other."""
-    importance = torch.full((1, 60), 0.0)
-    importance[0, 30:] = torch.tensor([5.0] * 10 + [4.0] * 6 + [0.1] * 4 + [3.0] * 2 + [0.1] * 8)
-    importance[0, 20:22] = 6.0
-    weights = reference_slice_weights(importance, 6, 20 / 60)[0]
-    assert weights == [0, 0, 2, 10, 6, 2]
-
-    def probability(drawn):  # of the ordered draw, by the definition
-        left, result = list(weights), 1.0
-        for i in drawn:
-            result *= left[i] / sum(left)
-            left[i] = 0
-        return result
-
-    pairs = {(i, j): 0.0 for i in range(6) for j in range(i + 1, 6)}
-    for i in range(6):
-        for j in range(6):
-            if i != j and weights[i] and weights[j]:
-                pairs[min(i, j), max(i, j)] += probability((i, j))
-    draws = 20_000
-    drawn = informative_slices(importance.expand(draws, -1), 6, 2, 20 / 60, torch.rand(draws, 6))
-    for pair, expected in pairs.items():
-        share = (drawn == torch.tensor(pair)).all(dim=1).float().mean().item()
-        assert abs(share - expected) < 4.5 * math.sqrt(max(expected * (1 - expected), 1e-9) / draws) + 1e-9
-
-
-def test_slices_without_important_tokens_are_drawn_only_if_nothing_else_is_left():
-    importance = torch.zeros(1, 40)
-    importance[0, 10:30] = 1.0  # steps 1 and 2 of 4
-    drawn = informative_slices(importance.expand(500, -1), 4, 3, 0.5, torch.rand(500, 4))
-    assert ((drawn == 1).any(dim=1) & (drawn == 2).any(dim=1)).all()
-    assert {tuple(row) for row in drawn.tolist()} == {(0, 1, 2), (1, 2, 3)}
-
-
-def test_frame_selection_picks_the_busy_half_and_scores_it_anew(tiny_config):
-    config = tiny_config(candidate_ratio=2)
-    model = VideoMSModel(config).eval()
-    clips = torch.zeros(2, config.num_candidate_frames, 3, 32, 32)
-    clips[:, 6:] = torch.randn(2, 10, 3, 32, 32)  # the first busy step moves less: it comes out of stillness
-    outputs = model(clips)
-    assert outputs.slice_ids.tolist() == [[4, 5, 6, 7]] * 2
-    torch.testing.assert_close(outputs.importance, model.embeddings.importance(clips[:, 8:]))
-    plain = VideoMSModel(tiny_config()).eval()
-    plain.load_state_dict(model.state_dict())
-    torch.testing.assert_close(outputs.last_hidden_state, plain(clips[:, 8:]).last_hidden_state)

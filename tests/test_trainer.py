@@ -14,7 +14,7 @@ from tests.test_optimization import reference_schedule
 from tests.tiny_run import NUM_CLASSES, ClipsInMemory, losses, tiny_model, tiny_trainer, weights
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.training import DataArguments, ModelArguments, TimeEstimate, describe_run
-from videoms_hf.training.clips import EpochSampler, SeededClips, SeededCollator, noise_length, seeded
+from videoms_hf.training.clips import EpochSampler, SeededClips, SeededCollator, noise_lengths, seeded
 from videoms_hf.training.starting_weights import classification_model, fold_numbers, pretraining_model
 
 
@@ -107,7 +107,9 @@ def test_the_order_of_clips_depends_on_seed_and_epoch_alone():
 
 
 def test_a_clip_depends_on_seed_epoch_and_row_alone_and_leaves_the_generators_alone():
-    clips = SeededClips(ClipsInMemory(5, is_training=True, with_labels=True), seed=7, num_noise=4)
+    clips = SeededClips(
+        ClipsInMemory(5, is_training=True, with_labels=True), seed=7, noise={"noise": 4, "slice_noise": 3}
+    )
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     item = clips[5 * 2 + 3]  # epoch 2, row 3
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[2]
@@ -115,7 +117,7 @@ def test_a_clip_depends_on_seed_epoch_and_row_alone_and_leaves_the_generators_al
     torch.rand(10)
     again, other_epoch, other_row = clips[13], clips[8], clips[14]
     assert item["labels"] == 0 and item["video_id"] == 3 and item["clip_number"] == 13
-    for name in ("pixel_values", "noise"):
+    for name in ("pixel_values", "noise", "slice_noise"):
         assert torch.equal(item[name], again[name])
         assert not torch.equal(item[name], other_epoch[name]) and not torch.equal(item[name], other_row[name])
 
@@ -142,13 +144,15 @@ def test_the_generators_come_back_after_an_error():
 
 @pytest.mark.parametrize("selection", ["motion", "random", "tube", "none"])
 def test_every_selection_gets_as_much_noise_as_it_takes(selection):
-    model = tiny_model("pretrain", token_selection=selection)
-    noise = torch.rand(2, noise_length(model.config))
-    clips = torch.rand(2, 8, 3, 16, 16)
-    ids = model(clips, noise=noise).visible_ids
-    assert torch.equal(ids, model(clips, noise=noise).visible_ids)
-    with pytest.raises(ValueError, match="noise has the shape"):
-        model(clips, noise=noise[:, 1:])
+    model = tiny_model("pretrain", token_selection=selection, candidate_ratio=1.5)
+    noise = {name: torch.rand(2, length) for name, length in noise_lengths(model.config, True).items()}
+    clips = torch.rand(2, 12, 3, 16, 16)
+    first, again = model(clips, **noise), model(clips, **noise)
+    assert torch.equal(first.visible_ids, again.visible_ids) and torch.equal(first.slice_ids, again.slice_ids)
+    for name in ("noise", "slice_noise"):
+        with pytest.raises(ValueError, match=f"^{name} has the shape"):
+            model(clips, **noise | {name: noise[name][:, 1:]})
+    assert noise_lengths(model.config, for_pretraining=False) == {"slice_noise": 6}
 
 
 def test_every_epoch_shows_each_video_once_with_new_noise(tmp_path):

@@ -18,10 +18,11 @@ NUM_CLASSES = 3
 
 
 class ClipsInMemory(Dataset):
-    """Clips (8, 3, 16, 16) of noise whose class is the direction in which it rolls; in training with random noise."""
+    """Clips (T, 3, 16, 16) of noise whose class is the direction in which it rolls; in training with random noise."""
 
-    def __init__(self, num_clips: int, is_training: bool, with_labels: bool):
+    def __init__(self, num_clips: int, is_training: bool, with_labels: bool, num_frames: int = 8):
         self.num_clips, self.is_training, self.with_labels = num_clips, is_training, with_labels
+        self.num_frames = num_frames
 
     def __len__(self) -> int:
         return self.num_clips
@@ -29,7 +30,7 @@ class ClipsInMemory(Dataset):
     def __getitem__(self, i: int) -> dict:
         label = i % NUM_CLASSES
         picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
-        clip = torch.stack([picture.roll(t * (label - 1) * 2, dims=-1) for t in range(8)])
+        clip = torch.stack([picture.roll(t * (label - 1) * 2, dims=-1) for t in range(self.num_frames)])
         if self.is_training:
             clip = clip + 0.1 * torch.randn(())
         return {"pixel_values": clip, **({"labels": label} if self.with_labels else {})}
@@ -91,11 +92,13 @@ def tiny_trainer(stage: str, folder, model_fields: dict | None = None, clips: in
             **options,
         }
     )
+    model = tiny_model(stage, **(model_fields or {}))
+    num_frames = model.config.num_candidate_frames
     return VideoMSTrainer(
-        tiny_model(stage, **(model_fields or {})),
+        model,
         args,
-        train_dataset=ClipsInMemory(clips, is_training=True, with_labels=with_labels),
-        eval_dataset=ClipsInMemory(7, is_training=False, with_labels=with_labels),
+        train_dataset=ClipsInMemory(clips, is_training=True, with_labels=with_labels, num_frames=num_frames),
+        eval_dataset=ClipsInMemory(7, is_training=False, with_labels=with_labels, num_frames=num_frames),
         compute_metrics=compute_accuracies if with_labels else None,
         callbacks=[Losses()],
     )

@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, check_architecture
 from .layers_videoms import VideoMSLayer, VideoMSPositionEmbeddings, VideoMSSelfAttention, sinusoid_table
-from .selection_videoms import VideoMSTokenSelector, motion_importance, split_masked
+from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
 from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
 
 
@@ -110,6 +110,7 @@ class VideoMSEmbeddings(nn.Module):
         self.config = config
         self.patch_embeddings = VideoMSPatchEmbeddings(config)
         self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, config.hidden_size)
+        self.frame_selector = VideoMSFrameSelector(config)
         self.selector = VideoMSTokenSelector(config)
 
     @torch.no_grad()
@@ -143,12 +144,13 @@ class VideoMSEmbeddings(nn.Module):
         noise: Tensor | None = None,
         keep_ratio: float | None = None,
         for_pretraining: bool = False,
+        slice_noise: Tensor | None = None,
     ) -> tuple[Tensor, VideoMSModelOutput]:
         grid = check_clip(pixel_values, self.config)
         chosen = VideoMSModelOutput()
         if self.config.candidate_ratio > 1:
             importance = self.importance(pixel_values)
-            chosen.slice_ids = self.selector.draw_slices(importance, grid[0])
+            chosen.slice_ids = self.frame_selector(importance, grid[0], slice_noise)
             pixel_values = gather_slices(pixel_values, chosen.slice_ids, self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
         embeddings = None
@@ -323,6 +325,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
         noise: Tensor | None = None,
         keep_ratio: float | None = None,
         for_pretraining: bool = False,
+        slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMSModelOutput:
         """Features of the selected tokens.
@@ -334,8 +337,12 @@ class VideoMSModel(VideoMSPreTrainedModel):
                 see [`VideoMSForPreTraining`].
             keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
             for_pretraining: encode only the visible tokens of pre-training.
+            slice_noise: with frame selection, (batch, candidate time steps) in [0, 1), by which the steps are drawn;
+                by default from torch's generator in training, and in evaluation the best steps are taken.
         """
-        hidden_states, chosen = self.embeddings(pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining)
+        hidden_states, chosen = self.embeddings(
+            pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise
+        )
         hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
@@ -378,6 +385,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         pixel_values: Tensor,
         bool_masked_pos: Tensor | None = None,
         noise: Tensor | None = None,
+        slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMSForPreTrainingOutput:
         """Predict the targets' pixels.
@@ -389,10 +397,10 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
             noise: values in [0, 1); those with the smallest become visible. (batch, kept) in order of descending
                 importance for motion selection, (batch, num_tokens) for "random" and "none", (batch, patches of a time
                 step) for "tube". By default drawn from torch's generator in training, fixed in evaluation.
+            slice_noise: see [`VideoMSModel`].
         """
-        outputs = self.videoms(
-            pixel_values, bool_masked_pos, noise=noise, for_pretraining=True, return_dict=True, **kwargs
-        )
+        options = {**kwargs, "noise": noise, "slice_noise": slice_noise, "return_dict": True}
+        outputs = self.videoms(pixel_values, bool_masked_pos, for_pretraining=True, **options)
         if outputs.slice_ids is not None:
             pixel_values = gather_slices(pixel_values, outputs.slice_ids, self.config.tubelet_size)
         tubelets = split_tubelets(pixel_values, self.config)
@@ -436,6 +444,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         keep_ratio: float | None = None,
+        slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMSForVideoClassificationOutput:
         """Classify clips.
@@ -446,10 +455,11 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
             labels: (batch,) class numbers, or (batch, num_labels) scores for multi-label and regression by
                 `config.problem_type`; for `"single_label_classification"` also (batch, num_labels) probabilities.
             keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
+            slice_noise: see [`VideoMSModel`]; a row for each view.
         """
         has_views = pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
-        outputs = self.videoms(clips, keep_ratio=keep_ratio, return_dict=True, **kwargs)
+        outputs = self.videoms(clips, keep_ratio=keep_ratio, slice_noise=slice_noise, return_dict=True, **kwargs)
         features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
         logits = self.classifier(self.dropout(features))
         if has_views:

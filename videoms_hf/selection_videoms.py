@@ -119,6 +119,36 @@ def informative_slices(
     return order[:, :num_drawn].sort(dim=1).values
 
 
+class VideoMSFrameSelector(nn.Module):
+    """Chooses the time steps of a clip out of `candidate_ratio` times as many (paper: dynamic frame selection).
+
+    It goes before any token selector and has no weights. In training steps are drawn by torch's global generator; in
+    `eval()` the steps with the most important tokens are taken.
+    """
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        self.candidate_ratio = config.candidate_ratio
+        self.kept_share = config.pretraining_keep_ratio
+
+    def forward(self, importance: Tensor, num_candidates: int, noise: Tensor | None = None) -> Tensor:
+        """Time steps to go on with, (B, N) -> (B, T) ascending; `noise` as for [`informative_slices`]."""
+        num_drawn = floor_share(1 / self.candidate_ratio, num_candidates)
+        if num_drawn < 1:
+            raise ValueError(
+                f"{num_candidates} candidate time steps leave none at candidate_ratio {self.candidate_ratio}; "
+                "give the model more frames"
+            )
+        shape = (importance.shape[0], num_candidates)
+        if noise is None and self.training:
+            noise = torch.rand(shape, device=importance.device)
+        elif noise is not None and noise.shape != shape:
+            raise ValueError(
+                f"slice_noise has the shape {tuple(noise.shape)}; it must be {shape}, one value a candidate time step"
+            )
+        return informative_slices(importance, num_candidates, num_drawn, self.kept_share, noise)
+
+
 class VideoMSTokenSelector(nn.Module):
     """The masking module: turns motion scores into token indices by the configured method. It has no weights.
 
@@ -132,24 +162,11 @@ class VideoMSTokenSelector(nn.Module):
         self.pretraining_keep_ratio = config.pretraining_keep_ratio
         self.mask_ratio = config.mask_ratio
         self.keep_ratio = config.keep_ratio
-        self.candidate_ratio = config.candidate_ratio
 
     @property
     def uses_motion(self) -> bool:
         """Whether the tokens are chosen by their motion, so that scores are needed."""
         return self.token_selection == "motion"
-
-    def draw_slices(self, importance: Tensor, num_candidates: int, noise: Tensor | None = None) -> Tensor:
-        """Time steps of the candidates to go on with, (B, N) -> (B, T) ascending (paper: dynamic frame selection)."""
-        if noise is None and self.training:
-            noise = torch.rand(importance.shape[0], num_candidates, device=importance.device)
-        num_drawn = floor_share(1 / self.candidate_ratio, num_candidates)
-        if num_drawn < 1:
-            raise ValueError(
-                f"{num_candidates} candidate time steps leave none at candidate_ratio {self.candidate_ratio}; "
-                "give the model more frames"
-            )
-        return informative_slices(importance, num_candidates, num_drawn, self.pretraining_keep_ratio, noise)
 
     def keep(self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float, device) -> Tensor:
         """Tokens to encode in classification and feature extraction, (B, K) ascending."""

@@ -9,7 +9,7 @@ gives out: accelerate passes it on to neither the dataset of a distributed run n
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -47,22 +47,27 @@ class EpochSampler(Sampler[int]):
         return iter([self.epoch * self.num_rows + row for row in rows])
 
 
-def noise_length(config: VideoMSConfig) -> int:
-    """Values of `noise` that [`VideoMSForPreTraining`] takes for one clip."""
-    if config.token_selection == "tube":
-        return config.token_grid[1] * config.token_grid[2]
-    return VideoMSTokenSelector(config).pretraining_counts(config.token_grid)[0]
+def noise_lengths(config: VideoMSConfig, for_pretraining: bool) -> dict[str, int]:
+    """How many values of each kind of noise a model takes for one clip, by the argument's name."""
+    lengths = {}
+    if for_pretraining:
+        places = config.token_grid[1] * config.token_grid[2]
+        is_tube = config.token_selection == "tube"
+        lengths["noise"] = places if is_tube else VideoMSTokenSelector(config).pretraining_counts(config.token_grid)[0]
+    if config.candidate_ratio > 1:
+        lengths["slice_noise"] = config.num_candidate_frames // config.tubelet_size
+    return lengths
 
 
 class SeededClips(Dataset):
     """The items of `clips` by the numbers of an [`EpochSampler`], with what the trainer needs to know of them.
 
-    Added are "video_id" (the row) and, with `num_noise`, "noise": that many values in [0, 1). "clip_number" is for
+    Added are "video_id" (the row) and the noise of [`noise_lengths`], values in [0, 1). "clip_number" is for
     [`SeededCollator`].
     """
 
-    def __init__(self, clips: Dataset, seed: int, num_noise: int | None = None):
-        self.clips, self.seed, self.num_noise = clips, seed, num_noise
+    def __init__(self, clips: Dataset, seed: int, noise: Mapping[str, int]):
+        self.clips, self.seed, self.noise = clips, seed, noise
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -71,7 +76,7 @@ class SeededClips(Dataset):
         epoch, row = divmod(number, len(self))
         with seeded(self.seed, epoch, row):
             # First, so that it does not depend on how many numbers the clip takes.
-            noise = {} if self.num_noise is None else {"noise": torch.rand(self.num_noise)}
+            noise = {name: torch.rand(length) for name, length in self.noise.items()}
             return {**self.clips[row], **noise, "video_id": row, "clip_number": number}
 
 
@@ -81,8 +86,8 @@ class SeededStream(IterableDataset):
     What a resumed run passes over is neither read nor decoded: such an item has its "clip_number" only.
     """
 
-    def __init__(self, clips: Dataset, videos: VideoStream, seed: int, num_noise: int | None = None):
-        self.clips, self.videos, self.seed, self.num_noise = clips, videos, seed, num_noise
+    def __init__(self, clips: Dataset, videos: VideoStream, seed: int, noise: Mapping[str, int]):
+        self.clips, self.videos, self.seed, self.noise = clips, videos, seed, noise
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -94,7 +99,7 @@ class SeededStream(IterableDataset):
                 yield {"clip_number": number}
                 continue
             with seeded(self.seed, self.videos.epoch, row):
-                noise = {} if self.num_noise is None else {"noise": torch.rand(self.num_noise)}
+                noise = {name: torch.rand(length) for name, length in self.noise.items()}
                 item = {**self.clips.clip(row, video), **noise, "video_id": row, "clip_number": number}
             yield item
 

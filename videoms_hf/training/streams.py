@@ -3,6 +3,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from .training_arguments import TrainingArguments
 STREAM_FILE = "stream.json"
 
 
-def stream_loader(clips: ClipStream, args: TrainingArguments, collate: SeededCollator, num_noise: int | None):
+def stream_loader(
+    clips: ClipStream, args: TrainingArguments, collate: SeededCollator, noise: Mapping[str, int]
+) -> DataLoader:
     """Loader of this process's share of a stream, in batches of the run; its `dataset` is a [`SeededStream`].
 
     It is not for accelerate to prepare, which would have one process read for all.
@@ -31,7 +34,7 @@ def stream_loader(clips: ClipStream, args: TrainingArguments, collate: SeededCol
         args.dataloader_drop_last,
     )
     return DataLoader(
-        SeededStream(clips.clips, videos, args.data_seed, num_noise),
+        SeededStream(clips.clips, videos, args.data_seed, noise),
         batch_size=args.train_batch_size,
         drop_last=args.dataloader_drop_last,
         collate_fn=collate,

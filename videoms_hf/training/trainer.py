@@ -27,7 +27,7 @@ from .checkpoints import (
     set_incomplete_aside,
     what_is_missing,
 )
-from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_length
+from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_lengths
 from .logbook import write_training_log
 from .meter import StepMeter
 from .optimization import WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
@@ -132,13 +132,13 @@ class VideoMSTrainer(Trainer):
     def get_train_dataloader(self):
         """Loader of clips that depend on seed, epoch and video alone."""
         seed = self.args.data_seed
-        num_noise = noise_length(self.bare_model().config) if self.is_pretraining else None
+        noise = noise_lengths(self.bare_model().config, self.is_pretraining)
         if isinstance(self.train_dataset, ClipStream):
             collate = SeededCollator(self.data_collator, seed)
-            loader = stream_loader(self.train_dataset, self.args, collate, num_noise)
+            loader = stream_loader(self.train_dataset, self.args, collate, noise)
             self.stream = loader.dataset.videos
             return loader
-        clips = SeededClips(self.train_dataset, seed, num_noise)
+        clips = SeededClips(self.train_dataset, seed, noise)
         with _set(self, train_dataset=clips, data_collator=SeededCollator(self.data_collator, seed)):
             return super().get_train_dataloader()
 
@@ -342,7 +342,7 @@ class _TrainingCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         trainer = self.trainer
-        # Dropout, stochastic depth and frame selection draw from the global generators: differently on every process.
+        # Dropout and stochastic depth draw from the global generators: differently on every process.
         # A resumed run gets its checkpoint's states after this.
         set_seed(args.seed + args.process_index)
         if args.ema_decay is not None:
