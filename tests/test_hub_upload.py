@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.evaluation_files import CLASSES, save_classifier, write_noise
 from tests.hub_server import TOKEN, running_hub
-from tests.test_remote_code import MODEL_CODE, PROCESSOR_CODE
+from tests.test_remote_code import MODEL_CODE, PROCESSOR_CODE, WITHOUT_PACKAGE
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.evaluation.report import write_json
@@ -71,15 +71,9 @@ finetune(job["finetune"])
 torch.save(found, job["result"])
 """
 
-STRANGER = """
-import importlib.abc, json, sys
-
-class Refused(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "videoms_hf":
-            raise ModuleNotFoundError(f"No module named {name!r}")
-
-sys.meta_path.insert(0, Refused())
+STRANGER = (
+    WITHOUT_PACKAGE
+    + """
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
@@ -94,6 +88,7 @@ found["pipeline"] = classify(job["video"])
 found["processor"] = type(AutoVideoProcessor.from_pretrained("someone/trained", trust_remote_code=True)).__name__
 torch.save(found, job["result"])
 """
+)
 
 
 def run(code: str, job: dict, hub, cache: Path) -> dict:

@@ -1,5 +1,6 @@
 """A saved folder without the package: its own code gives the same logits, and is carried on when saved again."""
 
+import ast
 import importlib
 import json
 import os
@@ -19,11 +20,23 @@ from .conftest import randomize
 
 
 PACKAGE = Path(__file__).parents[1] / "videoms_hf"
-MODEL_CODE = {f"{name}_videoms.py" for name in ("configuration", "modeling", "layers", "selection", "tubelets")}
-PROCESSOR_CODE = {f"{name}_videoms.py" for name in ("video_processing", "decoding", "packets", "sampling")}
 
-# What a stranger's process does. An editable install puts the package on every path, so imports of it are refused.
-STRANGER = """
+
+def code_of(module: str) -> set[str]:
+    """Files of the package that a module is made of: itself, and those that it imports, directly or not."""
+    names = [
+        node.module
+        for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    ]
+    return {f"{module}.py"}.union(*map(code_of, names))
+
+
+MODEL_CODE = code_of("modeling_videoms")
+PROCESSOR_CODE = code_of("video_processing_videoms")
+
+# An editable install puts the package on every path, so a stranger's imports of it are refused.
+WITHOUT_PACKAGE = """
 import importlib.abc, json, sys
 
 class Refused(importlib.abc.MetaPathFinder):
@@ -38,7 +51,11 @@ except ModuleNotFoundError:
     pass
 else:
     sys.exit("the package can be imported, so this would prove nothing")
+"""
 
+STRANGER = (
+    WITHOUT_PACKAGE
+    + """
 import torch
 from transformers import (AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification,
                           AutoVideoProcessor, pipeline)
@@ -79,6 +96,7 @@ with torch.no_grad():
 found["imported"] = [name for name in sys.modules if name.partition(".")[0] == "videoms_hf"]
 torch.save(found, job["result"])
 """
+)
 
 
 def run_stranger(folder: Path, code: str, job: dict, **environment: str) -> dict:
@@ -145,7 +163,7 @@ def test_a_model_trained_from_remote_code_is_saved_with_code_that_loads(stranger
     assert not found["trained"].equal(found["classify"]) and found["again"].equal(found["trained"])
     assert {path.name for path in stranger["again"].glob("*.py")} == MODEL_CODE | PROCESSOR_CODE
     for path in stranger["again"].glob("*.py"):
-        assert path.read_bytes() == (PACKAGE / path.name).read_bytes()
+        assert path.read_bytes() == (stranger["classify"] / path.name).read_bytes()
     with torch.no_grad():  # and where the package is
         loaded = VideoMSForVideoClassification.from_pretrained(stranger["again"]).eval()
         assert loaded(stranger["clips"]).logits.equal(found["trained"])
@@ -186,6 +204,6 @@ def test_a_class_derived_from_ours_is_saved_under_its_own_name(tiny_config, tmp_
 
 def test_the_processor_carries_its_own_code(tmp_path):
     VideoMSVideoProcessor().save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.py")} == PROCESSOR_CODE | {"configuration_videoms.py"}
+    assert {path.name for path in tmp_path.glob("*.py")} == PROCESSOR_CODE
     saved = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
     assert saved["auto_map"] == {"AutoVideoProcessor": "video_processing_videoms.VideoMSVideoProcessor"}
