@@ -30,6 +30,7 @@ def read_videos(
     root: str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
 
@@ -39,7 +40,7 @@ def read_videos(
     if is_stored_table(path):
         return read_stored_table(path, root, class_names, require_labels)
     if not Path(path).is_dir():
-        return read_csv(path, root, class_names, require_labels)
+        return read_csv(path, root, class_names, require_labels, allow_missing)
     if root is not None:
         raise ValueError(f"root is {root}, but {path} is a folder of videos and not a list with paths; leave root out")
     return read_folder(path, class_names, require_labels)
@@ -50,6 +51,7 @@ def read_csv(
     root: str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The table of a list in the official form: `path label` a line, parted by a space, without a header.
 
@@ -64,6 +66,7 @@ def read_csv(
             training list: splits that are to share a model must share them. By default those of a `classes.txt` beside
             the list; without one, "class_0" to the highest number, or all names of the list, sorted.
         require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
+        allow_missing: take videos without a file too, to be reported by who looks at them.
 
     Raises:
         FileNotFoundError: there is no such list.
@@ -80,7 +83,7 @@ def read_csv(
     videos, texts = [], []
     for number, line in lines:
         video, text = _split_line(line, folder)
-        if not _exists(video):
+        if not allow_missing and not _exists(video):
             what = f"{video} is a folder without pictures" if os.path.isdir(video) else f"there is no file {video}"
             errors.append((number, what))
         videos.append(video), texts.append(text)

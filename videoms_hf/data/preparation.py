@@ -172,6 +172,22 @@ def _target(row: Mapping, folder: Path, names: Sequence[str], targets: dict[str,
     return path
 
 
+def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
+    """The file that a table is written to: `<name>.csv` in the official form, with `classes.txt` beside it; or
+    `<name>.parquet` if its videos are windows or kept inside of it."""
+    folder = Path(folder)
+    if isinstance(table.features["video"], Video) or any(column in table.features for column in WINDOW_COLUMNS):
+        path = folder / f"{name}.parquet"
+        partial_path = path.with_name(f".{path.name}.partial")
+        table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
+        partial_path.replace(path)
+        return path
+    _write(folder / CLASS_NAMES_FILE, "".join(f"{name}\n" for name in table.features["label"].names))
+    rows = ({"path": video, "label": label} for video, label in zip(table["video"], table["label"], strict=True))
+    _write(folder / f"{name}.csv", "".join(_line(row, folder) for row in rows))
+    return folder / f"{name}.csv"
+
+
 def _look_at(
     job: tuple[dict | int, Path | None], table: Dataset | None, encoding: Encoding | None
 ) -> tuple[float, int] | str:

@@ -1,0 +1,59 @@
+"""Look at every video of some lists: a report of broken, short, odd and shared ones, and lists without them.
+
+python scripts/scan_dataset.py --data data/ucf101/train.csv data/ucf101/val.csv --output_dir scan
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.preparation import write_list
+from videoms_hf.data.scanning import scan_summary, scan_tables
+from videoms_hf.training.arguments import parse_recipe
+
+
+@dataclass
+class ScanArguments:
+    """Which lists, and what is left out of the cleaned ones."""
+
+    data: list[str] = field(metadata={"help": "Lists, folders or tables; the first gives the classes."})
+    output_dir: str = field(default="scan", metadata={"help": "Folder of scan.json and the cleaned lists."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
+    min_frames: int = field(default=16, metadata={"help": "A video with fewer frames is short."})
+    num_workers: int = field(default=2, metadata={"help": "Processes that decode; 0: none."})
+    drop: list[str] = field(
+        default_factory=lambda: ["broken"],
+        metadata={
+            "help": "What the cleaned lists lack; leaks are dropped from the first list only.",
+            "choices": ["broken", "short", "odd", "leaks"],
+        },
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    (args,) = parse_recipe(ScanArguments, arguments=arguments)
+    names = None
+    tables = {}
+    for path in args.data:
+        name = Path(path).name.split(".")[0].replace(":", "_")
+        name = name if name not in tables else f"{Path(path).absolute().parent.name}_{name}"
+        if name in tables:
+            raise ValueError(f"two of the lists are called {name}; rename one, for their cleaned lists are called so")
+        tables[name] = read_videos(path, args.data_root, names, allow_missing=True)
+        names = tables[name].features["label"].names if names is None else names
+    report, rows = scan_tables(tables, args.min_frames, args.num_workers)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    print(scan_summary(report))
+    for position, (name, table) in enumerate(tables.items()):
+        dropped = set().union(*(rows[name][kind] for kind in args.drop if kind != "leaks" or position == 0))
+        path = write_list(table.select(sorted(set(range(len(table))) - dropped)), folder, name)
+        print(f"{path}: {len(table) - len(dropped)} of {len(table)} videos")
+    (folder / "scan.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"What was found is in {folder / 'scan.json'}")
+
+
+if __name__ == "__main__":
+    main()
