@@ -188,7 +188,7 @@ def test_without_a_seed_the_clips_are_those_of_torchs_generator(table):
     dataset = ClipDataset(table, PRETRAINING, keep_frames, seed=None)
 
     def clips(epoch):
-        seeded = SeededClips(dataset, seed=3)
+        seeded = SeededClips(dataset, seed=3, noise={})
         return [seeded[epoch * len(table) + row]["pixel_values"] for row in range(len(table))]
 
     first, second = clips(0), clips(1)

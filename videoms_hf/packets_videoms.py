@@ -5,6 +5,7 @@ In the containers and codecs of video data sets a packet is one picture, and tim
 pictures are shown. Where that cannot be trusted, `Irregular` is raised and frames have to be decoded and counted.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import dropwhile, islice, takewhile
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import numpy as np
 
 HELD_BYTES = 64 << 20  # packets are kept from reading to decoding up to this sum; beyond it they are read twice
 TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store the time at which a picture is shown
+MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets from a picture to one that is shown earlier; the standards allow 16 frames
 INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
@@ -24,6 +26,10 @@ class Irregular(Exception):  # noqa: N818 - no error: frames cannot be told from
     pass
 
 
+class LimitError(Exception):
+    """A limit that a video reaches."""
+
+
 class OpenVideo(NamedTuple):
     name: str
     container: Any
@@ -31,6 +37,7 @@ class OpenVideo(NamedTuple):
     codec: str
     format: str
     size: tuple[int, int]  # height, width
+    deadline: float  # of `time.monotonic`
 
 
 class Pictures(NamedTuple):
@@ -114,6 +121,8 @@ def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 
     """What packets say of their pictures; `first_rank` is the number of frames whose packets come before these."""
     held, held_bytes, rows, types = [], 0, [], []
     for packet in read():
+        if packet.is_corrupt:  # where the file is cut: only the decoder knows whether a picture comes of it
+            raise Irregular
         rows.append((packet.pos, packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
         held_bytes += packet.size
         if held_bytes <= HELD_BYTES:
@@ -183,7 +192,13 @@ def demux_packets(video: OpenVideo) -> Iterator:
     import av
 
     try:
-        yield from (packet for packet in video.container.demux(video.stream) if packet.size)
+        for number, packet in enumerate(video.container.demux(video.stream)):
+            if number >= MAX_PACKETS:
+                raise LimitError(f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts")
+            if time.monotonic() > video.deadline:
+                raise LimitError("it takes longer to read than is allowed: cut it into parts, or encode it anew")
+            if packet.size:
+                yield packet
     except (av.error.InvalidDataError, av.error.EOFError):
         return
 
