@@ -145,9 +145,21 @@ class VideoMSIntermediate(nn.Module):
 
 
 class VideoMSLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block.
 
-    def __init__(self, config: VideoMSConfig, width: int, num_heads: int, mlp_width: int, drop_path_rate: float = 0.0):
+    With `recompute_activation` a training step does not keep the MLP's activation, a quarter of what a block keeps
+    for its backward pass, but computes it again from the product before it.
+    """
+
+    def __init__(
+        self,
+        config: VideoMSConfig,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        drop_path_rate: float = 0.0,
+        recompute_activation: bool = False,
+    ):
         super().__init__()
         self.attention = VideoMSAttention(config, width, num_heads)
         self.intermediate = VideoMSIntermediate(config, width, mlp_width)
@@ -155,6 +167,7 @@ class VideoMSLayer(GradientCheckpointingLayer):
         self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.drop_path_rate = drop_path_rate
+        self.recompute_activation = recompute_activation
 
     def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
         """(B, N, D) -> (B, num_outputs, D): the last `num_outputs` tokens, or all."""
@@ -167,10 +180,11 @@ class VideoMSLayer(GradientCheckpointingLayer):
 
     def _mlp(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.intermediate.dense(hidden_states)
-        if not (self.training and torch.is_grad_enabled()):
+        # Under gradient checkpointing the whole block is computed again: once is enough.
+        recompute = self.recompute_activation and self.training and not self.gradient_checkpointing
+        if not (recompute and torch.is_grad_enabled()):
             return self._activate_and_project(hidden_states)
-        # The activation's result is a quarter of what a block keeps for its backward pass, and cheap to compute again
-        # (the product is not repeated: recomputation stops at its input).
+        # The product is not repeated: recomputation stops at its input. There is no randomness to be repeated.
         return checkpoint(self._activate_and_project, hidden_states, use_reentrant=False, preserve_rng_state=False)
 
     def _activate_and_project(self, hidden_states: Tensor) -> Tensor:
