@@ -18,7 +18,8 @@ from pathlib import Path
 
 from videoms_hf import VideoMSForVideoClassification
 from videoms_hf.data.annotations import UNLABELLED, read_videos
-from videoms_hf.data.splits import hold_out, write_list
+from videoms_hf.data.preparation import write_list
+from videoms_hf.data.splits import hold_out
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.evaluation.report import describe_origin, write_json
 
@@ -49,9 +50,19 @@ def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
         table, test = hold_out(table, share=0.2)
     else:
         test = read_videos(args.test, class_names=table.features["label"].names, require_labels=True)
-    labelled = table.filter(lambda label: label != UNLABELLED, input_columns="label")
+    labelled = table.select([row for row, label in enumerate(table["label"]) if label != UNLABELLED])
+    (args.output_dir / "lists").mkdir(parents=True, exist_ok=True)
     lists = (("pretrain", table), ("train", labelled), ("test", test))
-    return tuple(write_list(part, args.output_dir / "lists" / f"{name}.csv") for name, part in lists)
+    return tuple(write_list(part, args.output_dir / "lists", name) for name, part in lists)
+
+
+def a_file(video: str | dict, folder: Path) -> str:
+    """Path of a video, written to `folder` if its table keeps it inside."""
+    if isinstance(video, str):
+        return video
+    path = folder / Path(video["path"] or "video.mp4").name
+    path.write_bytes(video["bytes"])
+    return str(path)
 
 
 def run(script: str, *positional: object, **options: object) -> None:
@@ -103,14 +114,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             num_segments=args.num_segments, num_crops=args.num_crops,
         )  # fmt: skip
         scores[name] = json.loads((out / f"{name}-evaluation" / "evaluation.json").read_text())
-    run("predict", read_videos(testing)[0]["video"], model=out / "finetune", picture=out / "kept_tokens.png")
+    run(
+        "predict",
+        a_file(read_videos(testing)[0]["video"], out),
+        model=out / "finetune",
+        picture=out / "kept_tokens.png",
+    )
     model = VideoMSForVideoClassification.from_pretrained(out / "finetune")
     gflops = {ratio: model.flops(keep_ratio=ratio) / 1e9 for ratio in (model.config.keep_ratio, 1.0)}
     table = summary(scores["finetune"], scores["scratch"], gflops)
     minutes = (time.perf_counter() - start) / 60
     accuracies = {name: score["accuracies"] for name, score in scores.items()}
     write_json({**accuracies, "table": table, "minutes": minutes, **describe_origin()}, out / "quickstart.json")
-    print(f"\n{table}\n\nThe kept tokens: {out / 'kept_tokens.png'}    All of it: {minutes:.1f} minutes")
+    print(f"\n{table}\n\nThe kept tokens: {picture}    All of it: {minutes:.1f} minutes")
 
 
 if __name__ == "__main__":

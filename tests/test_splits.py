@@ -1,16 +1,14 @@
-"""Held-out videos and lists that are read as they were written."""
+"""Held-out videos."""
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value, Video
+from datasets import ClassLabel, Dataset, Features, Value
 
-from tests.video_files import write_ramp
-from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.splits import hold_out, write_list
+from videoms_hf.data.splits import hold_out
 
 
-def table_of(labels: list[int], names: list[str], videos: list[str] | None = None) -> Dataset:
+def table_of(labels: list[int], names: list[str]) -> Dataset:
     features = Features({"video": Value("string"), "label": ClassLabel(names=names)})
-    videos = videos or [f"/videos/{i}.mp4" for i in range(len(labels))]
+    videos = [f"/videos/{i}.mp4" for i in range(len(labels))]
     return Dataset.from_dict({"video": videos, "label": labels}, features=features)
 
 
@@ -39,18 +37,3 @@ def test_a_class_of_two_is_on_both_sides():
 def test_what_cannot_be_parted_is_refused(labels, share, message):
     with pytest.raises(ValueError, match=message):
         hold_out(table_of(labels, ["a"]), share)
-
-
-def test_a_written_list_reads_as_the_same_table(tmp_path):
-    videos = [str(write_ramp(tmp_path / name)) for name in ("a b.mp4", "#1 (x).mp4", "c.mp4")]
-    table = table_of([1, 0, -1], ["jump rope", "run"], videos)
-    read = read_videos(write_list(table, tmp_path / "lists" / "train.csv"))
-    assert read.select_columns(table.column_names).to_dict() == table.to_dict()
-    assert read.features["label"].names == ["jump rope", "run"]
-
-
-def test_videos_without_a_path_are_refused(tmp_path):
-    features = Features({"video": Video(decode=False), "label": ClassLabel(names=["a"])})
-    table = Dataset.from_dict({"video": [{"bytes": b"x", "path": None}], "label": [0]}, features=features)
-    with pytest.raises(ValueError, match="a list needs their paths"):
-        write_list(table, tmp_path / "list.csv")

@@ -1,13 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Parting a table of videos for training and testing, and writing tables as lists in the official form."""
-
-import os
-from pathlib import Path
+"""Parting a table of videos for training and testing."""
 
 import numpy as np
-from datasets import Dataset, Value
+from datasets import Dataset
 
-from .annotations import CLASS_NAMES_FILE, UNLABELLED
+from .annotations import UNLABELLED
 
 
 def hold_out(table: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -32,22 +29,3 @@ def hold_out(table: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Data
         raise ValueError("no class has two labelled videos, so none can be held out; give a test list of its own")
     rest = sorted(set(range(len(table))) - set(held))
     return table.select(rest), table.select(sorted(held))
-
-
-def write_list(table: Dataset, path: str | os.PathLike) -> Path:
-    """Write `path label` a line, paths as they are in the table and labels as numbers, and return the path.
-
-    The class names go to `classes.txt` beside it, in the order of their numbers.
-
-    Raises:
-        ValueError: The table holds its videos as bytes, which have no path.
-    """
-    if table.features["video"] != Value("string"):
-        raise ValueError(f"the videos are {table.features['video']}; a list needs their paths, so write them to files")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{row['video']} {row['label']}\n" for row in table]
-    path.write_text("".join(lines), encoding="utf-8")
-    names = table.features["label"].names
-    (path.parent / CLASS_NAMES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return path
