@@ -114,12 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             num_segments=args.num_segments, num_crops=args.num_crops,
         )  # fmt: skip
         scores[name] = json.loads((out / f"{name}-evaluation" / "evaluation.json").read_text())
-    run(
-        "predict",
-        a_file(read_videos(testing)[0]["video"], out),
-        model=out / "finetune",
-        picture=out / "kept_tokens.png",
-    )
+    video, picture = a_file(read_videos(testing)[0]["video"], out), out / "kept_tokens.png"
+    run("predict", video, model=out / "finetune", picture=picture)
     model = VideoMSForVideoClassification.from_pretrained(out / "finetune")
     gflops = {ratio: model.flops(keep_ratio=ratio) / 1e9 for ratio in (model.config.keep_ratio, 1.0)}
     table = summary(scores["finetune"], scores["scratch"], gflops)
