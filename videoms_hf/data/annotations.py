@@ -13,6 +13,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
+from .ego4d import read_oscc
 from .frame_folders import is_frame_folder
 from .stored_tables import is_stored_table, read_stored_table
 from .tables import CLASS_NAMES_FILE, UNLABELLED, first_of, make_table, read_class_names, read_text, shorten
@@ -35,8 +36,11 @@ def read_videos(
     """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
 
     Stored are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a data set of the Hub,
-    `owner/name`; `:split` behind chooses a split.
+    `owner/name`; `:split` behind chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), `root` the folder
+    of its recordings.
     """
+    if os.fspath(path).endswith(".json"):
+        return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
     if is_stored_table(path):
         return read_stored_table(path, root, class_names, require_labels)
     if not Path(path).is_dir():
