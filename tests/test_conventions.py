@@ -14,7 +14,7 @@ from transformers import (
     set_seed,
 )
 
-from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.layers_videoms import sinusoid_table
 
 from .conftest import randomize
@@ -30,6 +30,28 @@ def clips(batch=2):
 
 def first_tensor(outputs):
     return outputs.logits if "logits" in outputs else outputs.last_hidden_state
+
+
+def test_a_configuration_keeps_what_every_configuration_has(tmp_path):
+    kept = {
+        "return_dict": False,
+        "output_hidden_states": True,
+        "chunk_size_feed_forward": 5,
+        "architectures": ["Mine"],
+        "id2label": {0: "a", 1: "b", 2: "c"},
+        "label2id": {"a": 0, "b": 1, "c": 2},
+        "problem_type": "regression",
+    }
+    config = VideoMSConfig(**kept, dtype="float16", image_size=[32, 48])
+    assert {name: getattr(config, name) for name in kept} == kept
+    assert config.num_labels == 3 and str(config.dtype).endswith("float16")
+    config.save_pretrained(tmp_path / "sub")
+    assert VideoMSConfig.from_pretrained(tmp_path, subfolder="sub").to_dict() == config.to_dict()
+    config.to_json_file(tmp_path / "config.json")
+    assert VideoMSConfig.from_json_file(tmp_path / "config.json").to_dict() == config.to_dict()
+    config.num_labels = 5
+    assert len(config.id2label) == 5
+    VideoMSConfig(hidden_size=32)  # clashes with 12 heads, which a model says and a configuration does not
 
 
 @pytest.mark.parametrize("cls", ALL)

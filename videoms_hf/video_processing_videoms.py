@@ -47,6 +47,9 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     several views and `pixel_values` is (batch, views, frames, channels, height, width), segment by segment;
     [`VideoMSForVideoClassification`] averages their scores.
 
+    A pipeline has no options for stride and views; give it a processor that has them:
+    `pipeline(..., video_processor=AutoVideoProcessor.from_pretrained(folder, num_segments=5, num_crops=3))`.
+
     Raises:
         VideoDecodeError: a file cannot be decoded; the message names it and says why.
         ValueError: more frames are asked for than were given, or frames and options do not fit.
