@@ -151,7 +151,7 @@ def test_converted_weights_keep_their_origins_terms_also_when_the_card_is_writte
     write_card(folder, origin="the authors' fine-tuned checkpoint", license="cc-by-nc-4.0", data="UCF101")
     text = write_card(folder, name="someone/else").read_text()
     assert "The weights keep the terms of their origin (cc-by-nc-4.0)." in text
-    assert "converted from the authors' fine-tuned checkpoint; they were not trained by the publisher" in text
+    assert "converted from the authors' fine-tuned checkpoint, tensor by tensor" in text
     assert "# else" in text and "| Data | UCF101 |" in text
     assert ModelCard(text).data.license == "cc-by-nc-4.0"
     shutil.rmtree(folder)
