@@ -18,7 +18,14 @@ FLOORS = [
     {"evaluation", "visualization", "conversion"},
     {"data"},
     {"modeling_videoms", "video_processing_videoms"},
-    {"layers_videoms", "selection_videoms", "tubelets_videoms", "decoding_videoms", "sampling_videoms"},
+    {
+        "layers_videoms",
+        "loading_videoms",
+        "selection_videoms",
+        "tubelets_videoms",
+        "decoding_videoms",
+        "sampling_videoms",
+    },
     {"packets_videoms", "pictures_videoms"},
     {"configuration_videoms"},
 ]

@@ -22,7 +22,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, check_architecture
 from .layers_videoms import VideoMSLayer, VideoMSPositionEmbeddings, VideoMSSelfAttention, sinusoid_table
-from .loading_videoms import check_source, check_weights
+from .loading_videoms import OwnCheckpointsOnly
 from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
 from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
 
@@ -239,7 +239,7 @@ class VideoMSDecoder(nn.Module):
         return self.head(self.norm(hidden_states))
 
 
-class VideoMSPreTrainedModel(PreTrainedModel):
+class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     """Initialisation, loading and what transformers needs to know of these models."""
 
     config: VideoMSConfig
@@ -279,17 +279,6 @@ class VideoMSPreTrainedModel(PreTrainedModel):
         elif isinstance(module, VideoMSForPreTraining):
             std = self.config.initializer_range
             init.trunc_normal_(module.mask_token, std=std, a=-std, b=std)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As transformers', but a checkpoint of VideoMAE is refused, where that would load it by half."""
-        check_source(pretrained_model_name_or_path, cls.config_class, kwargs)
-        wants_report = kwargs.pop("output_loading_info", False)
-        model, report = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
-        check_weights(pretrained_model_name_or_path, report["unexpected_keys"])
-        return (model, report) if wants_report else model
 
     def flops(self, clip_shape: tuple[int, int, int, int] | None = None, training: bool = False, **inputs) -> int:
         """Multiply-adds of one clip: the matrix products of a forward pass, with `training` of the backward pass too.

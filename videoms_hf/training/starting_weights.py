@@ -1,5 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Building the network of a run: from scratch, or from a checkpoint with a word on every weight."""
+"""Building the network of a run: from scratch, or from a checkpoint with a word on every weight.
+
+Checkpoints are ours, or those of VideoMAE and the official code, which are converted on the way.
+"""
 
 import re
 from typing import NamedTuple
@@ -7,12 +10,11 @@ from typing import NamedTuple
 import torch
 from transformers.utils import logging
 
+from ..conversion.building import build_config, load, wanted_shapes
+from ..conversion.reading import is_foreign, read_checkpoint
+from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSPreTrainedModel
 from .arguments import DataArguments, ModelArguments
-
-
-# What a classifier has and a pre-training checkpoint has not.
-HEAD = ("fc_norm.", "classifier.")
 
 
 class LoadingReport(NamedTuple):
@@ -83,6 +85,8 @@ def _build(
         config = model_args.to_config(**fields)
         config._attn_implementation = model_args.attn_implementation
         return kind(config), None
+    if is_foreign(source):
+        return _convert(kind, model_args, fields, may_be_new)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers' own report says the same, for other readers
     try:
@@ -101,8 +105,33 @@ def _build(
     if needed:
         raise ValueError(
             f"{source} lacks {len(needed)} weights of {kind.__name__} or has them in another shape: "
-            f"{', '.join(fold_numbers(needed)[:6])}. It must be a VideoMS checkpoint of the same architecture; "
-            "checkpoints of other programs are converted first"
+            f"{', '.join(fold_numbers(needed)[:6])}. It must be a checkpoint of the same architecture"
         )
     loaded = sorted(model.state_dict().keys() - set(new))
     return model, LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]))
+
+
+def _convert(
+    kind: type[VideoMSPreTrainedModel], model_args: ModelArguments, fields: dict, may_be_new: tuple[str, ...]
+) -> tuple[VideoMSPreTrainedModel, LoadingReport]:
+    """The same from another program's checkpoint; fine-tuning may drop decoder, final norm and head, nothing else."""
+    checkpoint = read_checkpoint(model_args.model_name_or_path)
+    state, no_head = checkpoint.state, []
+    if kind is VideoMSForVideoClassification and checkpoint_kind(state) == "first_token":
+        # Its classifier learned from one token after another norm; on the mean of the kept ones it is worth nothing.
+        no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
+        state = {name: value for name, value in state.items() if name not in no_head}
+    config = build_config(checkpoint, **(fields | model_args.config_fields()))
+    config._attn_implementation = model_args.attn_implementation
+    try:
+        converted = convert(
+            state,
+            wanted_shapes(kind, config),
+            may_be_new=may_be_new,
+            may_be_dropped=(*DECODER, *FINAL_NORM) if may_be_new else (),
+        )
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.source} is no checkpoint to start a {kind.__name__} from: {error}") from error
+    model = load(kind(config), converted, dtype=torch.float32)
+    dropped = sorted([*converted.dropped, *no_head])
+    return model, LoadingReport(checkpoint.source, sorted(converted.state), sorted(converted.new), dropped)

@@ -1,0 +1,84 @@
+"""Make a model folder of an official VideoMS (EVEREST) or VideoMAE checkpoint, or a model of transformers' VideoMAE.
+
+python scripts/convert_checkpoint.py --checkpoint checkpoint.pth --output_dir videoms-vit-b-ucf101 --labels UCF101
+python scripts/convert_checkpoint.py --checkpoint MCG-NJU/videomae-base --output_dir videomae-base
+python scripts/convert_checkpoint.py --checkpoint videoms-vit-b-ucf101 --output_dir back --to official
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from videoms_hf.configuration_videoms import TOKEN_SELECTIONS
+from videoms_hf.conversion import (
+    convert_checkpoint,
+    known_data_set,
+    name_classes,
+    official_weights,
+    processor_of,
+    read_checkpoint,
+    read_labels,
+)
+from videoms_hf.hub import write_card
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help=".pth or safetensors file, folder or Hub name")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the result")
+    parser.add_argument("--labels", help="UCF101, HMDB51, Kinetics-400, SSv2, OSCC, or a file with a class a line")
+    parser.add_argument("--to", choices=("videoms", "official"), default="videoms", help="layout of the result")
+    parser.add_argument("--num_frames", type=int, help="frames of a clip; default: what the checkpoint says, or 16")
+    parser.add_argument("--image_size", type=int, help="pixels; default: what the checkpoint says, or 224")
+    parser.add_argument("--frame_stride", type=int, help="default: the checkpoint's, the data set's, or 4")
+    parser.add_argument("--token_selection", choices=TOKEN_SELECTIONS, help="none: VideoMAE")
+    parser.add_argument("--keep_ratio", type=float, help="share of tokens that a classifier keeps, in (0, 1]")
+    parser.add_argument("--num_attention_heads", type=int, help="for a width that is not a published one")
+    parser.add_argument("--decoder_num_attention_heads", type=int, help="likewise, of the decoder")
+    parser.add_argument("--license", help="the weights' licence for the card, as the Hub calls it: cc-by-nc-4.0")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0, or 1 if nothing was converted; the reason is printed."""
+    args = parse(arguments)
+    names = ("num_frames", "image_size", "token_selection", "keep_ratio", "num_attention_heads")
+    fields = {name: getattr(args, name) for name in (*names, "decoder_num_attention_heads")}
+    try:
+        if args.output_dir.exists() and any(args.output_dir.iterdir()):
+            raise ValueError(f"output_dir is {args.output_dir}, which is not empty; it must be a new folder")
+        checkpoint = read_checkpoint(args.checkpoint)
+        if args.to == "official":
+            weights = official_weights(checkpoint, **fields)
+            args.output_dir.mkdir(parents=True, exist_ok=True)
+            torch.save({"model": weights}, args.output_dir / "checkpoint.pth")
+            print(f"{len(weights)} tensors in the official layout: {args.output_dir / 'checkpoint.pth'}")
+            return 0
+        model, converted = convert_checkpoint(checkpoint, **fields)
+        if args.labels:
+            name_classes(model.config, read_labels(args.labels), args.labels)
+        usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
+        stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
+        processor = processor_of(checkpoint, model.config, stride)
+        model.save_pretrained(args.output_dir)
+        processor.save_pretrained(args.output_dir)
+        base_model = args.checkpoint if checkpoint.is_on_hub else None
+        origin = f"`{args.checkpoint if base_model else Path(args.checkpoint).name}`"
+        write_card(args.output_dir, origin=origin, license=args.license, base_model=base_model)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    config = model.config
+    print(f"{type(model).__name__} of {len(converted.state)} weights: {args.output_dir}")
+    if converted.dropped:
+        print(f"Left out, for they change nothing: {len(converted.dropped)} biases of keys")
+    print(f"Clips: {config.num_frames} frames at stride {processor.frame_stride}, {config.image_size} pixels")
+    print(f"Token selection: {config.token_selection}, keep_ratio {config.keep_ratio}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Our models and processors from the checkpoints of other programs."""
+
+import functools
+import os
+from collections.abc import Mapping
+
+import torch
+from transformers import VideoMAEConfig
+
+from ..configuration_videoms import VideoMSConfig
+from ..modeling_videoms import (
+    VideoMSForPreTraining,
+    VideoMSForVideoClassification,
+    VideoMSModel,
+    VideoMSPreTrainedModel,
+)
+from ..video_processing_videoms import VideoMSVideoProcessor
+from .reading import Checkpoint
+from .state_dict import Converted, checkpoint_kind, convert, infer_heads, infer_sizes, is_official, to_official
+
+
+KINDS = {
+    "pretraining": VideoMSForPreTraining,
+    "classification": VideoMSForVideoClassification,
+    "features": VideoMSModel,
+}
+
+# In no tensor; taken from the configuration of transformers' VideoMAE.
+_TAKEN_OVER = (
+    "image_size",
+    "num_frames",
+    "num_attention_heads",
+    "decoder_num_attention_heads",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "initializer_range",
+    "norm_pix_loss",
+    "problem_type",
+)
+
+
+def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
+    """The configuration that a checkpoint's tensors belong to, with `fields` on top.
+
+    Sizes are those of the tensors. What is in no tensor comes from what the file says beside them, transformers'
+    config.json or the official command line; else it is the default: 16 frames of 224 x 224, selection by motion.
+
+    Raises:
+        ValueError: the heads are unknown, or config.json contradicts the tensors or names another kind of model.
+    """
+    known = infer_sizes(checkpoint.state)
+    if checkpoint.config is not None:
+        known |= _from_transformers(checkpoint, known)
+    known |= _from_arguments(checkpoint.arguments or {})
+    known |= {name: value for name, value in fields.items() if value is not None}
+    defaults = VideoMSConfig()
+    for heads, width in (
+        ("num_attention_heads", "hidden_size"),
+        ("decoder_num_attention_heads", "decoder_hidden_size"),
+    ):
+        if heads not in known and width in known:
+            known[heads] = infer_heads(heads, known[width])
+    if "decoder_hidden_size" not in known:  # there is none, and the fields stay as they are
+        known["decoder_num_attention_heads"] = defaults.decoder_num_attention_heads
+    if "id2label" in known:
+        known.pop("num_labels", None)
+    return VideoMSConfig(**known)
+
+
+def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
+    if checkpoint.config.get("model_type") != "videomae":
+        raise ValueError(
+            f"{checkpoint.source} is a {checkpoint.config.get('model_type')!r} model of transformers; it must be a "
+            "'videomae' one"
+        )
+    theirs = VideoMAEConfig.from_dict(checkpoint.config)
+    contradictions = [
+        f"{name} {getattr(theirs, name)} in config.json, {size} in the tensors"
+        for name, size in sizes.items()
+        if name != "patch_size" and getattr(theirs, name) != size
+    ]
+    if contradictions:
+        raise ValueError(f"{checkpoint.source} contradicts itself: {'; '.join(contradictions)}; fetch it again")
+    # Official code: every LayerNorm has 1e-6. transformers has 1e-12 in the blocks and 1e-5 in the head's and the
+    # decoder's, but its weights are the authors', trained with 1e-6. So 1e-6 is restored; what it changes is near
+    # the rounding of float32 wherever a token's variance is not tiny. Anything larger is another network.
+    if theirs.layer_norm_eps > 1e-5:
+        raise ValueError(
+            f"{checkpoint.source} has layer_norm_eps {theirs.layer_norm_eps}; it must be at most 1e-5, for it becomes "
+            "the official 1e-6"
+        )
+    known = {name: getattr(theirs, name) for name in _TAKEN_OVER}
+    if "num_labels" in sizes:
+        known |= {"id2label": theirs.id2label, "label2id": theirs.label2id}
+    return known
+
+
+def _from_arguments(arguments: Mapping) -> dict:
+    """Fields that the official command line set; it counts the share that is dropped where we count what is kept."""
+    known = {
+        ours: arguments[theirs]
+        for theirs, ours in (("num_frames", "num_frames"), ("input_size", "image_size"), ("mask_ratio", "mask_ratio"))
+        if isinstance(arguments.get(theirs), (int, float))
+    }
+    for theirs, ours in (("motion_centric_masking_ratio", "pretraining_keep_ratio"), ("mcm_ratio", "keep_ratio")):
+        if isinstance(arguments.get(theirs), (int, float)):
+            known[ours] = round(1 - arguments[theirs], 9)
+    return known
+
+
+def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrainedModel, Converted]:
+    """The model of a checkpoint with all its weights, and the weights; `fields` go to the configuration.
+
+    A model of transformers computes what it did, on all tokens (in pre-training under a tube mask), unless `fields`
+    have a `token_selection`; official ones select by motion.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape, all of them are named; or the network is one
+            that this package does not have.
+    """
+    kind = checkpoint_kind(checkpoint.state)
+    if kind == "first_token":
+        raise ValueError(
+            f"{checkpoint.source} classifies by its first token after a final norm (use_mean_pooling false); VideoMS "
+            "takes the mean of the kept tokens, so no conversion computes the same. Its encoder can be fine-tuned: "
+            "scripts/finetune.py --model_name_or_path"
+        )
+    if kind == "encoder":
+        raise ValueError(
+            f"{checkpoint.source} has an encoder's blocks alone: no decoder, no head, and not the final norm that "
+            "features need. It can be fine-tuned: scripts/finetune.py --model_name_or_path"
+        )
+    if fields.get("token_selection") is None and not is_official(checkpoint.state):
+        fields["token_selection"] = "tube" if kind == "pretraining" else "none"  # transformers' VideoMAE
+    config = build_config(checkpoint, **fields)
+    converted = convert(checkpoint.state, wanted_shapes(KINDS[kind], config))
+    return load(KINDS[kind](config), converted), converted
+
+
+def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor]:
+    """The weights of any checkpoint, also of our own, in the official layout, for `torch.save({"model": ...})`.
+
+    Raises:
+        ValueError: tensors are missing, unexpected or of another shape; all of them are named.
+    """
+    kind = checkpoint_kind(checkpoint.state)
+    if kind not in KINDS:
+        raise ValueError(f"{checkpoint.source} is neither a pre-training checkpoint nor a classifier on all tokens")
+    if (checkpoint.config or {}).get("model_type") == "videoms":
+        config = VideoMSConfig.from_dict(checkpoint.config)
+    else:
+        config = build_config(checkpoint, **fields)
+    return to_official(convert(checkpoint.state, wanted_shapes(KINDS[kind], config)).state)
+
+
+def wanted_shapes(cls: type[VideoMSPreTrainedModel], config: VideoMSConfig) -> dict[str, torch.Size]:
+    """The weights of a model of that configuration, by name, without making it."""
+    with torch.device("meta"):
+        return {name: value.shape for name, value in cls(config).state_dict().items()}
+
+
+def load(model: VideoMSPreTrainedModel, converted: Converted, dtype: torch.dtype | None = None):
+    """`model`, in evaluation mode, with the converted weights, in `dtype` or else in the type that they have."""
+    if dtype is None:
+        dtype = functools.reduce(torch.promote_types, {value.dtype for value in converted.state.values()})
+    loaded = model.to(dtype).load_state_dict(converted.state, strict=False)
+    if loaded.unexpected_keys or sorted(loaded.missing_keys) != sorted(converted.new):
+        raise RuntimeError(f"weights were lost on the way: {loaded}")  # `convert` has checked them
+    return model.eval()
+
+
+def processor_of(checkpoint: Checkpoint, config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProcessor:
+    """The processor that goes with a converted model: its size and frames, the checkpoint's colours."""
+    height, width = config.image_shape
+    colours = {
+        name: checkpoint.processor[name]
+        for name in ("image_mean", "image_std")
+        if name in (checkpoint.processor or {})
+    }
+    return VideoMSVideoProcessor(
+        size={"shortest_edge": height} if height == width else {"height": height, "width": width},
+        crop_size={"height": height, "width": width},
+        num_frames=config.num_frames,
+        frame_stride=frame_stride,
+        candidate_ratio=config.num_candidate_frames / config.num_frames,
+        **colours,
+    )
+
+
+def name_classes(config: VideoMSConfig, class_names: list[str], source: str | os.PathLike) -> None:
+    """Name the classes of a configuration; `ValueError` if it has another number of them."""
+    if len(class_names) != config.num_labels:
+        raise ValueError(
+            f"{os.fspath(source)} has {len(class_names)} class names, but the checkpoint knows {config.num_labels} "
+            "classes; they must be the names of the data set that it was trained on"
+        )
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: i for i, name in enumerate(class_names)}

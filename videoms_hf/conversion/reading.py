@@ -1,0 +1,159 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Checkpoints of other programs as tensors, without running what a file brings along."""
+
+import argparse
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+)
+
+
+DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
+
+
+class Checkpoint(NamedTuple):
+    """Tensors by the names of the program that wrote them, and what else it says of them."""
+
+    source: str
+    state: dict[str, Tensor]
+    config: dict | None = None  # of transformers
+    processor: dict | None = None  # likewise
+    arguments: dict | None = None  # of the official code's command line
+
+    @property
+    def is_on_hub(self) -> bool:
+        return not Path(self.source).exists()
+
+
+def model_type(source: str | os.PathLike) -> str | None:
+    """The kind of model that config.json in a folder or on the Hub names; `None` where there is none."""
+    try:
+        config = _read_json(os.fspath(source), "config.json")
+    except (OSError, HFValidationError):
+        return None
+    return None if config is None else config.get("model_type")
+
+
+def is_foreign(source: str | os.PathLike) -> bool:
+    """Whether a checkpoint must be converted: a file, DeepSpeed's folder, or another model than ours."""
+    path = Path(source)
+    if path.is_file() or (path / DEEPSPEED_FILE).is_file():
+        return True
+    return model_type(source) not in (None, "videoms")
+
+
+def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
+    """The checkpoint in a file, a folder or on the Hub.
+
+    Args:
+        source: a `.pth` file of the official code (plain, or with the weights under "model" or "module"), DeepSpeed's
+            `mp_rank_00_model_states.pt` or the folder that it lies in, a safetensors file; or a folder or Hub name
+            of a model of transformers, its weights in one file or in several.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: a file is damaged, holds no state dict, or would run code if it were loaded; it was not.
+    """
+    source = os.fspath(source)
+    path = Path(source)
+    if (path / DEEPSPEED_FILE).is_file():
+        path = path / DEEPSPEED_FILE
+    if path.is_file():
+        folder = str(path.parent) if path.suffix in (".safetensors", ".bin") else None  # one that transformers wrote?
+        state, arguments = _read_file(path)
+        config = folder and _read_json(folder, "config.json")
+        return Checkpoint(source, state, config, folder and _read_processor(folder), arguments)
+    try:
+        config, reason = _read_json(source, "config.json"), "no config.json"
+    except (OSError, HFValidationError) as error:
+        config, reason = None, " ".join(str(error).split())
+    if config is None:
+        raise FileNotFoundError(
+            f"there is no checkpoint {source} ({reason}); it must be a .pth or safetensors file, or a folder or Hub "
+            "name (owner/name) with config.json"
+        )
+    state: dict[str, Tensor] = {}
+    for file in _weight_files(source):
+        state |= _read_file(file)[0]
+    return Checkpoint(source, state, config, _read_processor(source))
+
+
+def _weight_files(source: str) -> list[Path]:
+    for index_name, name in ((SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME), (WEIGHTS_INDEX_NAME, WEIGHTS_NAME)):
+        index = _read_json(source, index_name)
+        names = [name] if index is None else sorted({*index["weight_map"].values()})
+        found = [_find(source, name) for name in names]
+        if index is not None and None in found:
+            lacking = [name for name, file in zip(names, found, strict=True) if file is None]
+            raise FileNotFoundError(f"{source} lacks weights: {', '.join(lacking)}; fetch it again")
+        if None not in found:
+            return found
+    raise FileNotFoundError(f"{source} has neither {SAFE_WEIGHTS_NAME} nor {WEIGHTS_NAME}; fetch it again")
+
+
+def _find(source: str, name: str) -> Path | None:
+    """A file of a folder or of a repository on the Hub; `None` if it has none of that name."""
+    if Path(source).is_dir():
+        return path if (path := Path(source) / name).is_file() else None
+    try:
+        return Path(hf_hub_download(source, name))
+    except EntryNotFoundError:
+        return None
+
+
+def _read_json(source: str, name: str) -> dict | None:
+    file = _find(source, name)
+    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+
+
+def _read_processor(source: str) -> dict | None:
+    return _read_json(source, "video_preprocessor_config.json") or _read_json(source, "preprocessor_config.json")
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
+    """A file's state dict, and the command line's arguments if it has them."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path), None
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_refusal(path, str(error))) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read, it is damaged or no checkpoint ({error}); fetch it again") from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}; it must hold a state dict")
+    arguments = content.get("args")
+    state = next((content[key] for key in ("model", "module") if isinstance(content.get(key), Mapping)), content)
+    if not any(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(
+            f'{path} has no state dict under "model" or "module" and is none itself; it has the keys '
+            f"{', '.join(map(str, state))}"
+        )
+    return dict(state), vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+
+
+def _refusal(path: Path, reason: str) -> str:
+    named = re.search(r"GLOBAL (\S+)", reason)
+    asks = f"its pickle asks for {named[1]}" if named else f"its pickle is none of tensors ({reason.splitlines()[0]})"
+    return (
+        f"{path} was not loaded, and nothing of it was run: {asks}. Only tensors, plain values and "
+        "argparse.Namespace are read, for anything else can run code. If you trust whoever made the file, load it "
+        'where it can do no harm, save what is under "model" or "module" alone with torch.save, and convert that'
+    )
