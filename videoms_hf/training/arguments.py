@@ -97,6 +97,10 @@ class DataArguments:
         default=0.05,
         metadata={"help": "Share of videos that may turn out broken before the run stops, in [0, 1]."},
     )
+    few_shot: int | None = field(
+        default=None, metadata={"help": "Train on so many labelled videos of each class, drawn at random; null: all."}
+    )
+    few_shot_seed: int = field(default=0, metadata={"help": "Seed of that draw."})
 
     def __post_init__(self):
         if not self.train_data:

@@ -8,6 +8,7 @@ from datasets import Dataset as Table
 from ..configuration_videoms import VideoMSConfig
 from ..data.annotations import read_class_names, read_videos
 from ..data.dataset import ClipDataset, ViewDataset
+from ..data.few_shot import few_shot
 from ..data.shards import STREAM_PREFIX, Shards
 from ..data.streaming import ClipStream
 from ..data.transforms import FinetuningTransform, PretrainingTransform
@@ -17,11 +18,17 @@ from .arguments import AugmentationArguments, DataArguments
 
 
 def training_table(data_args: DataArguments, require_labels: bool) -> Table | Shards:
-    """The table of `train_data`; its classes are those of the run. `stream:folder` gives shards to be streamed."""
+    """The table of `train_data`, or `few_shot` of it; its classes are those of the run.
+
+    `stream:folder` gives shards to be streamed.
+    """
     names = None if data_args.class_names is None else read_class_names(data_args.class_names)
     if data_args.train_data.startswith(STREAM_PREFIX):
+        if data_args.few_shot is not None:
+            raise ValueError(f"few_shot is {data_args.few_shot}, but a stream is read whole; give a list of videos")
         return Shards(data_args.train_data.removeprefix(STREAM_PREFIX), names, require_labels)
-    return read_videos(data_args.train_data, data_args.data_root, names, require_labels)
+    table = read_videos(data_args.train_data, data_args.data_root, names, require_labels)
+    return table if data_args.few_shot is None else few_shot(table, data_args.few_shot, data_args.few_shot_seed)
 
 
 def random_clips(table: Table | Shards, *positional, **named) -> ClipDataset | ClipStream:

@@ -1,0 +1,83 @@
+"""How good frozen features are: linear probe, attentive probe and nearest neighbours, without fine-tuning.
+
+python scripts/probe.py --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.few_shot import few_shot
+from videoms_hf.evaluation.classifier import load_processor
+from videoms_hf.evaluation.features import extract_features, load_encoder
+from videoms_hf.evaluation.multiview import multiview_accuracies
+from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
+from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours
+from videoms_hf.evaluation.report import describe_origin, write_json
+from videoms_hf.training import parse_recipe
+
+
+@dataclass
+class ProbingArguments:
+    """Which encoder, which videos, which probes."""
+
+    model: str = field(metadata={"help": "Pre-trained or fine-tuned model, a folder or a Hub name."})
+    train_data: str = field(metadata={"help": "Labelled videos to fit the probes to."})
+    test_data: str = field(metadata={"help": "Labelled videos to measure them on."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
+    output_dir: str = field(default="runs/probing", metadata={"help": "Folder of probing.json."})
+    probes: list[str] = field(default_factory=lambda: ["linear", "attentive", "knn"], metadata={"help": "Which."})
+    few_shot: int | None = field(default=None, metadata={"help": "Training videos of each class; null: all."})
+    seed: int = field(default=0, metadata={"help": "Of the few-shot draw and the attentive probe."})
+    num_neighbours: int = field(default=20, metadata={"help": "Neighbours that vote."})
+    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views, in training and test."})
+    num_crops: int = field(default=1, metadata={"help": "Crops of each, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
+    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    (args,) = parse_recipe(ProbingArguments, arguments=arguments)
+    accelerator = start_accelerator(args.mixed_precision)
+    encoder, processor = load_encoder(args.model, keep_ratio=args.keep_ratio), load_processor(args.model)
+    train = read_videos(args.train_data, args.data_root, require_labels=True)
+    names = train.features["label"].names
+    train = train if args.few_shot is None else few_shot(train, args.few_shot, args.seed)
+    test = read_videos(args.test_data, args.data_root, names, require_labels=True)
+    level = "token" if "attentive" in args.probes else "clip"
+    known, asked = (
+        extract_features(
+            encoder, evaluation_views(table, encoder, processor, args.num_segments, args.num_crops),
+            accelerator, level, args.batch_size, args.num_workers,
+        )
+        for table in (train, test)
+    )  # fmt: skip
+    accelerator.end_training()
+    if not accelerator.is_main_process:
+        return
+    tokens, means = (known.features, asked.features), [part.features for part in (known, asked)]
+    if level == "token":
+        means = [part.mean(dim=1) for part in tokens]
+    heads, count = encoder.config.num_attention_heads, len(names)
+    fit = {
+        "linear": lambda: linear_probe(means[0], known.labels, means[1], count),
+        "attentive": lambda: attentive_probe(
+            tokens[0], known.labels, tokens[1], count, heads, seed=args.seed, device=accelerator.device
+        ),
+        "knn": lambda: nearest_neighbours(means[0], known.labels, means[1], count, args.num_neighbours).log(),
+    }
+    results = {}
+    for name in args.probes:
+        scores = fit[name]().clamp_min(-1e4)  # a class without a vote has no logarithm
+        results[name] = multiview_accuracies(scores.numpy(), asked.video_ids.numpy(), asked.labels.numpy())
+        top1, low, high = (results[name][f"video_top1{end}"] for end in ("", "_low", "_high"))
+        print(f"{name:10} top-1 {top1:.2%} ({low:.2%} to {high:.2%} at 95 %), chance {1 / count:.2%}")
+    content = {"arguments": asdict(args), "num_training_videos": len(train), "probes": results, **describe_origin()}
+    write_json(content, Path(args.output_dir) / "probing.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Features of frozen encoders: of every view of every video, on one process or many, in memory or in files.
+
+Processes take neighbouring views and no view twice, so their parts, one after the other, are the views in order.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+from transformers import AutoConfig
+
+from ..data.collate import collate_clips
+from ..data.dataset import ViewDataset
+from ..data.tables import video_names
+from ..data.transforms import normalize
+from ..modeling_videoms import VideoMSModel
+
+
+LEVELS = ("clip", "time_step", "token")
+
+
+class Features(NamedTuple):
+    """Features of V views and where they come from."""
+
+    features: Tensor  # (V, D) of clips, (V, T, D) of time steps, (V, K, D) of kept tokens
+    kept_ids: Tensor  # int64 (V, K), which tokens of the clip were kept, ascending
+    video_ids: Tensor  # int64 (V,), the video's row in the table
+    labels: Tensor  # int64 (V,), -1: unlabelled
+
+
+def load_encoder(model: str, **config_fields) -> VideoMSModel:
+    """The frozen encoder of a saved model of any kind (a folder or a Hub name), in evaluation mode.
+
+    Of a pre-training checkpoint it ends with the final norm; a classifier's has none, as below its head.
+    `config_fields` (for example `keep_ratio=0.4`) replace those that were saved; `None` leaves them as they are.
+
+    Raises:
+        ValueError: The checkpoint lacks weights of the encoder, so that they would be random.
+    """
+    fields = {name: value for name, value in config_fields.items() if value is not None}
+    config = AutoConfig.from_pretrained(model)
+    is_classifier = (config.architectures or [""])[0] == "VideoMSForVideoClassification"
+    encoder, loading = VideoMSModel.from_pretrained(
+        model, for_classification=is_classifier, output_loading_info=True, **fields
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(
+            f"{model} lacks {len(missing)} weights of the encoder, first {missing[0]}; they would be random"
+        )
+    return encoder.eval().requires_grad_(False)
+
+
+def pool_features(hidden_states: Tensor, kept_ids: Tensor, grid: tuple[int, int, int], level: str) -> Tensor:
+    """Features at a level of [`LEVELS`] from those of the kept tokens, (B, K, D); means over the kept tokens.
+
+    `grid` is the number of tokens along time, height and width. A time step of which no token was kept has zeros.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS)}")
+    if level == "token":
+        return hidden_states
+    if level == "clip":
+        return hidden_states.mean(dim=1)
+    step = kept_ids // (grid[1] * grid[2])
+    member = torch.nn.functional.one_hot(step, grid[0]).to(hidden_states.dtype)  # (B, K, T)
+    return member.transpose(1, 2) @ hidden_states / member.sum(dim=1).clamp_min(1)[..., None]
+
+
+def encode_views(
+    encoder: VideoMSModel,
+    views: ViewDataset,
+    accelerator: Accelerator,
+    level: str = "clip",
+    batch_size: int = 8,
+    num_workers: int = 0,
+) -> Iterator[Features]:
+    """Batches of this process's share of the features, on the CPU in float32."""
+    begin, end = (accelerator.process_index + i for i in (0, 1))
+    share = range(*(len(views) * i // accelerator.num_processes for i in (begin, end)))
+    loader = DataLoader(Subset(views, share), batch_size, num_workers=num_workers, collate_fn=collate_clips)
+    encoder = encoder.to(accelerator.device).eval()
+    for batch in tqdm(loader, desc="Encoding", unit="batch", disable=not accelerator.is_main_process):
+        clips = batch["pixel_values"].to(accelerator.device, non_blocking=True)
+        clips = clips if clips.is_floating_point() else normalize(clips)
+        with torch.inference_mode(), accelerator.autocast():
+            outputs = encoder(clips)
+            height, width = clips.shape[-2:]
+            patch_height, patch_width = encoder.config.patch_shape
+            frames = encoder.config.num_frames
+            grid = (frames // encoder.config.tubelet_size, height // patch_height, width // patch_width)
+            features = pool_features(outputs.last_hidden_state, outputs.kept_ids, grid, level)
+        yield Features(features.float().cpu(), outputs.kept_ids.cpu(), batch["video_id"], batch["labels"])
+
+
+def extract_features(encoder: VideoMSModel, views: ViewDataset, accelerator: Accelerator, *options) -> Features:
+    """Features of all views, in their order and the same on every process; `options` as for [`encode_views`]."""
+    parts = list(encode_views(encoder, views, accelerator, *options))
+    parts = gather_object([tuple(torch.cat(values) for values in zip(*parts, strict=True))] if parts else [])
+    return Features(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def write_features(
+    batches: Iterator[Features],
+    views: ViewDataset,
+    folder: str | os.PathLike,
+    file_format: str,
+    accelerator: Accelerator,
+    facts: dict,
+) -> Path:
+    """Write this process's batches to `features-<process>-of-<processes>` in `folder` and return the file's path.
+
+    A parquet file has a row for each view: `video`, `label`, `video_id`, `view` (segment by segment, crop by crop),
+    `kept_ids` and `feature`, as lists; it is written batch by batch. A safetensors file has the tensors `features`,
+    `kept_ids`, `video_ids` and `labels`, and is written at the end. `facts` become the file's metadata.
+    """
+    if file_format not in ("parquet", "safetensors"):
+        raise ValueError(f"file_format is {file_format!r}; it must be parquet or safetensors")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"features-{accelerator.process_index:05}-of-{accelerator.num_processes:05}.{file_format}"
+    path, partial = folder / name, folder / f".{name}.partial"
+    metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    if file_format == "safetensors":
+        parts = list(batches)
+        tensors = {key: torch.cat([getattr(part, key) for part in parts]) for key in Features._fields} if parts else {}
+        save_file(tensors, partial, metadata)
+    else:
+        _write_parquet(batches, views, partial, accelerator, metadata)
+    os.replace(partial, path)
+    return path
+
+
+def _write_parquet(batches, views: ViewDataset, path: Path, accelerator: Accelerator, metadata: dict) -> None:
+    names = video_names(views.table)
+    per_video = views.num_segments * views.num_crops
+    view, writer = len(views) * accelerator.process_index // accelerator.num_processes, None
+    for batch in batches:
+        numbers = range(view, view + len(batch.video_ids))
+        view += len(batch.video_ids)
+        table = pa.table(
+            {
+                "video": [names[row] for row in batch.video_ids.tolist()],
+                "label": pa.array(batch.labels.tolist(), pa.int64()),
+                "video_id": pa.array(batch.video_ids.tolist(), pa.int64()),
+                "view": pa.array([number % per_video for number in numbers], pa.int64()),
+                "kept_ids": pa.array(batch.kept_ids.tolist(), pa.list_(pa.int32())),
+                "feature": _nested(batch.features),
+            }
+        )
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema.with_metadata(metadata))
+        writer.write_table(table.replace_schema_metadata(metadata))
+    if writer is None:
+        raise ValueError(
+            f"process {accelerator.process_index} has no view; start fewer processes than there are views"
+        )
+    writer.close()
+
+
+def _nested(features: Tensor) -> pa.Array:
+    """(V, ..., D) as an array of nested lists of float32, without a Python number for each value."""
+    array = pa.array(features.contiguous().numpy().ravel(), pa.float32())
+    for size in reversed(features.shape[1:]):
+        array = pa.ListArray.from_arrays(pa.array(range(0, len(array) + 1, size), pa.int32()), array)
+    return array

@@ -1,0 +1,97 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""What frozen features are worth: a linear probe, an attentive probe, and the nearest neighbours.
+
+N training views, M test views, D width, K tokens, C classes. Features are standardised by the training set's mean and
+deviation first, so that a probe does not depend on their scale.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Both less the mean of `train` over its deviation, for each of the D values; constant ones become 0."""
+    flat = train.flatten(0, -2)
+    deviation, mean = torch.std_mean(flat, dim=0, correction=0)
+    return (train - mean) / (deviation + 1e-6), (test - mean) / (deviation + 1e-6)
+
+
+def linear_probe(train: Tensor, labels: Tensor, test: Tensor, num_classes: int, weight_decay: float = 1e-2) -> Tensor:
+    """Logits (M, C) of multinomial logistic regression on (N, D) features, fitted to the end; nothing is random.
+
+    Minimised is the mean cross-entropy + weight_decay / 2 * |weight|^2 (the bias is free).
+    """
+    train, test = standardize(train.double(), test.double())
+    weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(num_classes, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, line_search_fn="strong_wolfe", tolerance_grad=1e-7)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(F.linear(train, weight, bias), labels) + weight_decay / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return F.linear(test, weight, bias).detach().float()
+
+
+class AttentiveProbe(nn.Module):
+    """A classifier on (B, K, D) tokens: one learned query attends to them, a linear map answers."""
+
+    def __init__(self, width: int, num_classes: int, num_heads: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.attention = nn.MultiheadAttention(width, num_heads, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        pooled, _ = self.attention(self.query.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
+        return self.classifier(self.norm(pooled[:, 0]))
+
+
+def attentive_probe(
+    train: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    num_classes: int,
+    num_heads: int,
+    num_epochs: int = 50,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Logits (M, C) of an [`AttentiveProbe`] that was trained on the tokens (N, K, D) by AdamW with a cosine."""
+    train, test = standardize(train, test)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        probe = AttentiveProbe(train.shape[-1], num_classes, num_heads).to(device)
+        optimizer = torch.optim.AdamW(probe.parameters(), learning_rate, weight_decay=weight_decay)
+        num_steps = num_epochs * -(-len(train) // batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+        for _ in range(num_epochs):
+            for rows in torch.randperm(len(train)).split(batch_size):
+                loss = F.cross_entropy(probe(train[rows].to(device)), labels[rows].to(device))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+    with torch.inference_mode():
+        return torch.cat([probe(part.to(device)).cpu() for part in test.split(batch_size)])
+
+
+def nearest_neighbours(
+    train: Tensor, labels: Tensor, test: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Scores (M, C): votes of the `k` training features with the highest cosine similarity s, weighing exp(s / t).
+
+    Source: the weighted vote of Wu et al., arXiv:1805.01978. Of fewer than `k` features all vote.
+    """
+    train, test = (F.normalize(part, dim=-1) for part in standardize(train, test))
+    similarities, rows = (test @ train.T).topk(min(k, len(train)), dim=1)
+    votes = F.one_hot(labels[rows], num_classes) * (similarities / temperature).exp()[..., None]
+    return votes.sum(dim=1)
