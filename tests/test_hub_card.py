@@ -182,6 +182,18 @@ def test_an_evaluation_of_another_model_is_refused(folder, measured):
         write_card(folder)
 
 
+def test_a_recipe_with_a_token_is_not_published(folder):
+    (folder / "recipe.yaml").write_text("learning_rate: 0.1\nhub_token: hf_secret\n")
+    with pytest.raises(ValueError, match="recipe.yaml holds hub_token, which is a secret") as raised:
+        write_card(folder)
+    assert "hf_secret" not in str(raised.value) and not (folder / "README.md").exists()
+    with pytest.raises(ValueError, match="which is a secret"):  # also beside a card of one's own, which is not written
+        repository_files(folder)
+    (folder / "recipe.yaml").write_text("- a list\n")
+    with pytest.raises(ValueError, match="recipe.yaml holds a list; it must be the mapping"):
+        write_card(folder)
+
+
 def test_a_folder_that_holds_no_model_is_refused_with_the_reason(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="has no config.json; give the folder"):
         write_card(tmp_path)

@@ -10,6 +10,7 @@ from transformers.trainer_utils import HubStrategy
 
 from tests.tiny_run import tiny_trainer, weights
 from videoms_hf import VideoMSVideoProcessor
+from videoms_hf.training import begin_run
 from videoms_hf.training import trainer as trainer_module
 
 
@@ -40,6 +41,14 @@ def test_averaged_weights_are_published_when_the_user_pushes_after_training(publ
     log = json.loads((tmp_path / "my-run" / "training_log.json").read_text())
     assert log["log_history"] == trainer.state.log_history and log["bad_videos"] == []
     assert (tmp_path / "my-run" / "video_preprocessor_config.json").exists()
+
+
+def test_a_token_does_not_get_into_the_recipe_that_is_published(tmp_path):
+    args = tiny_trainer("finetune", tmp_path / "run").args
+    begin_run("finetune", args, {"learning_rate": 0.1, "hub_token": "hf_secret", "push_to_hub": True})
+    for path in (tmp_path / "run").iterdir():
+        assert "hf_secret" not in path.read_text()
+    assert "push_to_hub: true" in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
 def test_a_push_in_the_background_is_a_future(published, tmp_path):

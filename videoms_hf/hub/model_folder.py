@@ -18,6 +18,7 @@ RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "training_log.json"
 EVALUATION_FILE = "evaluation.json"
 PROCESSOR_FILE = "video_preprocessor_config.json"
+SECRET_OPTION = "hub_token"  # recipes are published
 INDEX_FILE = "model.safetensors.index.json"
 KINDS = {
     "VideoMSForPreTraining": ("pretraining", VideoMSForPreTraining),
@@ -98,6 +99,10 @@ def read_options(recipe: str, path: Path) -> dict:
     options = yaml.safe_load(recipe) or {}
     if not isinstance(options, dict):
         raise ValueError(f"{path} holds a {type(options).__name__}; it must be the mapping that the run wrote")
+    if SECRET_OPTION in options:
+        raise ValueError(
+            f"{path} holds {SECRET_OPTION}, which is a secret; remove that line before others can read it"
+        )
     return options
 
 
@@ -106,8 +111,13 @@ def repository_files(folder: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: Some are missing; they are named.
+        ValueError: The recipe or the evaluation that lies beside them cannot be published.
     """
-    read_config(folder)
+    config = read_config(folder)
+    if (folder / RECIPE_FILE).exists():
+        read_options((folder / RECIPE_FILE).read_text(encoding="utf-8"), folder / RECIPE_FILE)
+    if (report := read_json(folder / EVALUATION_FILE)) is not None:
+        check_report(report, config, folder / EVALUATION_FILE)
     weights = [path.name for path in weight_files(folder)]
     names = ["config.json", *weights, *([INDEX_FILE] if (folder / INDEX_FILE).exists() else []), PROCESSOR_FILE]
     missing = [name for name in names if not (folder / name).exists()]

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ..evaluation.report import write_json
-from ..hub.model_folder import RECIPE_FILE
+from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from .announcement import TimeEstimate, describe_run
 from .logbook import write_training_log
 from .trainer import VideoMSTrainer
@@ -38,7 +38,8 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     with args.main_process_first(local=False, desc="claiming the output folder"):
         if args.process_index == 0:
             begun = claim_output_dir(args.output_dir, script, args.total_batch_size, options)
-            text = yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
+            public = {name: value for name, value in options.items() if name != SECRET_OPTION}
+            text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
             (Path(args.output_dir) / RECIPE_FILE).write_text(text, encoding="utf-8")
     return begun
 
