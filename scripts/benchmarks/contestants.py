@@ -1,6 +1,7 @@
 """The models that are compared, ours and transformers' VideoMAE of the same size, as step functions."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
@@ -47,7 +48,7 @@ def make_step(model, name: str, task: str, clips: torch.Tensor, autocast: torch.
         inputs["labels"] = torch.randint(NUM_LABELS, (clips.shape[0],), device=device)
 
     def step() -> None:
-        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+        with torch.autocast(device.type, dtype=autocast) if autocast else nullcontext():
             if task == "inference":
                 with torch.no_grad():
                     model(clips)

@@ -1,21 +1,25 @@
 """Memory of a step above weights and gradients, against transformers' VideoMAE: GPU peak, or resident on the CPU.
 
-python scripts/benchmarks/memory.py --size base --batch 4 --output memory.json
+python scripts/benchmarks/memory.py --sizes base --batch 4 --output memory.json
 
 Each measurement is a process of its own. On the CPU it is the highest resident memory during two steps less the
-resident memory before them, with weights and gradients in place; on a GPU the highest allocated memory likewise, under
+resident memory before them, with weights and gradients in place, and the allocator told to give what is freed back to
+the system at once, so that neither left-overs nor gaps count; on a GPU the highest allocated memory likewise, under
 bfloat16 autocast.
 """
 
-import argparse
+import ctypes
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from contestants import TASKS, build, make_step
-from report import write_report
+from report import add_device, parser, write_report
 
 
 def resident(field: str) -> int:
@@ -26,70 +30,92 @@ def resident(field: str) -> int:
     raise OSError(f"the system does not tell {field}; measure on Linux or with --device cuda")
 
 
-def measure(name: str, task: str, size: str, batch: int, num_frames: int, image_size: int, device: str) -> int:
-    """Bytes above weights and gradients that one step needs."""
+def measure(
+    name: str,
+    task: str,
+    size: str,
+    batch: int,
+    num_frames: int = 16,
+    image_size: int = 224,
+    device: str = "cpu",
+    keep_ratio: float = 0.6,
+    checkpointing: bool = False,
+) -> dict:
+    """One step's need above weights and gradients, "bytes", and its "seconds" (on the CPU of processor time)."""
     torch.set_num_threads(1)
-    model = build(name, task, size, num_frames, image_size).to(device)
+    model = build(name, task, size, num_frames, image_size, keep_ratio).to(device)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
     if task != "inference":
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-    # The step of a small clip makes the libraries' own workspaces, which belong to no step.
-    make_step(model, name, task, torch.randn(1, num_frames, 3, image_size, image_size, device=device))()
-    clips = torch.randn(batch, num_frames, 3, image_size, image_size, device=device)
-    step = make_step(model, name, task, clips, torch.bfloat16 if device == "cuda" else None)
+    autocast = torch.bfloat16 if device == "cuda" else None
+    # The step of one clip makes the libraries' own workspaces, which belong to no step.
+    make_step(model, name, task, torch.randn(1, num_frames, 3, image_size, image_size, device=device), autocast)()
+    step = make_step(
+        model, name, task, torch.randn(batch, num_frames, 3, image_size, image_size, device=device), autocast
+    )
     if device == "cuda":
+        torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        before, clock = torch.cuda.memory_allocated(), time.perf_counter
+    else:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the highest resident memory
+        before, clock = resident("VmRSS"), time.process_time
+    seconds = []
+    for _ in range(2):
+        start = clock()
         step()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # resets the highest resident memory
-    before = resident("VmRSS")
-    step()
-    step()
-    return resident("VmHWM") - before
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(clock() - start)
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident("VmHWM")
+    return {"bytes": peak - before, "seconds": min(seconds)}
 
 
-def measure_apart(*arguments) -> int:
+def measure_apart(*arguments) -> dict:
     """`measure` in a process of its own, so that nothing is left over from another one."""
-    command = [sys.executable, __file__, "--measure", json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, __file__, "--measure", json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
+    )
     if result.returncode:
         raise RuntimeError(f"measuring {arguments} failed:\n{result.stderr}")
-    return int(result.stdout)
+    return json.loads(result.stdout)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
-    parser.add_argument("--batch", type=int, nargs="+", default=[4])
-    parser.add_argument("--num_frames", type=int, default=16)
-    parser.add_argument("--image_size", type=int, default=224)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", help="JSON file to write")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)  # arguments of one measurement, used internally
-    args = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--sizes", nargs="+", default=["base"])
+    options.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    options.add_argument("--batch", type=int, nargs="+", default=[4])
+    options.add_argument("--num_frames", type=int, default=16)
+    options.add_argument("--image_size", type=int, default=224)
+    add_device(options)
+    options.add_argument("--measure", help="JSON list of `measure`'s arguments: print that one measurement")
+    args = options.parse_args(arguments)
     if args.measure:
-        print(measure(*json.loads(args.measure)))
+        print(json.dumps(measure(*json.loads(args.measure))))
         return
     rows = []
-    for task in args.tasks:
-        for batch in args.batch:
-            shape = (task, args.size, batch, args.num_frames, args.image_size, args.device)
-            ours, theirs = (measure_apart(name, *shape) for name in ("videoms", "videomae"))
-            rows.append(
-                {
+    for size in args.sizes:
+        for task in args.tasks:
+            for batch in args.batch:
+                shape = (task, size, batch, args.num_frames, args.image_size, args.device)
+                ours, theirs = (measure_apart(name, *shape)["bytes"] for name in ("videoms", "videomae"))
+                row = {
                     "task": task,
-                    "size": args.size,
+                    "size": size,
                     "batch": batch,
                     "videoms MB": ours / 1e6,
                     "videomae MB": theirs / 1e6,
-                    "ratio": ours / theirs,
                 }
-            )
-            print(rows[-1], flush=True)
-    write_report(rows, args.output)
+                rows.append(row | {"ratio": ours / theirs})
+                print(rows[-1], flush=True)
+    write_report(rows, args.output, arguments)
 
 
 if __name__ == "__main__":

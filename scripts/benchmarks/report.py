@@ -1,9 +1,12 @@
-"""What every benchmark reports beside its figures: the machine, the libraries, the command; as JSON and as a table."""
+"""What every benchmark has in common: its output, the machine, the libraries, the command; as JSON and as a table."""
 
+import argparse
 import json
+import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +14,20 @@ import torch
 import transformers
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have: `--output`."""
+    result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--output", help="JSON file to write")
+    return result
+
+
+def add_device(options: argparse.ArgumentParser) -> None:
+    """Add `--device`, by default a GPU if there is one."""
+    options.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+
+
 def machine() -> dict:
-    """Processor, threads, accelerator and library versions."""
+    """Processor, load, threads, accelerator, library versions and the settings of the memory allocator."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -20,27 +35,37 @@ def machine() -> dict:
         processor = names[0] if names else processor
     return {
         "processor": processor,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "allocator": {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))},
     }
 
 
-def write_report(rows: list[dict], output: str | None) -> None:
-    """Print the rows as a Markdown table and write them, with machine, date and command, to the JSON file `output`."""
+def markdown_table(rows: list[dict]) -> str:
+    """Rows with the same keys as a Markdown table; floats have three digits."""
     columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
-        print("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+        lines.append("| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+    return "\n".join(lines)
+
+
+def write_report(rows: list[dict], output: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Print the rows as a Markdown table and write them, with machine, date and command, to the JSON file `output`."""
+    script = sys.modules["__main__"]
     report = {
-        "command": shlex.join(["python", *sys.argv]),
+        "title": (script.__doc__ or "").strip().partition("\n")[0],
+        "command": shlex.join(["python", sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "rows": rows,
     }
-    print(f"\n{report['date']}, {report['machine']}")
+    print(f"{markdown_table(rows)}\n\n{report['date']}, {report['machine']}")
     if output:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(report, indent=2) + "\n")

@@ -1,20 +1,26 @@
 """Time of a training step and of inference against transformers' VideoMAE, interleaved, on one thread or one GPU.
 
-python scripts/benchmarks/step.py --size base --batch 2 --output step.json
+python scripts/benchmarks/step.py --sizes small base --batch 1 2 4 --output step.json
+python scripts/benchmarks/step.py --device cuda --sizes large --batch 16 64 256 --compile reduce-overhead
 
-On the CPU the figure is processor time in float32 (`--threads`, by default one); on a GPU it is the time between two
-events under bfloat16 autocast. "of matrix rate" is the share of the step that its matrix products would take alone:
-each product of the step is timed by itself at its own shape.
+A step is forward and backward, without the optimiser. On the CPU the figure is processor time in float32 (`--threads`,
+by default one); on a GPU it is the time between two events under bfloat16 autocast. "of matrix rate" is the share of
+the step that its matrix products would take alone: each is timed by itself at its own shape, in the same round; "of
+peak rate" compares their operations with the rate of one large square product.
+
+On the CPU a part of the time is spent on fetching memory from the system: by glibc's default settings VideoMAE's step
+does so for its larger tensors, more or less by chance of the heap's layout. With MALLOC_MMAP_THRESHOLD_=4000000000
+MALLOC_TRIM_THRESHOLD_=8000000000 in the environment both models keep their memory, and only computation counts.
 """
 
-import argparse
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from contestants import TASKS, build, make_step
-from report import write_report
+from report import add_device, parser, write_report
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -55,66 +61,90 @@ def seconds(function, device: torch.device) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def product_seconds(step, device: torch.device, dtype: torch.dtype) -> float:
-    """Time of the step's matrix products alone, each at its own shape."""
-    with ProductRecorder() as recorder:
-        step()
-    total = 0.0
-    for (batch, rows, inner, columns), count in recorder.shapes.items():
-        lead = (batch,) if batch else ()
-        a = torch.randn(*lead, rows, inner, device=device, dtype=dtype)
-        b = torch.randn(*lead, columns, inner, device=device, dtype=dtype).transpose(-1, -2)
-        torch.matmul(a, b)
-        total += count * min(seconds(lambda a=a, b=b: torch.matmul(a, b), device) for _ in range(3))
-    return total
+class Products:
+    """The matrix products of a step, each with operands of its own shape, to be timed alone."""
+
+    def __init__(self, step, device: torch.device, dtype: torch.dtype):
+        with ProductRecorder() as recorder:
+            step()
+        self.device, self.operands = device, []
+        for (batch, rows, inner, columns), count in recorder.shapes.items():
+            lead = (batch,) if batch else ()
+            a = torch.randn(*lead, rows, inner, device=device, dtype=dtype)
+            b = torch.randn(*lead, columns, inner, device=device, dtype=dtype).transpose(-1, -2)
+            self.operands.append((a, b, count))
+        self.flops = sum(2 * count * a.numel() * b.shape[-1] for a, b, count in self.operands)
+
+    def seconds(self) -> float:
+        """Time of all products: each shape is timed once warm, the better of two, and counts as often as it occurs."""
+        total = 0.0
+        for a, b, count in self.operands:
+            torch.matmul(a, b)
+            total += count * min(seconds(lambda a=a, b=b: torch.matmul(a, b), self.device) for _ in range(2))
+        return total
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
-    parser.add_argument("--batch", type=int, nargs="+", default=[2])
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--compile", action="store_true", help="torch.compile both models")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--output", help="JSON file to write")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large square matrix product, a multiply-add counted as two."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    torch.matmul(a, b)
+    return 2 * size**3 / min(seconds(lambda: torch.matmul(a, b), device) for _ in range(3))
+
+
+def compare(task: str, size: str, batch: int, repeats: int, device: torch.device, compiled: str | None) -> dict:
+    """The row of one task, size and batch: medians of `repeats` rounds, and the median of the rounds' ratios."""
     autocast = torch.bfloat16 if device.type == "cuda" else None
+    models = {name: build(name, task, size).to(device) for name in ("videoms", "videomae")}
+    clips = torch.randn(batch, 16, 3, 224, 224, device=device)
+    products = Products(
+        make_step(models["videoms"], "videoms", task, clips, autocast), device, autocast or clips.dtype
+    )
+    if compiled:
+        models = {name: torch.compile(model, mode=compiled) for name, model in models.items()}
+    timed = {name: make_step(model, name, task, clips, autocast) for name, model in models.items()}
+    times = {name: [] for name in (*timed, "products")}
+    for repeat in range(repeats + 1):  # the first round warms up
+        for name, step in timed.items():
+            elapsed = seconds(step, device)
+            if repeat:
+                times[name].append(elapsed)
+        if repeat:
+            times["products"].append(products.seconds())
+    ours, theirs, floor = (times[name] for name in ("videoms", "videomae", "products"))
+    rate = products.flops / statistics.median(ours)
+    return {
+        "task": task,
+        "size": size,
+        "batch": batch,
+        "compiled": compiled or "no",
+        "videoms s": statistics.median(ours),
+        "videomae s": statistics.median(theirs),
+        "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        "of matrix rate": statistics.median(a / b for a, b in zip(floor, ours, strict=True)),
+        "TFLOP/s": rate / 1e12,
+        "of peak rate": rate / peak_rate(device, autocast or clips.dtype),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("--sizes", nargs="+", default=["base"])
+    options.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    options.add_argument("--batch", type=int, nargs="+", default=[2])
+    options.add_argument("--repeats", type=int, default=7)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--compile", help="torch.compile both with this mode: default, reduce-overhead (CUDA graphs)")
+    add_device(options)
+    args = options.parse_args(arguments)
+    torch.set_num_threads(args.threads)
     rows = []
-    for task in args.tasks:
-        models = {name: build(name, task, args.size).to(device) for name in ("videoms", "videomae")}
-        for batch in args.batch:
-            clips = torch.randn(batch, 16, 3, 224, 224, device=device)
-            plain = {name: make_step(model, name, task, clips, autocast) for name, model in models.items()}
-            steps = plain
-            if args.compile:
-                compiled = {name: torch.compile(model) for name, model in models.items()}
-                steps = {name: make_step(model, name, task, clips, autocast) for name, model in compiled.items()}
-            times = {name: [] for name in steps}
-            for repeat in range(args.repeats + 1):  # the first round warms up
-                for name, step in steps.items():
-                    elapsed = seconds(step, device)
-                    if repeat:
-                        times[name].append(elapsed)
-            ours, theirs = (statistics.median(times[name]) for name in ("videoms", "videomae"))
-            ratios = [a / b for a, b in zip(times["videoms"], times["videomae"], strict=True)]
-            floor = product_seconds(plain["videoms"], device, autocast or torch.float32)
-            rows.append(
-                {
-                    "task": task,
-                    "size": args.size,
-                    "batch": batch,
-                    "videoms s": ours,
-                    "videomae s": theirs,
-                    "ratio": statistics.median(ratios),
-                    "of matrix rate": floor / ours,
-                }
-            )
-            print(rows[-1], flush=True)
-    write_report(rows, args.output)
+    for size in args.sizes:
+        for task in args.tasks:
+            for batch in args.batch:
+                rows.append(compare(task, size, batch, args.repeats, torch.device(args.device), args.compile))
+                print(rows[-1], flush=True)
+    write_report(rows, args.output, arguments)
 
 
 if __name__ == "__main__":

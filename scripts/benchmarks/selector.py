@@ -1,0 +1,100 @@
+"""Cheaper motion scores against the exact one: how far their kept tokens overlap on real clips, and what they cost.
+
+python scripts/benchmarks/selector.py my/videos --output selector.json
+python scripts/benchmarks/selector.py my/videos --model runs/mine/pretrain --num_videos 50
+
+The overlap is the intersection over union of the kept sets, in pre-training's share and in classification's; a cheaper
+score would be worth an option from 0.95 on. Without `--model` the weights are random.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from report import parser, write_report
+from torch import Tensor
+
+from videoms_hf import VideoMSConfig, VideoMSModel
+from videoms_hf.configuration_videoms import floor_share
+from videoms_hf.selection_videoms import most_important, motion_importance
+from videoms_hf.tubelets_videoms import split_tubelets
+from videoms_hf.video_processing_videoms import VideoMSVideoProcessor
+
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm")
+
+
+def changes(clip: Tensor, config: VideoMSConfig) -> Tensor:
+    """Each tubelet's change since the one before, (B, T - 1, L, values)."""
+    size = config.tubelet_size
+    return split_tubelets(clip[:, size:] - clip[:, :-size], config).flatten(2, 3).flatten(3)
+
+
+def scores(model: VideoMSModel, width: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Name -> motion scores (B, N) of clips; the first is the exact one."""
+    config = model.config
+    weight = model.embeddings.patch_embeddings.projection.weight.detach().flatten(1)
+    generator = torch.Generator().manual_seed(0)
+    projection = torch.randn(width, weight.shape[0], generator=generator) @ weight
+    # The directions in which the embedding stretches most: the best that `width` products can do for any clip.
+    principal = torch.linalg.svd(weight, full_matrices=False)
+    principal = principal.S[:width, None] * principal.Vh[:width]
+    return {
+        "exact": model.embeddings.importance,
+        "pixel distance": lambda clip: motion_importance(changes(clip, config)),
+        f"random projection to {width}": lambda clip: motion_importance(changes(clip, config) @ projection.T),
+        f"{width} principal directions": lambda clip: motion_importance(changes(clip, config) @ principal.T),
+    }
+
+
+def overlap(ours: Tensor, exact: Tensor, ratio: float) -> float:
+    """Intersection over union of the `ratio` highest of two rows of scores."""
+    num_kept = floor_share(ratio, len(exact))
+    a, b = (set(most_important(row[None], num_kept)[0].tolist()) for row in (ours, exact))
+    return len(a & b) / len(a | b)
+
+
+@torch.no_grad()
+def compare(model: VideoMSModel, clips: list[Tensor], width: int) -> list[dict]:
+    """A row for each score: mean and smallest overlap with the exact one over the clips, and its time a clip."""
+    config = model.config
+    methods, rows = scores(model, width), []
+    exact = [model.embeddings.importance(clip)[0] for clip in clips]
+    for name, score in methods.items():
+        start = time.process_time()
+        results = [score(clip)[0] for clip in clips]
+        row = {"score": name, "clips": len(clips)}
+        for use, ratio in (("pre-training", config.pretraining_keep_ratio), ("classification", config.keep_ratio)):
+            overlaps = [overlap(*pair, ratio) for pair in zip(results, exact, strict=True)]
+            row |= {f"{use} mean": sum(overlaps) / len(overlaps), f"{use} least": min(overlaps)}
+        rows.append(row | {"ms a clip": 1000 * (time.process_time() - start) / len(clips)})
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser(__doc__)
+    options.add_argument("videos", help="folder with videos, searched at any depth")
+    options.add_argument("--model", help="pre-trained model; by default random weights of ViT-B")
+    options.add_argument("--num_videos", type=int, default=40, help="evenly spaced in the sorted list")
+    options.add_argument("--width", type=int, default=64, help="dimensions of the projections")
+    args = options.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = (VideoMSModel.from_pretrained(args.model) if args.model else VideoMSModel(VideoMSConfig())).eval()
+    config = model.config
+    processor = VideoMSVideoProcessor(
+        size={"shortest_edge": min(config.image_shape)},
+        crop_size=dict(zip(("height", "width"), config.image_shape, strict=True)),
+    )
+    files = sorted(path for path in Path(args.videos).rglob("*") if path.suffix in VIDEO_SUFFIXES)
+    files = files[:: max(len(files) // args.num_videos, 1)][: args.num_videos]
+    clips = [
+        processor(str(file), num_frames=config.num_frames, do_sample_frames=True, return_tensors="pt")["pixel_values"]
+        for file in files
+    ]
+    write_report(compare(model, clips, args.width), args.output, arguments)
+
+
+if __name__ == "__main__":
+    main()
