@@ -1,0 +1,53 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Clips of a small data set whose decoded frames fit into memory: every video is decoded once, not once an epoch."""
+
+from collections.abc import Callable
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as tv
+
+from ..decoding_videoms import decode_frames
+from .tables import video_source, window_of
+
+
+class ClipsInMemory(Dataset):
+    """One random clip of each video, from frames that are decoded and shrunk on construction.
+
+    What is random is drawn from torch's global generator. `choose_frames` and `transform` are as those of
+    [`ClipDataset`] and may be set anew, for another run on the same videos.
+
+    Args:
+        table: videos and labels; a broken video is an error.
+        with_labels: give labels.
+        size: shorter side of the frames that are kept, pixels; smaller videos stay as they are.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        with_labels: bool,
+        size: int,
+        choose_frames: Callable[..., np.ndarray] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.table, self.with_labels, self.choose_frames, self.transform = table, with_labels, choose_frames, transform
+        self.frames = [_decode_small(row, size) for row in table]
+        self.labels = table["label"][:]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict:
+        rng = np.random.default_rng(torch.randint(2**62, ()).item())
+        frames = self.frames[index]
+        clip = self.transform(frames[self.choose_frames(len(frames), rng=rng)])
+        return {"pixel_values": clip, **({"labels": self.labels[index]} if self.with_labels else {})}
+
+
+def _decode_small(row: dict, size: int) -> Tensor:
+    frames = decode_frames(video_source(row), range, **window_of(row))
+    return tv.resize(frames, size, antialias=True).contiguous() if min(frames.shape[-2:]) > size else frames

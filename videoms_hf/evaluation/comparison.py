@@ -1,0 +1,44 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""How sure a difference of training methods is, when each was trained with several seeds and has few test videos."""
+
+import numpy as np
+
+
+def mean_and_interval(
+    values: np.ndarray, confidence: float = 0.95, num_draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of `values` (seeds, videos) and the ends of its interval, by drawing seeds and videos anew.
+
+    Both are sampled with replacement, so the interval knows that other seeds and other test videos would have given
+    another mean. Values are hits (0 or 1), or the differences of two methods' hits on the same videos and seeds.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"values have the shape {values.shape}; it must be (seeds, videos) with at least one of each")
+    rng = np.random.default_rng(seed)
+    num_seeds, num_videos = values.shape
+    means = np.empty(num_draws)
+    for i in range(num_draws):
+        seeds, videos = rng.integers(num_seeds, size=num_seeds), rng.integers(num_videos, size=num_videos)
+        means[i] = values[np.ix_(seeds, videos)].mean()
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
+def comparison_table(hits: dict[str, np.ndarray], chance: float) -> str:
+    """Top-1 of each method with its interval, and the first one's lead over the others; hits are (seeds, videos)."""
+    first = next(iter(hits))
+    num_seeds, num_videos = hits[first].shape
+    lines = [f"{'selection':12}{'top-1':>8}   95 % interval     each of {num_seeds} seeds, {num_videos} test videos"]
+    for name, values in hits.items():
+        mean, low, high = mean_and_interval(values)
+        each = ", ".join(f"{value:.1%}" for value in values.mean(axis=1))
+        lines.append(f"{name:12}{mean:8.1%}   {low:6.1%} to {high:6.1%}  {each}")
+    lines.append(f"{'chance':12}{chance:8.1%}")
+    for name in list(hits)[1:]:
+        mean, low, high = mean_and_interval(hits[first] - hits[name])
+        sure = "sure" if low > 0 or high < 0 else "not sure: the interval holds 0"
+        lines.append(
+            f"{first} - {name}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} at 95 %; {sure})"
+        )
+    return "\n".join(lines)
