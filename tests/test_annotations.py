@@ -10,7 +10,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from videoms_hf.data.annotations import read_class_names, read_csv, read_folder, read_videos
-from videoms_hf.data.dataset import ClipDataset
+from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.frame_folders import decode_frame_folder
 from videoms_hf.data.tables import make_table, video_name, video_names
 from videoms_hf.decoding_videoms import VideoDecodeError
@@ -383,3 +383,5 @@ def test_a_broken_embedded_video_is_named(embedded):
     for i in range(3):
         assert clips[i]["pixel_values"].shape[0] == 2
     assert [bad.path for bad in clips.bad_videos()] == ["spoilt.mp4", "video of 1 bytes"]
+    with pytest.raises(VideoDecodeError, match="^spoilt.mp4: FFmpeg cannot read it"):
+        ViewDataset(clips.table, 2, 1)[1]

@@ -204,9 +204,9 @@ def test_a_preparation_goes_on_where_it_was_interrupted(tables, tmp_path, monkey
 
 def test_a_failed_encoding_leaves_nothing_behind(videos, tmp_path, monkeypatch):
     monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", 5 * 48 * 32 * 3)
-    monkeypatch.setattr("videoms_hf.data.transcoding.decode_row", failing_after(2))
+    monkeypatch.setattr("videoms_hf.data.transcoding.decode_row", failing_after(4))
     with pytest.raises(OSError, match="disk"):
-        transcode_video({"video": str(videos[0])}, tmp_path / "x.mp4", Encoding())
+        transcode_video({"video": str(videos[8])}, tmp_path / "x.mp4", Encoding())
     assert os.listdir(tmp_path) == []
 
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 import videoms_hf.data.shards as shards_module
+import videoms_hf.data.streaming as streaming
 from tests.stream_run import streaming_trainer
 from tests.tiny_run import losses, weights
 from videoms_hf.data.annotations import read_videos
@@ -189,7 +190,8 @@ def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monk
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (5, 0), (1, 2), (3, 2)])
-def test_every_video_comes_once_an_epoch_whoever_reads(folder, world_size, num_workers):
+def test_every_video_comes_once_an_epoch_whoever_reads(folder, world_size, num_workers, monkeypatch):
+    monkeypatch.setattr(streaming, "LANES", 6)  # several videos in each
     shards = Shards(folder)
     seen = []
     for rank in range(world_size):
@@ -243,6 +245,19 @@ def test_the_order_is_random_and_made_from_seed_and_epoch_alone(folder):
     np.random.seed(5), torch.manual_seed(5)
     assert all(order(*key) == numbers for key, numbers in orders.items())
     assert all(numbers != sorted(numbers) for numbers in orders.values())
+
+
+def test_shards_and_the_videos_in_them_are_shuffled_anew_each_epoch(folder, monkeypatch):
+    monkeypatch.setattr(streaming, "LANES", 1)
+    shards = Shards(folder)
+    assert len({streaming.epoch_order(shards, seed, epoch) for seed in (0, 1) for epoch in range(5)}) > 5
+    monkeypatch.setattr(streaming, "epoch_order", lambda *_: (0, 1, 2, 3, 4))
+    videos = VideoStream(shards)
+    orders = set()
+    for epoch in range(5):
+        videos.set_epoch(epoch)
+        orders.add(tuple(number for number, _ in videos))
+    assert len(orders) == 5 and all(sorted(order) == list(range(28)) for order in orders)
 
 
 def test_lanes_hold_every_place_once():
@@ -390,12 +405,17 @@ def test_two_processes_go_on_in_the_middle_of_an_epoch(two_processes):
         assert all(torch.equal(resumed["weights"][name], value) for name, value in whole["weights"].items())
 
 
-def test_a_run_goes_on_only_where_the_rest_of_the_epoch_can_be_told(tars, tmp_path):
+def test_a_run_goes_on_only_where_the_rest_of_the_epoch_can_be_told(tars, tmp_path, monkeypatch):
     options = {"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 10}
     first = streaming_trainer(tars, tmp_path, **options)
     first.train()
     again = streaming_trainer(tars, tmp_path, **options)
+    made = []
+    clip = ClipDataset.clip
+    monkeypatch.setattr(ClipDataset, "clip", lambda self, number, row: made.append(number) or clip(self, number, row))
     again.train(resume_from_checkpoint=tmp_path / "checkpoint-10")
+    assert made == [number for batch in again.seen for number in batch], "what was seen before is not decoded again"
+    assert first.seen[:7] != first.seen[7:]
     assert again.seen == first.seen[10:] and losses(again) == losses(first)[10:]
     other = streaming_trainer(tars, tmp_path, gradient_accumulation_steps=2)
     with pytest.raises(
