@@ -11,6 +11,7 @@ from datasets import ClassLabel, Features, Value
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
+from videoms_hf.data import dataset as dataset_module
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.transforms import EvaluationTransform, FinetuningTransform, PretrainingTransform
@@ -121,7 +122,7 @@ def test_a_clip_has_the_frames_that_were_chosen_and_its_videos_label(table, choo
     for epoch, index in itertools.product(range(4), range(len(dataset))):
         dataset.set_epoch(epoch)
         item = dataset[index]
-        assert item["labels"] == index % 3 and item["pixel_values"].dtype == torch.float32
+        assert item["labels"] == index % 3
         numbers = frame_numbers(item["pixel_values"])
         steps = [0, 2, 4, 6] if choose is PRETRAINING else [0, 2, 5, 7]
         assert numbers == [numbers[0] + step for step in steps]
@@ -142,6 +143,39 @@ def test_pretraining_items_have_no_labels_and_need_none(videos):
 def test_the_package_s_transforms_fit(table, transform):
     items = load(ClipDataset(table, FINETUNING, transform))
     assert all(item["pixel_values"].shape == (4, 3, 16, 16) for item in items)
+    assert all(item["pixel_values"].dtype == torch.uint8 for item in items)
+
+
+def count_decodings(monkeypatch):
+    """A list that grows by the wanted frame numbers at every decoding."""
+    decoded, decode_row = [], dataset_module.decode_row
+
+    def decode(row, indices):
+        return decode_row(row, lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1])
+
+    monkeypatch.setattr(dataset_module, "decode_row", decode)
+    return decoded
+
+
+def test_several_samples_of_a_video_come_from_one_decoding_and_make_a_flat_batch(table, monkeypatch):
+    decoded = count_decodings(monkeypatch)
+    dataset = ClipDataset(table, PRETRAINING, keep_frames, num_samples=3)
+    items = [dataset[i] for i in range(4)]
+    assert len(decoded) == 4
+    for i, item in enumerate(items):
+        assert item["pixel_values"].shape[:2] == (3, 4)
+        clips = [frame_numbers(clip) for clip in item["pixel_values"]]
+        assert sum(clips, []) == decoded[i], "each clip has frames of its own"
+        assert len(item["pixel_values"][:, -1, 0, 0, 0].unique()) == 3, "and draws of its own"
+        assert same([item], [ClipDataset(table, PRETRAINING, keep_frames, num_samples=3)[i]])
+    assert len({tuple(numbers[k : k + 4]) for numbers in decoded for k in (0, 4, 8)}) > 6
+    same_size = [items[0], {**items[2], "pixel_values": items[2]["pixel_values"] + 1}]
+    batch = collate_clips(same_size)
+    assert batch["pixel_values"].shape == (6, 4, 3, 32, 48) and batch["labels"].tolist() == [0, 0, 0, 2, 2, 2]
+    assert torch.equal(batch["pixel_values"][4], same_size[1]["pixel_values"][1])
+    assert MixingCollator(3, 0.1)(same_size)["labels"].shape == (6, 3)
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        ClipDataset(table, PRETRAINING, keep_frames, num_samples=0)
 
 
 def test_a_clip_depends_on_seed_epoch_and_index_alone(table):
@@ -327,6 +361,24 @@ def test_views_are_every_segment_and_crop_of_every_video_in_order(table, videos)
         dataset[72]
 
 
+def test_the_views_of_a_batch_are_decoded_video_by_video(table, monkeypatch):
+    dataset = ViewDataset(table, 4, 2, num_segments=3, num_crops=2, size=16)
+    expected = [dataset[i] for i in range(18)]
+    decoded = count_decodings(monkeypatch)
+    dataset = ViewDataset(table, 4, 2, num_segments=3, num_crops=2, size=16)
+    assert same(dataset.__getitems__(range(18)), expected)
+    assert [len(numbers) for numbers in decoded] == [12, 12, 12], "three segments at once"
+    decoded.clear()
+    assert same(
+        [item for start in range(0, 18, 5) for item in dataset.__getitems__(range(18)[start : start + 5])], expected
+    )
+    # What the batch before had is not decoded anew.
+    assert sum(len(numbers) for numbers in decoded) == 36
+    decoded.clear()
+    assert same(dataset.__getitems__([1, 17, 4, 5]), [expected[i] for i in (1, 17, 4, 5)])
+    assert [len(numbers) for numbers in decoded] == [4, 4, 4]
+
+
 def test_an_item_that_is_changed_does_not_change_the_next(table):
     dataset = ViewDataset(table, 4, 2, num_segments=2, num_crops=3, size=16)
     expected = dataset[1]["pixel_values"].clone()
@@ -419,6 +471,20 @@ def test_mixup_mixes_neighbours_and_their_labels_by_one_share():
         torch.testing.assert_close(batch["labels"].sum(1), torch.ones(3))
         shares.append(share)
     assert len(set(shares)) == 20 and min(shares) >= 0 and max(shares) <= 1
+
+
+def test_bytes_are_mixed_to_the_nearest_level():
+    items = [{"pixel_values": torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8), "labels": i} for i in range(3)]
+    first = torch.stack([item["pixel_values"] for item in items])
+    for options in ({"mixup": 0.8}, {"cutmix": 1.0}):
+        batch = MixingCollator(3, **options)(items)
+        assert batch["pixel_values"].dtype == torch.uint8
+        share = batch["labels"][1, 1]
+        if "mixup" in options:
+            exact = share * first + (1 - share) * first.roll(1, 0)
+            assert (batch["pixel_values"] - exact).abs().max() <= 0.501
+        else:
+            assert ((batch["pixel_values"] == first) | (batch["pixel_values"] == first.roll(1, 0))).all()
 
 
 def test_cutmix_cuts_one_box_out_of_all_frames():

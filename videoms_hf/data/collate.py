@@ -10,21 +10,31 @@ from torchvision.transforms import v2
 def collate_clips(items: list[dict]) -> dict:
     """Items stacked: `pixel_values` (B, T, C, H, W), `labels` int64 (B,), and so whatever else there is.
 
+    Items with several clips of a video, (R, T, C, H, W), make a batch of B R clips, a video's clips together and all
+    with what its item has beside them.
+
     Raises:
         ValueError: clips of different shapes.
     """
     shapes = sorted({tuple(item["pixel_values"].shape) for item in items})
     if len(shapes) > 1:
         raise ValueError(f"clips of the shapes {shapes} are to make a batch; all must have the same shape")
-    return default_collate(items)
+    batch = default_collate(items)
+    if batch["pixel_values"].ndim == 6:
+        num_samples = batch["pixel_values"].shape[1]
+        batch = {
+            name: value.flatten(0, 1) if name == "pixel_values" else value.repeat_interleave(num_samples, dim=0)
+            for name, value in batch.items()
+        }
+    return batch
 
 
 class MixingCollator:
     """Batches with soft labels, float32 (B, num_classes) of sum 1: smoothed, and mixed if so wished.
 
     Every batch is mixed by mixup or by cutmix; with both, by either as often. Partners are neighbours in the batch;
-    the share, and cutmix's box, hold for the whole batch and all frames. What is random is drawn from torch's global
-    generator.
+    the share, and cutmix's box, hold for the whole batch and all frames. Clips of uint8 stay so: mixed ones are
+    rounded, by half a level at most. What is random is drawn from torch's global generator.
 
     Args:
         num_classes: classes of the labels.
@@ -47,8 +57,10 @@ class MixingCollator:
         clips, labels = batch["pixel_values"], batch["labels"]
         if self.mixtures:
             mixture = self.mixtures[int(torch.randint(len(self.mixtures), ()))]
-            clips, labels = mixture(tv_tensors.Video(clips), labels)
+            is_rounded = not clips.is_floating_point() and isinstance(mixture, v2.MixUp)
+            clips, labels = mixture(tv_tensors.Video(clips.float() if is_rounded else clips), labels)
             clips = clips.as_subclass(torch.Tensor)
+            clips = clips.round_().byte() if is_rounded else clips
         else:
             labels = torch.nn.functional.one_hot(labels, self.num_classes)
         labels = labels * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes

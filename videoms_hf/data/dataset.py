@@ -1,12 +1,13 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips of the videos in a table: random ones to train on, fixed views to evaluate.
 
-Tables are those of [`read_videos`], in the form of `tables.py`. Items are dictionaries with `pixel_values` float32
-(T, C, H, W).
+Tables are those of [`read_videos`], in the form of `tables.py`. Items are dictionaries with `pixel_values` uint8
+(T, C, H, W), which [`normalize`] makes the network's input of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import NamedTuple
 
 import datasets
@@ -60,6 +61,8 @@ class ClipDataset(Dataset):
         seed: of all draws, from 0 on. `None` takes it from torch's global generator at each item, for callers who seed
             that one themselves; the epoch is then theirs too.
         max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
+        num_samples: clips of a video in one item, from one decoding; with more than one, `pixel_values` is
+            (num_samples, T, C, H, W), of which [`collate_clips`] makes a flat batch.
 
     Raises:
         ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed (they are
@@ -74,7 +77,10 @@ class ClipDataset(Dataset):
         with_labels: bool = True,
         seed: int | None = 0,
         max_bad_share: float = 0.05,
+        num_samples: int = 1,
     ):
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}; it must be at least 1")
         if not len(table):
             raise ValueError("the table has no videos; it must have at least one")
         if not 0 <= max_bad_share <= 1:
@@ -87,7 +93,7 @@ class ClipDataset(Dataset):
                 f"row {row}; label them, leave them out, or train without labels"
             )
         self.table, self.choose_frames, self.transform, self.with_labels = table, choose_frames, transform, with_labels
-        self.seed, self.max_bad_share = seed, max_bad_share
+        self.seed, self.max_bad_share, self.num_samples = seed, max_bad_share, num_samples
         # Shared with the workers: the epoch has to reach them, what they find bad has to come back.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._num_bad_draws = torch.zeros(len(table), dtype=torch.int32).share_memory_()
@@ -123,16 +129,21 @@ class ClipDataset(Dataset):
             )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            item = {"pixel_values": self.transform(frames)}
+            clips = [self.transform(clip) for clip in frames.chunk(self.num_samples)]
+            item = {"pixel_values": clips[0] if self.num_samples == 1 else torch.stack(clips)}
         return {**item, "labels": row["label"]} if self.with_labels else item
 
     def _frames(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
-        """Frames of a random clip of a row's video; `None`, logged and counted, if it is bad."""
+        """Frames of random clips of a row's video, one after the other; `None`, logged and counted, if it is bad."""
+
+        def choose(num_frames: int) -> np.ndarray:
+            return np.concatenate([self.choose_frames(num_frames, rng=rng) for _ in range(self.num_samples)])
+
         num_draws = int(self._num_bad_draws[number])
         reason = None
         if num_draws == 0:
             try:
-                return _decode(row, lambda num_frames: self.choose_frames(num_frames, rng=rng))
+                return _decode(row, choose)
             except (VideoDecodeError, OSError) as error:
                 reason = _reason(error)
         self._num_bad_draws[number] = num_draws + 1
@@ -169,7 +180,8 @@ class ViewDataset(Dataset):
     """Every view of every video of a table, without randomness: segment by segment, and in a segment crop by crop.
 
     Items have `pixel_values`, `labels` and `video_id`, the video's row in the table. A single segment is the
-    validation clip, a single crop the centre. Views are cheapest in order, as those of a segment share its decoding.
+    validation clip, a single crop the centre. Views are cheapest in batches in order, for those of a video that stand
+    together in a batch are decoded together, and those of a segment share its crops.
 
     Args:
         table: videos and labels.
@@ -206,36 +218,57 @@ class ViewDataset(Dataset):
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
         if not self.rows:
             raise ValueError(f"none of {len(table)} videos can be used; there must be at least one")
-        self._last: tuple[tuple[int, int], Tensor] | None = None  # the last segment's crops
+        self._last: tuple[int, dict[int, Tensor]] = -1, {}  # row and segments that were decoded last
 
     def __len__(self) -> int:
         return len(self.rows) * self.num_segments * self.num_crops
 
     def __getitem__(self, index: int) -> dict:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
-        segment, crop = divmod(index, self.num_crops)
-        video, segment = divmod(segment, self.num_segments)
-        row = self.rows[video]
-        clip = self._crops(row, segment)[crop].clone() if self.num_crops > 1 else self._segment(row, segment)
-        return {"pixel_values": clip, "labels": self.table[row]["label"], "video_id": row}
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+        """The items of a batch, which loaders ask for as a whole."""
+        for index in indices:
+            if not 0 <= index < len(self):
+                raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
+        items = []
+        for video, views in groupby(indices, lambda index: index // self.views_per_video):
+            row = self.rows[video]
+            places = [divmod(view % self.views_per_video, self.num_crops) for view in views]
+            segments = self._segments(row, sorted({segment for segment, _ in places}))
+            label = self.table[row]["label"]
+            for segment, crop in places:
+                clip = segments[segment].view(self.num_crops, self.num_frames, *segments[segment].shape[-3:])[crop]
+                items.append({"pixel_values": clip.clone(), "labels": label, "video_id": row})
+        return items
+
+    @property
+    def views_per_video(self) -> int:
+        return self.num_segments * self.num_crops
 
     def bad_videos(self) -> list[BadVideo]:
         """The videos that were left out as broken, by row."""
         return list(self._bad)
 
-    def _crops(self, row: int, segment: int) -> Tensor:
-        if self._last is None or self._last[0] != (row, segment):
-            self._last = (row, segment), self._segment(row, segment)
-        return self._last[1]
+    def _segments(self, row: int, segments: list[int]) -> dict[int, Tensor]:
+        """The crops of some segments of a row's video, from one decoding."""
+        known = self._last[1] if self._last[0] == row else {}
+        needed = [segment for segment in segments if segment not in known]
 
-    def _segment(self, row: int, segment: int) -> Tensor:
         def choose(video_length: int) -> np.ndarray:
             if self.num_segments == 1:
                 return validation_clip(video_length, self.num_frames, self.stride)
-            return segment_clip(video_length, self.num_frames, self.stride, segment, self.num_segments)
+            clips = [
+                segment_clip(video_length, self.num_frames, self.stride, segment, self.num_segments)
+                for segment in needed
+            ]
+            return np.concatenate(clips)
 
-        return self.transform(_decode(self.table[row], choose))
+        if needed:
+            clips = _decode(self.table[row], choose).chunk(len(needed))
+            decoded = {segment: self.transform(clip) for segment, clip in zip(needed, clips, strict=True)}
+            self._last = row, {segment: (known | decoded)[segment] for segment in segments}
+        return self._last[1]
 
 
 def _decode(row: dict, choose: Callable[[int], np.ndarray]) -> Tensor:

@@ -1,9 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """From decoded frames to the network's input: random augmentation, the same for all frames of a clip.
 
-A transform takes frames uint8 (T, 3, H, W) and returns normalised float32 (T, 3, size, size). What is random is drawn
-from torch's global generator, as in torchvision's own transforms, so that they mix; [`ClipDataset`] seeds it for each
-clip. Sizes are in pixels.
+A transform takes frames uint8 (T, 3, H, W) and returns uint8 (T, 3, size, size); [`normalize`] makes the network's
+input of a whole batch, on its device, so that a quarter of the bytes is copied there. What is random is drawn from
+torch's global generator, as in torchvision's own transforms, so that they mix; [`ClipDataset`] seeds it for each clip.
+Sizes are in pixels.
 
 Source: the official code's augmentation; its RandAugment, erasing and crop are those of timm and PySlowFast.
 """
@@ -32,9 +33,11 @@ ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
 
 
 def normalize(frames: Tensor) -> Tensor:
-    """Frames in 0 to 255 scaled to [0, 1] and normalised by ImageNet's mean and deviation, float32."""
-    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return frames.to(torch.float32, copy=True).sub_(mean).div_(std)
+    """Frames (..., 3, H, W) in 0 to 255 scaled to [0, 1] and normalised by ImageNet's mean and deviation, float32."""
+    mean, std = (
+        255 * torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format).sub_(mean).div_(std)
 
 
 class PretrainingTransform:
@@ -50,7 +53,7 @@ class PretrainingTransform:
     def __call__(self, frames: Tensor) -> Tensor:
         top, left, height, width = self.draw_crop(*frames.shape[-2:])
         frames = tv.crop(frames, top, left, height, width)
-        return normalize(_resize(frames, self.size))
+        return _resize(frames, self.size, antialias=True)
 
     def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Top, left, height and width of a random crop of frames of that size."""
@@ -65,7 +68,7 @@ class PretrainingTransform:
 
 
 class FinetuningTransform:
-    """RandAugment, normalisation, random resized crop, mirroring and erasing, each the same for all frames.
+    """RandAugment, random resized crop, mirroring and erasing, each the same for all frames.
 
     Args:
         size: height and width of the result.
@@ -99,14 +102,13 @@ class FinetuningTransform:
 
     def _random_crop(self, frames: Tensor) -> Tensor:
         top, left, height, width = RandomResizedCrop.get_params(frames, CROP_AREA, CROP_ASPECT)
-        # Cropped before normalisation instead of after, which gives the same and costs less.
-        crop = normalize(tv.crop(frames, top, left, height, width))
-        # Official code: no antialiasing here.
-        return F.interpolate(crop, (self.size, self.size), mode="bilinear", align_corners=False)
+        # Official code: crops and resizes after normalisation. That gives the same but for rounding along rows and
+        # columns (a level of 255 at most), and takes five times as long. Without antialiasing there, and so here.
+        return _resize(tv.crop(frames, top, left, height, width), self.size, antialias=False)
 
 
 class EvaluationTransform:
-    """Shorter side to `size`, crop, normalisation: what [`VideoMSVideoProcessor`] does, for it does it here too.
+    """Shorter side to `size` and crop: what [`VideoMSVideoProcessor`] does before it normalises, for it does it here.
 
     With several crops, spaced along the longer side, the result is (num_crops, T, 3, size, size).
     """
@@ -117,7 +119,8 @@ class EvaluationTransform:
         )
 
     def __call__(self, frames: Tensor) -> Tensor:
-        return self.processor(frames, return_tensors="pt")["pixel_values"][0]
+        batch = self.processor(frames, do_rescale=False, do_normalize=False, return_tensors="pt")
+        return batch["pixel_values"][0]
 
 
 class RandAugment:
@@ -218,17 +221,25 @@ OPERATIONS: list[Callable[[Tensor, float], Tensor]] = [
 
 
 def erase_box(frames: Tensor) -> Tensor:
-    """Frames (T, C, H, W) with one random box, the same in all, overwritten with normal noise of its own for each."""
+    """Frames uint8 (T, 3, H, W) with one random box, the same in all, overwritten with noise of its own for each.
+
+    The noise is normal after normalisation.
+    """
     top, left, height, width, _ = RandomErasing.get_params(frames, ERASED_AREA, ERASED_ASPECT, value=[0.0])
     if (height, width) == tuple(frames.shape[-2:]):  # torchvision's way to say that no box was found
         return frames
+    noise = torch.randn(*frames.shape[:-2], height, width)
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     frames = frames.clone()
-    frames[..., top : top + height, left : left + width].normal_()
+    # Official code: noise beyond black and white too, 3 % of the values.
+    frames[..., top : top + height, left : left + width] = noise.mul_(std).add_(mean).round_().clamp_(0, 255).byte()
     return frames
 
 
-def _resize(frames: Tensor, size: int) -> Tensor:
-    return tv.resize(frames, [size, size], interpolation=InterpolationMode.BILINEAR, antialias=True)
+def _resize(frames: Tensor, size: int, antialias: bool) -> Tensor:
+    # Channels-last is how the decoder gives frames, and how uint8 is resized several times faster.
+    frames = frames.contiguous(memory_format=torch.channels_last)
+    return F.interpolate(frames, (size, size), mode="bilinear", antialias=antialias)
 
 
 def _draw_index(count: int) -> int:

@@ -7,6 +7,7 @@ and every row of the result is known by its number. So many processes give what 
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 from ..data.annotations import CLASS_NAMES_FILE, read_class_names, read_videos
 from ..data.dataset import BadVideo, ViewDataset
 from ..data.tables import video_name
+from ..data.transforms import normalize
 from ..decoding_videoms import VideoDecodeError
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..video_processing_videoms import VideoMSVideoProcessor
@@ -132,18 +134,29 @@ class _NumberedViews(Dataset):
         return len(self.views)
 
     def __getitem__(self, view: int) -> tuple[int, int, Tensor | None, str | None]:
-        try:
-            item = self.views[view]
-        except (VideoDecodeError, OSError) as error:
-            if not self.skip_broken:
-                raise
-            row = self.views.rows[view // (self.views.num_segments * self.views.num_crops)]
-            return view, row, None, getattr(error, "reason", str(error))
-        return view, item["video_id"], item["pixel_values"], None
+        return self.__getitems__([view])[0]
+
+    def __getitems__(self, views: list[int]) -> list[tuple[int, int, Tensor | None, str | None]]:
+        """The items of a batch; those of one video are decoded together."""
+        items = []
+        for video, group in groupby(views, lambda view: view // self.views.views_per_video):
+            group = list(group)
+            try:
+                clips = self.views.__getitems__(group)
+                items += [
+                    (view, clip["video_id"], clip["pixel_values"], None)
+                    for view, clip in zip(group, clips, strict=True)
+                ]
+            except (VideoDecodeError, OSError) as error:
+                if not self.skip_broken:
+                    raise
+                reason = getattr(error, "reason", str(error))
+                items += [(view, self.views.rows[video], None, reason) for view in group]
+        return items
 
 
 def _stack(items: list[tuple]) -> tuple[list[int], Tensor | None, dict[int, str]]:
-    """Numbers and clips (B, T, C, H, W) of the views that could be had, and the broken rows with what is wrong."""
+    """Numbers and clips uint8 (B, T, C, H, W) of the views that could be had, and the broken rows with the reason."""
     good = [item for item in items if item[2] is not None]
     clips = torch.stack([clip for _, _, clip, _ in good]) if good else None
     return [item[0] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
@@ -179,7 +192,7 @@ def predict_views(
         reasons |= broken
         if clips is not None:
             with torch.inference_mode(), accelerator.autocast():
-                scores = model(clips.to(accelerator.device, non_blocking=True)).logits
+                scores = model(normalize(clips.to(accelerator.device, non_blocking=True))).logits
             numbers += batch
             logits.append(scores.float().cpu())
     logits = torch.cat(logits).numpy() if logits else np.empty((0, model.num_labels), dtype=np.float32)

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..data.streaming import ClipStream, VideoStream
 from ..data.tables import video_name
+from ..data.transforms import normalize
 from ..hub import publish, write_card
 from ..modeling_videoms import VideoMSForPreTraining
 from .averaging import WeightAverage
@@ -163,7 +164,11 @@ class VideoMSTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         # Under DeepSpeed Trainer would round the pixels to bfloat16, and with them motion and targets.
-        return {name: value.to(self.args.device) for name, value in inputs.items()}
+        inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
+        pixels = inputs.get(self.model.main_input_name)
+        if pixels is not None and pixels.dtype == torch.uint8:
+            inputs[self.model.main_input_name] = normalize(pixels)
+        return inputs
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
