@@ -60,9 +60,9 @@ def publish(
         UploadError: The Hub refused or could not be reached.
     """
     folder = Path(folder)
-    names = repository_files(folder)
     if evaluation is not None:
         adopt_evaluation(folder, Path(evaluation))
+    names = repository_files(folder)
     write_card(folder, name=repo_id, **facts)  # first, for it finds what is wrong with the files
     api = HfApi(token=token)
     try:
