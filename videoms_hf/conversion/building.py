@@ -156,16 +156,23 @@ def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor
 
 
 def wanted_shapes(cls: type[VideoMSPreTrainedModel], config: VideoMSConfig) -> dict[str, torch.Size]:
-    """The weights of a model of that configuration, by name, without making it."""
+    """The weights of a model of that configuration, by the names that they have under a head, without making it."""
     with torch.device("meta"):
-        return {name: value.shape for name, value in cls(config).state_dict().items()}
+        return {_bare_prefix(cls) + name: value.shape for name, value in cls(config).state_dict().items()}
+
+
+def _bare_prefix(cls: type[VideoMSPreTrainedModel]) -> str:
+    """What names of the bare encoder lack."""
+    return f"{cls.base_model_prefix}." if issubclass(cls, VideoMSModel) else ""
 
 
 def load(model: VideoMSPreTrainedModel, converted: Converted, dtype: torch.dtype | None = None):
     """`model`, in evaluation mode, with the converted weights, in `dtype` or else in the type that they have."""
     if dtype is None:
         dtype = functools.reduce(torch.promote_types, {value.dtype for value in converted.state.values()})
-    loaded = model.to(dtype).load_state_dict(converted.state, strict=False)
+    prefix = _bare_prefix(type(model))
+    state = {name.removeprefix(prefix): value for name, value in converted.state.items()}
+    loaded = model.to(dtype).load_state_dict(state, strict=False)
     if loaded.unexpected_keys or sorted(loaded.missing_keys) != sorted(converted.new):
         raise RuntimeError(f"weights were lost on the way: {loaded}")  # `convert` has checked them
     return model.eval()

@@ -135,8 +135,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read, it is damaged or no checkpoint ({error}); fetch it again") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); if it is cut or no checkpoint, fetch it again") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold a state dict")
     arguments = content.get("args")

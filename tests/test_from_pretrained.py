@@ -1,0 +1,190 @@
+"""`from_pretrained` and fine-tuning on what other programs saved: whole, or refused with what to do."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForVideoClassification,
+    VideoMAEConfig,
+    VideoMAEForPreTraining,
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
+    ViTConfig,
+)
+
+from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.training import DataArguments, ModelArguments
+from videoms_hf.training.starting_weights import classification_model, pretraining_model
+
+from .conftest import randomize
+from .official_files import official_state
+
+
+OURS = [VideoMSModel, VideoMSForPreTraining, VideoMSForVideoClassification]
+CLIPS = DataArguments(train_data="unused", num_frames=8, image_size=16)
+
+
+def videomae(cls, **fields):
+    sizes = {"image_size": 32, "patch_size": 8, "num_frames": 8, "hidden_size": 16, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "decoder_num_attention_heads": 3}
+    decoder = {"decoder_hidden_size": 12, "decoder_num_hidden_layers": 2, "decoder_intermediate_size": 20}
+    return randomize(cls(VideoMAEConfig(intermediate_size=24, **sizes, **heads, **decoder, **fields))).eval()
+
+
+# --- from_pretrained ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ours", OURS)
+@pytest.mark.parametrize("theirs", [VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification])
+def test_videomae_is_refused_with_the_command_that_converts_it(tmp_path, ours, theirs):
+    videomae(theirs).save_pretrained(tmp_path)
+    command = f"python scripts/convert_checkpoint.py --checkpoint {tmp_path} --output_dir"
+    with pytest.raises(ValueError, match=command):
+        ours.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=command):  # whatever configuration is given with it
+        ours.from_pretrained(tmp_path, config=ours.config_class(), ignore_mismatched_sizes=True)
+
+
+def test_weights_of_videomae_under_our_configuration_are_refused_too(tmp_path, tiny_config):
+    state = videomae(VideoMAEForVideoClassification).state_dict()
+    VideoMSForVideoClassification(tiny_config()).save_pretrained(tmp_path)
+    for names in (
+        state,
+        {
+            name.replace("videomae.", "videoms.").replace("query.bias", "q_bias"): value
+            for name, value in state.items()
+        },
+        official_state("classification"),
+        official_state("pretraining"),
+    ):
+        save_file(
+            {name: value.clone() for name, value in names.items()}, tmp_path / "model.safetensors", {"format": "pt"}
+        )
+        with pytest.raises(ValueError, match="has weights under other names .*convert_checkpoint.py"):
+            VideoMSForVideoClassification.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+
+
+def test_transformers_own_class_still_takes_videomae(tmp_path):
+    videomae(VideoMAEForVideoClassification).save_pretrained(tmp_path)
+    assert type(AutoModelForVideoClassification.from_pretrained(tmp_path)) is VideoMAEForVideoClassification
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a 'vit' model; it must be a 'videoms' one"):
+        VideoMSModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_a_name_finds_the_local_folder_of_that_name(tmp_path, monkeypatch, tiny_config, ours):
+    monkeypatch.chdir(tmp_path)
+    saved = randomize(ours(tiny_config()))
+    saved.save_pretrained("videoms-vit-b-ucf101")
+    loaded, report = ours.from_pretrained("videoms-vit-b-ucf101", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_a_name_without_folder_says_what_the_hub_needs_and_how_to_make_the_folder(tmp_path, monkeypatch, ours):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError) as error:
+        ours.from_pretrained("videoms-vit-b-hmdb51")
+    said = str(error.value)
+    assert "no folder 'videoms-vit-b-hmdb51'" in said and "'someone/videoms-vit-b-hmdb51'" in said
+    assert "convert_checkpoint.py --checkpoint checkpoint.pth --output_dir videoms-vit-b-hmdb51 --labels" in said
+
+
+def test_a_classifier_still_starts_from_a_pretraining_folder(tmp_path, tiny_config):
+    VideoMSForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    _, report = VideoMSForVideoClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert sorted(report["missing_keys"]) == ["classifier.bias", "classifier.weight", "fc_norm.bias", "fc_norm.weight"]
+
+
+# --- fine-tuning ----------------------------------------------------------------------------------------------------
+
+
+def encoder_of(theirs):
+    """Its encoder's weights by our names, for a comparison that does not go through the conversion."""
+    prefix = "" if isinstance(theirs, VideoMAEModel) else "videomae."
+    state = theirs.state_dict()
+    parts = ("embeddings.", "encoder.")
+    return {
+        f"videoms.{name.removeprefix(prefix)}": value
+        for name, value in state.items()
+        if name.startswith(prefix) and name.removeprefix(prefix).startswith(parts)
+    }
+
+
+@pytest.mark.parametrize(
+    "theirs, fields, num_classes, new, num_dropped",
+    [
+        (VideoMAEForPreTraining, {"use_mean_pooling": False}, 3, 4, 38),
+        (VideoMAEForPreTraining, {"use_mean_pooling": True}, 3, 4, 36),
+        (VideoMAEForVideoClassification, {"num_labels": 3}, 3, 0, 0),
+        (VideoMAEForVideoClassification, {"num_labels": 5}, 3, 2, 2),
+        (VideoMAEForVideoClassification, {"num_labels": 3, "use_mean_pooling": False}, 3, 4, 4),
+        (VideoMAEModel, {"use_mean_pooling": True}, 3, 4, 0),
+        (VideoMAEModel, {"use_mean_pooling": False}, 3, 4, 2),
+    ],
+)
+def test_fine_tuning_starts_from_any_videomae_with_selection_on(
+    tmp_path, theirs, fields, num_classes, new, num_dropped
+):
+    source = videomae(theirs, **fields)
+    source.save_pretrained(tmp_path)
+    model_args = ModelArguments(model_name_or_path=str(tmp_path), drop_path_rate=0.1)
+    model, report = classification_model(model_args, CLIPS, list("abc")[:num_classes])
+    assert model.config.token_selection == "motion" and model.config.keep_ratio == 0.6
+    assert (model.config.num_frames, model.config.image_size, model.config.num_attention_heads) == (8, 16, 2)
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"} and model.config.drop_path_rate == 0.1
+    state, encoder = model.state_dict(), encoder_of(source)
+    assert len(encoder) == 2 + 2 * 15 and all(torch.equal(state[name], value) for name, value in encoder.items())
+    assert len(report.new) == new and len(report.dropped) == num_dropped
+    assert {*report.loaded} | {*report.new} == {*state} and not {*report.loaded} & {*report.new}
+    assert report.source == str(tmp_path)
+    outputs = model(torch.randn(1, 8, 3, 16, 16))
+    assert outputs.kept_ids.shape == (1, 9) and outputs.logits.isfinite().all()  # floor(0.6 * 16)
+
+
+def test_fine_tuning_starts_from_an_official_file(tmp_path):
+    state = official_state("pretraining")
+    torch.save({"model": state}, tmp_path / "checkpoint.pth")
+    arguments = {"model_name_or_path": str(tmp_path / "checkpoint.pth"), "num_attention_heads": 2}
+    model, report = classification_model(ModelArguments(**arguments, decoder_num_attention_heads=3), CLIPS, ["a", "b"])
+    weight = model.videoms.encoder.layer[1].output.dense.weight
+    assert torch.equal(weight, state["encoder.blocks.1.mlp.fc2.weight"])
+    assert report.new == ["classifier.bias", "classifier.weight", "fc_norm.bias", "fc_norm.weight"]
+    kept = {name for name in state if name.startswith(("encoder.blocks", "encoder.patch_embed"))}
+    assert {*report.dropped} == state.keys() - kept
+
+
+def test_pretraining_goes_on_from_a_whole_videomae_only(tmp_path):
+    source = videomae(VideoMAEForPreTraining, use_mean_pooling=False)
+    source.save_pretrained(tmp_path / "whole")
+    model, report = pretraining_model(ModelArguments(model_name_or_path=str(tmp_path / "whole")), CLIPS)
+    assert report.new == report.dropped == [] and model.config.token_selection == "motion"
+    assert torch.equal(model.mask_token, source.mask_token)
+    videomae(VideoMAEForVideoClassification).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match=r"no checkpoint to start a VideoMSForPreTraining from: (.|\n)*mask_token"):
+        pretraining_model(ModelArguments(model_name_or_path=str(tmp_path / "classifier")), CLIPS)
+
+
+def test_a_videomae_that_lacks_encoder_weights_is_no_start(tmp_path):
+    videomae(VideoMAEForPreTraining).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    lost = next(name for name in state if re.search(r"encoder.layer.1.attention.attention.(query.bias|q_bias)", name))
+    del state[lost]
+    state["videomae.encoder.layer.1.gamma"] = torch.zeros(16)
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError) as error:
+        classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])
+    assert "videomae.encoder.layer.1.attention.attention.query.bias" in str(error.value)
+    assert "videomae.encoder.layer.1.gamma" in str(error.value)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vivit"}))
+    with pytest.raises(ValueError, match="is a 'vivit' model"):
+        classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])
