@@ -333,6 +333,33 @@ def test_the_script_prepares_ucf101_and_training_streams_what_it_wrote(videos, t
     assert config["id2label"] == {"0": "Wave", "1": "Clap"}
 
 
+def test_ego4ds_windows_become_a_table_or_files_of_their_own(tmp_path):
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for uid in ("a1", "b2"):
+        write_ramp(recordings / f"{uid}.mp4", num_frames=30, step=STEP)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    windows = [("w1", "a1", 0.0, 0.4, True), ("w2", "a1", 0.4, 0.8, None), ("w3", "b2", 0.2, 1.0, False)]
+    clips = [
+        {"unique_id": u, "video_uid": v, "parent_start_sec": s, "parent_end_sec": e, "state_change": c}
+        for u, v, s, e, c in windows
+    ]
+    (lists / "fho_oscc-pnr_train.json").write_text(json.dumps({"clips": clips[:2]}))
+    (lists / "fho_oscc-pnr_val.json").write_text(json.dumps({"clips": clips[2:]}))
+    main = runpy.run_path(str(SCRIPTS / "prepare_dataset.py"))["main"]
+    options = {"annotations": lists, "videos": recordings, "num_workers": 0}
+    main(["oscc", *words({**options, "output_dir": tmp_path / "table"})])
+    table = read_videos(tmp_path / "table/train.parquet")
+    assert table["unique_id"][:] == ["w1", "w2"] and table["label"][:] == [1, 0]
+    assert (table["start_seconds"][:], table["end_seconds"][:]) == ([0.0, 0.4], [0.4, 0.8])
+    assert json.loads((tmp_path / "table/report.json").read_text())["val"]["hours"] == pytest.approx(0.8 / 3600)
+    main(["oscc", *words({**options, "output_dir": tmp_path / "files", "encode": True})])
+    cut = read_csv(tmp_path / "files/train.csv")
+    assert [probe_video(video).num_frames for video in cut["video"]] == [10, 10]
+    assert np.abs(frame_levels(cut["video"][1]) - STEP * np.arange(10, 20)).max() < 3
+
+
 # -- worker processes ------------------------------------------------------------------------------------------------
 
 

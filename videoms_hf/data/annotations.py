@@ -60,8 +60,8 @@ def read_csv(
     """The table of a list in the official form: `path label` a line, parted by a space, without a header.
 
     A path may be that of a folder with a picture for each frame. Paths may hold spaces, and relative ones start from
-    the list's own folder. Labels are numbers from 0 or names
-    without spaces, the same throughout a list. The label -1, and a line with a path alone, mean unlabelled.
+    the list's own folder. Labels are numbers from 0 or names without spaces, the same throughout a list. The label -1,
+    and a line with a path alone, mean unlabelled.
 
     Args:
         path: the list.

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from .annotations import VIDEO_NAME, read_videos
+from .ego4d import read_oscc
 from .tables import UNLABELLED, first_of, make_table, read_text, shorten
 
 
@@ -209,6 +210,11 @@ def _something_something(annotations: Path, videos, split: int, missing) -> dict
     return {"train": train, "val": val, "test": val}
 
 
+def _oscc(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+    train, val = (read_oscc(_one_of(annotations, f"fho_oscc-pnr_{name}.json"), videos) for name in ("train", "val"))
+    return {"train": train, "val": val, "test": val}
+
+
 def _lists(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
     return _by_name({name: annotations / f"{name}.csv" for name in ("train", "val", "test")})
 
@@ -239,6 +245,7 @@ BENCHMARKS = {
     "hmdb51": _hmdb51,
     "kinetics": _kinetics,
     "ssv2": _something_something,
+    "oscc": _oscc,
     "lists": _lists,
     "folders": _folders,
 }
