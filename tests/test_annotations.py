@@ -286,7 +286,10 @@ def test_clips_come_from_folders_of_pictures_too_and_bad_ones_name_their_line(tm
     assert clips[0]["pixel_values"][:, 0, 0, 0].tolist() == [10, 190]
     assert clips[1]["pixel_values"][:, 0, 0, 0].tolist() == [10, 190]
     (found,) = clips.bad_videos()
-    assert (found.path, found.line, found.row) == (str(bad), 3, 1) and found.num_draws >= 1
+    assert (found.path, found.line, found.row, found.num_draws) == (str(bad), 3, 1, 1)
+    for epoch in range(1, 20):
+        clips.set_epoch(epoch), clips[1]
+    assert clips.bad_videos()[0].num_draws == 20, "one substitution a draw, and never by itself"
     with pytest.raises(ValueError, match=rf"1 of 2 videos are bad.*\n  {bad} \(line 3\): img_1.png is no picture"):
         ClipDataset(table, clips.choose_frames, clips.transform, max_bad_share=0.1)[1]
 

@@ -81,7 +81,10 @@ class DataArguments:
 
     train_data: str | None = field(
         default=None,
-        metadata={"help": "Training videos: a list with `path label` a line, or a folder with one folder a class."},
+        metadata={
+            "help": "Training videos: a list with `path label` a line, a folder with one folder a class, a .parquet "
+            "table, a folder of shards, or a data set of the Hub; stream:FOLDER streams shards."
+        },
     )
     eval_data: str | None = field(default=None, metadata={"help": "Validation videos, likewise; none: no evaluation."})
     data_root: str | None = field(
@@ -130,11 +133,17 @@ class AugmentationArguments:
     random_erasing: float = field(default=0.25, metadata={"help": "Probability of erasing a box, in [0, 1]."})
     mixup: float = field(default=0.0, metadata={"help": "Mixup's alpha; 0: off."})
     cutmix: float = field(default=0.0, metadata={"help": "Cutmix's alpha; 0: off."})
+    num_samples: int = field(
+        default=1,
+        metadata={"help": "Clips of each video, from one decoding; a batch then has that many times more clips."},
+    )
 
     def __post_init__(self):
         self.rand_augment = self.rand_augment or None
         if not 0 <= self.random_erasing <= 1:
             raise ValueError(f"random_erasing is {self.random_erasing}; it must be in [0, 1]")
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples}; it must be at least 1")
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or positive")
