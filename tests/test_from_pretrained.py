@@ -1,10 +1,16 @@
 """`from_pretrained` and fine-tuning on what other programs saved: whole, or refused with what to do."""
 
 import json
+import os
 import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForVideoClassification,
@@ -16,10 +22,12 @@ from transformers import (
 )
 
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.training import DataArguments, ModelArguments
 from videoms_hf.training.starting_weights import classification_model, pretraining_model
 
 from .conftest import randomize
+from .hub_server import Repository, Stored, running_hub
 from .official_files import official_state
 
 
@@ -188,3 +196,72 @@ def test_a_videomae_that_lacks_encoder_weights_is_no_start(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vivit"}))
     with pytest.raises(ValueError, match="is a 'vivit' model"):
         classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])
+
+
+def test_the_fine_tuning_script_takes_a_videomae_in_one_line(tmp_path, capsys):
+    data = render_motion_dataset(tmp_path / "data", num_train=8, num_val=8, num_test=1, image_size=40, num_frames=12)
+    source = videomae(VideoMAEForPreTraining, use_mean_pooling=False)
+    source.save_pretrained(tmp_path / "videomae")
+    options = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "base_learning_rate": 1e-9, "warmup_epochs": 0}
+    options |= {"num_frames": 8, "frame_stride": 1, "image_size": 32, "use_cpu": True, "dataloader_num_workers": 0}
+    options |= {"train_data": data / "train.csv", "output_dir": tmp_path / "run"}
+    words = [f"--{name}={value}" for name, value in options.items()]
+    finetune = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "finetune.py"))["main"]
+    finetune([f"--model_name_or_path={tmp_path / 'videomae'}", *words])
+    said = capsys.readouterr().out
+    for line in (f"Weights of {tmp_path / 'videomae'}:", "loaded: 32", "newly drawn: 4", "dropped: 38", "mask_token"):
+        assert line in said
+    model = VideoMSForVideoClassification.from_pretrained(tmp_path / "run")
+    assert model.config.token_selection == "motion" and model.config.num_labels == 8
+    for name, value in encoder_of(source).items():  # at that rate next to nothing changes
+        torch.testing.assert_close(model.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+HUB_JOB = """
+import contextlib, io, json, runpy, sys
+import torch
+from videoms_hf import VideoMSForVideoClassification
+from videoms_hf.data.synthetic import render_motion_dataset
+from videoms_hf.training import DataArguments, ModelArguments
+from videoms_hf.training.starting_weights import classification_model
+
+scripts, folder, result = sys.argv[1:]
+convert = runpy.run_path(scripts + "/convert_checkpoint.py")["main"]
+words = ["--checkpoint", "someone/videomae-tiny", "--output_dir", folder]
+with contextlib.redirect_stderr(io.StringIO()) as lost:
+    found = {"code": convert(words), "lost": convert([words[0], "someone/nothing", words[2], folder + "-none"])}
+found["said"] = lost.getvalue()
+try:
+    VideoMSForVideoClassification.from_pretrained("someone/videomae-tiny")
+except ValueError as error:
+    found["refusal"] = str(error)
+clips = DataArguments(train_data="unused", num_frames=8, image_size=32)
+model_args = ModelArguments(model_name_or_path="someone/videomae-tiny")
+found["weight"] = classification_model(model_args, clips, ["a", "b"])[0].videoms.encoder.layer[1].output.dense.weight
+torch.save(found, result)
+"""
+
+
+@pytest.mark.slow
+def test_a_videomae_on_the_hub_is_converted_refused_and_fine_tuned_by_its_name(tmp_path):
+    source = videomae(VideoMAEForVideoClassification)
+    source.save_pretrained(tmp_path / "videomae", max_shard_size="20KB")
+    files = {
+        path.name: Stored(path.read_bytes(), path.suffix == ".safetensors") for path in tmp_path.glob("videomae/*")
+    }
+    with running_hub() as hub:
+        hub.repositories["someone/videomae-tiny"] = Repository()
+        hub.repositories["someone/videomae-tiny"].add(files)
+        settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        root = Path(__file__).parents[1]
+        words = [str(root / "scripts"), str(tmp_path / "ours"), str(tmp_path / "result")]
+        subprocess.run([sys.executable, "-c", HUB_JOB, *words], env=os.environ | settings, check=True, cwd=root)
+    found = torch.load(tmp_path / "result")
+    assert (found["code"], found["lost"]) == (0, 1)
+    assert "there is no checkpoint someone/nothing" in found["said"]
+    assert "--checkpoint someone/videomae-tiny" in found["refusal"]
+    assert torch.equal(found["weight"], source.videomae.encoder.layer[1].output.dense.weight)
+    model, pixels = VideoMSForVideoClassification.from_pretrained(tmp_path / "ours"), torch.randn(1, 8, 3, 32, 32)
+    torch.testing.assert_close(model(pixels).logits, source(pixels).logits, rtol=1e-3, atol=1e-4)
+    card = ModelCard.load(tmp_path / "ours" / "README.md")
+    assert card.data.base_model == "someone/videomae-tiny" and "`someone/videomae-tiny`" in card.text
