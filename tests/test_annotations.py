@@ -1,6 +1,9 @@
 """Lists and folders of videos become tables, or one error that says what is wrong where."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -15,6 +18,7 @@ from videoms_hf.data.frame_folders import decode_frame_folder
 from videoms_hf.data.tables import make_table, video_name, video_names
 from videoms_hf.decoding_videoms import VideoDecodeError
 
+from . import hub_server
 from .video_files import write_ramp
 
 
@@ -388,3 +392,59 @@ def test_a_broken_embedded_video_is_named(embedded):
     assert [bad.path for bad in clips.bad_videos()] == ["spoilt.mp4", "video of 1 bytes"]
     with pytest.raises(VideoDecodeError, match="^spoilt.mp4: FFmpeg cannot read it"):
         ViewDataset(clips.table, 2, 1)[1]
+
+
+READ_FROM_HUB = """
+import sys
+from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.dataset import ViewDataset
+for name in ("tester/clips:train", "tester/clips:test"):
+    table = read_videos(name, require_labels=True)
+    print(table.features["label"].names, table["label"][:], len(ViewDataset(table, 2, 1, size=16)))
+    print(tuple(ViewDataset(table, 2, 1, size=16)[0]["pixel_values"].shape))
+try:
+    read_videos("tester/clips")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow  # a fresh process, for the client reads the Hub's address when it is imported
+def test_a_data_set_of_the_hub_is_read_by_its_name(embedded, tmp_path, monkeypatch):
+    _, table = embedded
+    name = hub_server.NAME
+    monkeypatch.setattr(
+        hub_server,
+        "ROUTES",
+        [
+            *hub_server.ROUTES,
+            (f"/api/datasets/{name}(?:/revision/([^/]+))?", hub_server.Request.info),
+            (f"/api/datasets/{name}/tree/([^/]+)(?:/(.+))?", hub_server.Request.tree),
+            (f"/api/datasets/{name}/paths-info/([^/]+)", hub_server.Request.paths),
+            (f"/datasets/{name}/resolve/([^/]+)/(.+)", hub_server.Request.resolve),
+        ],
+    )
+    files = {}
+    for split, rows in {"train": [0, 1], "test": [1]}.items():
+        table.select(rows).to_parquet(tmp_path / "x.parquet")
+        files[f"{split}.parquet"] = hub_server.Stored((tmp_path / "x.parquet").read_bytes(), True)
+    with hub_server.running_hub() as hub:
+        hub.repositories["tester/clips"] = hub_server.Repository()
+        hub.repositories["tester/clips"].add(files)
+        environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
+        environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", READ_FROM_HUB],
+            env=environment,
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[:4] == [
+        "['wave', 'clap'] [1, 0] 2",
+        "(2, 3, 16, 16)",
+        "['wave', 'clap'] [0] 1",
+        "(2, 3, 16, 16)",
+    ]
+    assert "has the splits 'train', 'test', one must be chosen; write tester/clips:train" in done.stdout
