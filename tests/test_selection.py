@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from videoms_hf import VideoMSModel
+from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.selection_videoms import (
     VideoMSTokenSelector,
     fixed_noise,
@@ -59,6 +59,25 @@ def test_model_importance_is_that_of_its_patch_embeddings(tiny_config, num_frame
     with torch.set_grad_enabled(training):
         importance = model(clips).importance
     torch.testing.assert_close(importance, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [VideoMSForPreTraining, VideoMSForVideoClassification])
+def test_scoring_leaves_nothing_of_all_tokens_for_the_backward_pass(tiny_config, cls):
+    """Of 64 tokens, or the 48 changes of them, nothing is kept: only what was selected is."""
+    model = cls(tiny_config(num_labels=3)).train()
+    rows = []
+
+    def note(tensor):
+        rows.append(math.prod(tensor.shape[:-1]) if tensor.ndim > 1 else 0)
+        rows.extend(tensor.shape[:-1])
+        return tensor
+
+    clips = torch.randn(1, 8, 3, 32, 32)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        model(clips)
+    kept = 6 if cls is VideoMSForPreTraining else 38
+    assert kept in rows  # the hooks do see what is kept
+    assert not {64, 48} & set(rows)
 
 
 def test_ties_go_to_the_lower_index():

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""The transformer block of encoder and decoder, and the fixed position embeddings.
+"""Encoder and decoder: their transformer block, and the fixed position embeddings.
 
 Pre-norm blocks as in VideoMAE (Tong et al., arXiv:2203.12602), whose parameter names they keep, on transformers'
 attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
@@ -74,6 +74,13 @@ class VideoMSPositionEmbeddings(nn.Module):
         return table[ids]
 
 
+class VideoMSLinear(nn.Linear):
+    """Linear map that waits for the model's `_init_weights`: PyTorch's own first values would be drawn in vain."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class VideoMSSelfAttention(nn.Module):
     """Attention whose queries and values have biases and whose keys have none."""
 
@@ -84,9 +91,9 @@ class VideoMSSelfAttention(nn.Module):
         self.scaling = self.head_size**-0.5
         self.dropout = config.attention_probs_dropout_prob
         self.is_causal = False
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
-        self.value = nn.Linear(width, width)
+        self.query = VideoMSLinear(width, width)
+        self.key = VideoMSLinear(width, width, bias=False)
+        self.value = VideoMSLinear(width, width)
 
     def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all if `None`), and the weights."""
@@ -116,7 +123,7 @@ class VideoMSDense(nn.Module):
 
     def __init__(self, in_width: int, out_width: int, dropout: float):
         super().__init__()
-        self.dense = nn.Linear(in_width, out_width)
+        self.dense = VideoMSLinear(in_width, out_width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -140,7 +147,7 @@ class VideoMSIntermediate(nn.Module):
 
     def __init__(self, config: VideoMSConfig, width: int, mlp_width: int):
         super().__init__()
-        self.dense = nn.Linear(width, mlp_width)
+        self.dense = VideoMSLinear(width, mlp_width)
         self.activation = ACT2FN[config.hidden_act]
 
 
@@ -189,3 +196,59 @@ class VideoMSLayer(GradientCheckpointingLayer):
 
     def _activate_and_project(self, hidden_states: Tensor) -> Tensor:
         return self.output.dense(self.intermediate.activation(hidden_states))
+
+
+class VideoMSEncoder(nn.Module):
+    """The encoder's blocks; stochastic depth rises linearly from 0 to `drop_path_rate`."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        depth = config.num_hidden_layers
+        self.layer = nn.ModuleList(
+            VideoMSLayer(
+                config,
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                config.drop_path_rate * i / max(depth - 1, 1),
+                recompute_activation=True,  # not in the decoder: it is small, and time would go with the memory
+            )
+            for i in range(depth)
+        )
+        self.gradient_checkpointing = False
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        for layer in self.layer:
+            hidden_states = layer(hidden_states)
+        return hidden_states
+
+
+class VideoMSDecoder(nn.Module):
+    """Predicts the target tubelets from the encoded visible tokens; dropped tokens never enter it."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        width = config.decoder_hidden_size
+        self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, width)
+        self.decoder_layers = nn.ModuleList(
+            VideoMSLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        patch_height, patch_width = config.patch_shape
+        self.head = VideoMSLinear(width, config.num_channels * config.tubelet_size * patch_height * patch_width)
+        self.gradient_checkpointing = False
+
+    def forward(self, visible: Tensor, mask_token: Tensor, visible_ids: Tensor, target_ids: Tensor, num_tokens: int):
+        """(B, V, decoder width) -> (B, M, values of a tubelet)"""
+        positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
+        num_targets = target_ids.shape[1]
+        hidden_states = torch.cat(
+            [visible, mask_token.to(visible.dtype).expand(visible.shape[0], num_targets, -1)], dim=1
+        )
+        hidden_states = hidden_states + positions
+        for layer in self.decoder_layers[:-1]:
+            hidden_states = layer(hidden_states)
+        # Only the targets are predicted, so the last block answers for them alone.
+        hidden_states = self.decoder_layers[-1](hidden_states, num_targets)
+        return self.head(self.norm(hidden_states))

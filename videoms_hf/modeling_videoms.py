@@ -21,7 +21,15 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, check_architecture
-from .layers_videoms import VideoMSLayer, VideoMSPositionEmbeddings, VideoMSSelfAttention, sinusoid_table
+from .layers_videoms import (
+    VideoMSDecoder,
+    VideoMSEncoder,
+    VideoMSLayer,
+    VideoMSLinear,
+    VideoMSPositionEmbeddings,
+    VideoMSSelfAttention,
+    sinusoid_table,
+)
 from .loading_videoms import OwnCheckpointsOnly
 from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
 from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
@@ -183,62 +191,6 @@ class VideoMSEmbeddings(nn.Module):
         return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), chosen
 
 
-class VideoMSEncoder(nn.Module):
-    """The encoder's blocks; stochastic depth rises linearly from 0 to `drop_path_rate`."""
-
-    def __init__(self, config: VideoMSConfig):
-        super().__init__()
-        depth = config.num_hidden_layers
-        self.layer = nn.ModuleList(
-            VideoMSLayer(
-                config,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.drop_path_rate * i / max(depth - 1, 1),
-                recompute_activation=True,  # not in the decoder: it is small, and time would go with the memory
-            )
-            for i in range(depth)
-        )
-        self.gradient_checkpointing = False
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        for layer in self.layer:
-            hidden_states = layer(hidden_states)
-        return hidden_states
-
-
-class VideoMSDecoder(nn.Module):
-    """Predicts the target tubelets from the encoded visible tokens; dropped tokens never enter it."""
-
-    def __init__(self, config: VideoMSConfig):
-        super().__init__()
-        width = config.decoder_hidden_size
-        self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, width)
-        self.decoder_layers = nn.ModuleList(
-            VideoMSLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
-            for _ in range(config.decoder_num_hidden_layers)
-        )
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        patch_height, patch_width = config.patch_shape
-        self.head = nn.Linear(width, config.num_channels * config.tubelet_size * patch_height * patch_width)
-        self.gradient_checkpointing = False
-
-    def forward(self, visible: Tensor, mask_token: Tensor, visible_ids: Tensor, target_ids: Tensor, num_tokens: int):
-        """(B, V, decoder width) -> (B, M, values of a tubelet)"""
-        positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
-        num_targets = target_ids.shape[1]
-        hidden_states = torch.cat(
-            [visible, mask_token.to(visible.dtype).expand(visible.shape[0], num_targets, -1)], dim=1
-        )
-        hidden_states = hidden_states + positions
-        for layer in self.decoder_layers[:-1]:
-            hidden_states = layer(hidden_states)
-        # Only the targets are predicted, so the last block answers for them alone.
-        hidden_states = self.decoder_layers[-1](hidden_states, num_targets)
-        return self.head(self.norm(hidden_states))
-
-
 class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     """Initialisation, loading and what transformers needs to know of these models."""
 
@@ -262,7 +214,6 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Official code: pre-training starts from Xavier uniform, classification from a truncated normal."""
-        super()._init_weights(module)  # LayerNorm, zero biases
         if isinstance(module, nn.Linear):
             if self.for_classification:
                 scale = self.config.head_init_scale if module is getattr(self, "classifier", None) else 1.0
@@ -270,6 +221,8 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
                 init.trunc_normal_(module.weight, std=std, a=-2 * scale, b=2 * scale)
             else:
                 init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Conv3d):  # PyTorch's default
             fan_in = module.weight[0].numel()
             init.kaiming_uniform_(module.weight, a=5**0.5)
@@ -279,6 +232,8 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
         elif isinstance(module, VideoMSForPreTraining):
             std = self.config.initializer_range
             init.trunc_normal_(module.mask_token, std=std, a=-std, b=std)
+        else:
+            super()._init_weights(module)  # LayerNorm
 
     def flops(self, clip_shape: tuple[int, int, int, int] | None = None, training: bool = False, **inputs) -> int:
         """Multiply-adds of one clip: the matrix products of a forward pass, with `training` of the backward pass too.
@@ -376,7 +331,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         super().__init__(config)
         self.videoms = VideoMSModel(config)
         self.videoms.embeddings.selector.pretraining_counts(config.token_grid)  # refuse a clash now, not in a step
-        self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
+        self.encoder_to_decoder = VideoMSLinear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMSDecoder(config)
         self.post_init()
@@ -437,7 +392,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         self.videoms = VideoMSModel(config, for_classification=True)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = VideoMSLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
