@@ -17,6 +17,7 @@ from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.transforms import EvaluationTransform, FinetuningTransform, PretrainingTransform
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
 from videoms_hf.sampling_videoms import finetuning_clip, pretraining_clip, segment_clip, validation_clip
+from videoms_hf.training import AugmentationArguments, DataArguments, finetuning_clips
 from videoms_hf.training.clips import SeededClips
 
 from .video_files import write_ramp, write_sound, write_video
@@ -518,3 +519,12 @@ def test_a_large_picture_is_read_too(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (3, 360, 640, 3), dtype=np.uint8)
     video = write_video(tmp_path / "large.mp4", frames)
     assert ViewDataset(make_table([video], [0]), 2, 1, num_crops=3, size=32)[2]["pixel_values"].shape == (2, 3, 32, 32)
+
+
+def test_fine_tuning_takes_several_samples_of_a_video_if_told_so(table, tiny_config):
+    data_args = DataArguments(train_data="unused.csv", num_frames=8, frame_stride=2, image_size=16)
+    clips = finetuning_clips(table, data_args, AugmentationArguments(num_samples=2), tiny_config())
+    batch = collate_clips([clips[0], clips[1]])
+    assert batch["pixel_values"].shape == (4, 8, 3, 16, 16) and batch["labels"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        AugmentationArguments(num_samples=0)

@@ -416,3 +416,16 @@ def test_numbers_are_folded_one_at_a_time():
     names = ["a.10.b.1.c", "a.9.b.1.c", "x", "a.2.b"]
     assert fold_numbers(names) == ["a.2.b", "a.{9, 10}.b.1.c", "x"]
     assert all(one < other for one, other in pairwise(fold_numbers(names)))
+
+
+def test_clips_of_bytes_are_normalised_on_the_device_and_floats_stay(tmp_path):
+    trainer = tiny_trainer("finetune", tmp_path, save_strategy="no")
+    clips = torch.randint(0, 256, (2, 4, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.tensor([0, 1])
+    prepared = trainer._prepare_inputs({"pixel_values": clips, "labels": labels})
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (clips.double() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert prepared["pixel_values"].dtype == torch.float32 and torch.equal(prepared["labels"], labels)
+    torch.testing.assert_close(prepared["pixel_values"].double(), expected, atol=1e-6, rtol=0)
+    again = trainer._prepare_inputs(prepared)
+    assert torch.equal(again["pixel_values"], prepared["pixel_values"])

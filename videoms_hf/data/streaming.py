@@ -190,8 +190,9 @@ class ClipStream(IterableDataset):
         seed: int | None = 0,
         max_bad_share: float = 0.05,
         videos: VideoStream | None = None,
+        num_samples: int = 1,
     ):
-        self.clips = ClipDataset(shards, choose_frames, transform, with_labels, seed, max_bad_share)
+        self.clips = ClipDataset(shards, choose_frames, transform, with_labels, seed, max_bad_share, num_samples)
         self.videos = VideoStream(shards, seed or 0) if videos is None else videos
 
     @property

@@ -61,7 +61,14 @@ def finetuning_clips(
         augmentation_args.horizontal_flip,
         augmentation_args.random_erasing,
     )
-    return random_clips(table, choose, transform, seed=None, max_bad_share=data_args.max_bad_share)
+    return random_clips(
+        table,
+        choose,
+        transform,
+        seed=None,
+        max_bad_share=data_args.max_bad_share,
+        num_samples=augmentation_args.num_samples,
+    )
 
 
 def evaluation_clips(
