@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         model, converted = convert_checkpoint(checkpoint, **fields)
         if args.labels:
-            name_classes(model.config, read_labels(args.labels), args.labels)
+            name_classes(model, read_labels(args.labels), args.labels)
         usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
         stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
         processor = processor_of(checkpoint, model.config, stride)

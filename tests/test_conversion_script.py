@@ -308,6 +308,8 @@ def test_class_names_of_another_number_or_from_nowhere_are_refused(tmp_path, cap
     assert "101 class names" in said and "5 classes" in said
     said = refusal(capsys, tmp_path, tmp_path / "checkpoint.pth", *CLIP, "--labels", "UCF102")
     assert "UCF102" in said and "Kinetics-400" in said
+    torch.save(official_state("pretraining"), tmp_path / "pretraining.pth")
+    assert "no classifier" in refusal(capsys, tmp_path, tmp_path / "pretraining.pth", *CLIP, "--labels", "OSCC")
 
 
 def test_a_folder_with_something_in_it_is_not_written_into(tmp_path, capsys):

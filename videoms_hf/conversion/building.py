@@ -196,12 +196,14 @@ def processor_of(checkpoint: Checkpoint, config: VideoMSConfig, frame_stride: in
     )
 
 
-def name_classes(config: VideoMSConfig, class_names: list[str], source: str | os.PathLike) -> None:
-    """Name the classes of a configuration; `ValueError` if it has another number of them."""
-    if len(class_names) != config.num_labels:
+def name_classes(model: VideoMSPreTrainedModel, class_names: list[str], source: str | os.PathLike) -> None:
+    """Name a model's classes; `ValueError` if it has none, or another number of them. `source` is for the message."""
+    if not isinstance(model, VideoMSForVideoClassification):
+        raise ValueError(f"labels is {os.fspath(source)}, but the checkpoint has no classifier; leave labels out")
+    if len(class_names) != model.num_labels:
         raise ValueError(
-            f"{os.fspath(source)} has {len(class_names)} class names, but the checkpoint knows {config.num_labels} "
+            f"{os.fspath(source)} has {len(class_names)} class names, but the checkpoint knows {model.num_labels} "
             "classes; they must be the names of the data set that it was trained on"
         )
-    config.id2label = dict(enumerate(class_names))
-    config.label2id = {name: i for i, name in enumerate(class_names)}
+    model.config.id2label = dict(enumerate(class_names))
+    model.config.label2id = {name: i for i, name in enumerate(class_names)}

@@ -146,7 +146,8 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
             f'{path} has no state dict under "model" or "module" and is none itself; it has the keys '
             f"{', '.join(map(str, state))}"
         )
-    return dict(state), vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
+    state = {str(name): value for name, value in state.items()}
+    return state, vars(arguments) if isinstance(arguments, argparse.Namespace) else arguments
 
 
 def _refusal(path: Path, reason: str) -> str:
