@@ -1,6 +1,7 @@
 """Fine-tune VideoMS to classify videos; the same command again goes on with a run that was interrupted.
 
 python scripts/finetune.py scripts/recipes/ucf101/finetune.yaml --model_name_or_path runs/ucf101/pretrain
+python scripts/finetune.py scripts/recipes/ucf101/finetune.yaml --model_name_or_path MCG-NJU/videomae-base
 torchrun --nproc_per_node 8 scripts/finetune.py --train_data my/train.csv --eval_data my/val.csv --output_dir runs/mine
 """
 

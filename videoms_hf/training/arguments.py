@@ -22,7 +22,10 @@ class ModelArguments:
 
     model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Checkpoint to start from, a folder or a Hub name; empty or null: from scratch."},
+        metadata={
+            "help": "Checkpoint to start from: a folder, a Hub name, or a file of the official code; VideoMAE's are "
+            "converted on the way. Empty or null: from scratch."
+        },
     )
     model_size: str = field(
         default="base",
