@@ -12,7 +12,7 @@ import torch
 import transformers
 from packaging.version import Version
 
-from tests.tiny_run import losses, tiny_trainer, weights
+from tests.tiny_run import losses, sharded_steps, tiny_trainer, weights
 
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +45,9 @@ def two_processes(tmp_path_factory) -> Path:
     resumed = {"result": str(folder / "resumed.pt"), "resume": str(folder / "finetune" / "checkpoint-6")}
     if CAN_GO_ON:
         jobs.append(jobs[2] | resumed)
+    vain = {"stage": "finetune", "fsdp": True, "max_steps": 2, "eval_strategy": "no", "save_strategy": "no"}
+    jobs.append(vain | {"folder": str(folder / "vain"), "result": str(folder / "vain.pt")})
+    jobs.append({"stage": "sharded", "folder": "unused", "result": str(folder / "sharded.pt")})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,6 +62,7 @@ def two_processes(tmp_path_factory) -> Path:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "stderr.txt").write_text(done.stderr)
     for process in (0, 1):
         assert done.stdout.count(f"process {process} of 2 has done its job") == len(jobs)
     return folder
@@ -89,6 +93,23 @@ def test_accumulated_batches_on_two_processes_are_the_same_run(two_processes):
     assert accumulated["losses"] == pytest.approx(plain["losses"], rel=1e-5)
     for name, value in plain["weights"].items():
         torch.testing.assert_close(accumulated["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_weights_in_shards_learn_what_whole_ones_learn(two_processes):
+    """FSDP2 as scripts/accelerate/fsdp2.yaml has it, without accelerate, which shards beside accelerators only."""
+    two = torch.load(two_processes / "sharded.pt")
+    assert two["sharded"] and two["world_size"] == 2
+    one = sharded_steps(None, None)
+    assert one["losses"][0] > one["losses"][-1] and not one["sharded"]
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert two["groups"] == one["groups"]
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_sharding_that_is_asked_for_in_vain_is_said(two_processes):
+    said = (two_processes / "stderr.txt").read_text()
+    assert "fsdp is set, but nothing is sharded" in said and (two_processes / "vain.pt").exists()
 
 
 @pytest.mark.skipif(not CAN_GO_ON, reason="transformers before 5.24 cannot resume on several CPU processes")

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.training.optimization import parameter_groups
 from videoms_hf.training.trainer import VideoMSTrainer
 from videoms_hf.training.training_arguments import FineTuningArguments, PreTrainingArguments
 
@@ -112,12 +115,52 @@ def weights(trainer: VideoMSTrainer) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in trainer.bare_model().state_dict().items()}
 
 
+def sharded_steps(rank: int | None, world_size: int | None) -> dict:
+    """What 4 steps on 4 clips come to with the weights in shards, or on one process with whole ones (rank `None`)."""
+    model = tiny_model("finetune")
+    if rank is not None:
+        for layer in model.videoms.encoder.layer:
+            fully_shard(layer)
+        fully_shard(model)
+    groups = parameter_groups(model, 2, 1e-2, weight_decay=0.05, layer_decay=0.75)
+    optimizer = torch.optim.AdamW(groups)
+    clips = ClipsInMemory(4, is_training=False, with_labels=True)
+    rows = range(4) if rank is None else range(rank, 4, world_size)
+    pixels = torch.stack([clips[i]["pixel_values"] for i in rows])
+    labels = torch.tensor([clips[i]["labels"] for i in rows])
+    losses = []
+    for _ in range(4):
+        loss = model(pixels, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if rank is not None:
+            torch.distributed.all_reduce(loss := loss.detach())
+            loss /= world_size
+        losses.append(loss.item())
+    state = {name: getattr(value, "full_tensor", value.clone)() for name, value in model.state_dict().items()}
+    return {
+        "losses": losses,
+        "weights": {name: value.detach() for name, value in state.items()},
+        "groups": [(group["layer"], group["lr"], group["weight_decay"], len(group["params"])) for group in groups],
+        "sharded": all(isinstance(parameter, DTensor) for parameter in model.parameters()),
+        "world_size": world_size,
+    }
+
+
 def main() -> None:
     """For every job of the JSON file that is the only argument: train, evaluate, write what came out."""
     torch.set_num_threads(1)
     for job in json.loads(Path(sys.argv[1]).read_text()):
         result = job.pop("result")
         resume = job.pop("resume", False)
+        if job["stage"] == "sharded":
+            rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+            found = sharded_steps(rank, world_size)
+            if rank == 0:
+                torch.save(found, result)
+            print(f"process {rank} of {world_size} has done its job")
+            continue
         trainer = tiny_trainer(**job)
         trainer.train(resume_from_checkpoint=resume)
         metrics = trainer.evaluate()

@@ -86,7 +86,12 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
     found = {path.name for path in output_dir.iterdir()} if output_dir.exists() else set()
     # Nothing, or a start that failed or was killed before it learned anything.
     if found <= {RUN_FILE, RECIPE_FILE, f".{RUN_FILE}.partial"}:
-        write_json(now, output_dir / RUN_FILE)
+        try:
+            write_json(now, output_dir / RUN_FILE)
+        except OSError as error:
+            raise OSError(
+                f"{output_dir} cannot be written to ({error}); give another --output_dir, or mend its permissions"
+            ) from error
         return False
     advice = "give another --output_dir, or remove this one yourself"
     try:

@@ -68,6 +68,11 @@ class VideoMSTrainer(Trainer):
         self.is_pretraining = isinstance(self.bare_model(), VideoMSForPreTraining)
         if self.is_pretraining:
             self.label_names = [self.model.main_input_name]  # else Trainer finds no labels and computes no loss
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            logger.warning(
+                "fsdp is set, but nothing is sharded: accelerate does that for several processes that have a GPU (or "
+                "another accelerator) each, and not on CPUs"
+            )
         if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             raise ValueError("ema_decay needs whole weights on every process; it does not go with FSDP or DeepSpeed")
         self.average: WeightAverage | None = None

@@ -1,0 +1,138 @@
+"""What users know from Trainer works on: loggers, the search for hyper-parameters; folders that cannot be written."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback, set_seed
+
+from tests.tiny_run import ClipsInMemory, tiny_model, tiny_trainer
+from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.training.runs import claim_output_dir
+from videoms_hf.training.trainer import VideoMSTrainer
+from videoms_hf.training.training_arguments import FineTuningArguments
+
+
+LOGGED = {
+    "loss",
+    "grad_norm",
+    "learning_rate",
+    "clips_per_second",
+    "data_wait_share",
+    "peak_memory_gib",
+    "kept_tokens",
+}
+
+
+class LogWatcher(TrainerCallback):
+    """Keeps loss and rate of every log."""
+
+    def __init__(self, logs: list):
+        self.logs = logs
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in logs:
+            self.logs.append((logs["loss"], logs["learning_rate"]))
+
+
+def test_tensorboard_gets_everything_that_is_logged(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tiny_trainer("finetune", tmp_path, report_to=["tensorboard"], num_train_epochs=1).train()
+    (file,) = tmp_path.rglob("events.out.tfevents.*")
+    found = EventAccumulator(str(file.parent)).Reload()
+    assert {f"train/{name}" for name in {*LOGGED, "mean_importance"}} <= set(found.Tags()["scalars"])
+    assert len(found.Scalars("train/loss")) == 5 and len(found.Scalars("eval/top1")) == 1
+
+
+@pytest.mark.slow
+def test_weights_and_biases_get_everything_that_is_logged(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    trainer = tiny_trainer("finetune", tmp_path / "run", report_to=["wandb"], num_train_epochs=1)
+    trainer.train()
+    assert {f"train/{name}" for name in LOGGED} <= set(dict(wandb.run.summary))
+    wandb.finish()
+
+
+def test_a_search_trains_every_trial_from_the_same_weights_with_its_own_rates(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+    def make_model():
+        set_seed(0)
+        return tiny_model("finetune")
+
+    args = FineTuningArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=2,
+        warmup_epochs=0,
+        save_strategy="no",
+        logging_steps=1,
+        dataloader_num_workers=0,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    trainer = VideoMSTrainer(
+        args=args,
+        model_init=make_model,
+        train_dataset=ClipsInMemory(11, is_training=True, with_labels=True),
+        eval_dataset=ClipsInMemory(7, is_training=False, with_labels=True),
+        compute_metrics=compute_accuracies,
+    )
+    logs: list[tuple[float, float]] = []
+    trainer.add_callback(LogWatcher(logs))
+    rates = {0: 1e-3, 1: 4e-3}
+    best = trainer.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": rates[trial.number]},
+        compute_objective=lambda metrics: metrics["eval_loss"],
+        n_trials=2,
+        backend="optuna",
+    )
+    assert best.run_id in ("0", "1") and len(logs) == 10
+    assert [logs[0][1], logs[5][1]] == pytest.approx([1e-3, 4e-3])  # each trial begins with its own peak ...
+    assert logs[0][0] == logs[5][0] and logs[4][0] != logs[9][0]  # ... and the same weights, and learns otherwise
+
+
+def without_privileges(task, *args) -> int:
+    """Exit code of a process that runs `task` as a user who may not write everywhere."""
+
+    def run():
+        if os.geteuid() == 0:
+            os.setgroups([]), os.setgid(65534), os.setuid(65534)
+        torch.set_num_threads(1)
+        task(*args)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def claim_in_vain(folder: Path) -> None:
+    with pytest.raises(
+        OSError, match=r"run cannot be written to \(.*[Pp]ermission denied.*\); give another --output_dir"
+    ):
+        claim_output_dir(folder, "pretrain", 16, {})
+
+
+def save_in_vain(folder: Path) -> None:
+    trainer = tiny_trainer("finetune", folder, num_train_epochs=1, report_to="none")
+    with pytest.raises(RuntimeError, match="checkpoint-5 could not be saved .* goes on from the beginning"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("task", [claim_in_vain, save_in_vain])
+def test_a_folder_that_cannot_be_written_is_named(task, tmp_path):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        if folder.owner() == Path(tmp_path).owner() and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o555)
+    assert without_privileges(task, folder) == 0
