@@ -360,7 +360,10 @@ def _collect(
             clip = _room(video, len(wanted), height, width)
         places = np.flatnonzero(wanted == rank).tolist()
         for part in {crops[i] for i in places}:
-            clip[[i for i in places if crops[i] == part]] = painter.paint(frame, part)
+            picture = painter.paint(frame, part)
+            for i in places:
+                if crops[i] == part:
+                    clip[i] = picture
     clip = np.empty((0, *video.size, 3), dtype=np.uint8) if clip is None else clip
     return torch.from_numpy(clip).permute(0, 3, 1, 2), seen
 

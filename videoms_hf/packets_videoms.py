@@ -19,6 +19,7 @@ MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets from a picture to one that is shown earlier; the standards allow 16 frames
 INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
+PACKED_SIGN = b"DivX"  # by that name, before a picture, an encoder says that it may have packed several
 MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may say "no picture here"
 
 
@@ -129,7 +130,7 @@ def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 
             held.append(packet)
         if video.codec == "mpeg4":
             data = bytes(packet)
-            found = [data[start + 4] >> 6 for start in _mpeg4_pictures(data)]
+            found = [data[start + 4] >> 6 for start in _mpeg4_pictures(data, video.format != "avi")]
             if video.format != "avi" and (len(found) != 1 or packet.size <= MPEG4_DUMMY_BYTES):
                 raise Irregular
             types.append(found[0] if found else None)
@@ -184,7 +185,9 @@ def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
     except av.error.FFmpegError as error:
         raise Irregular from error
     packets = demux_packets(video)
-    return _unpacked(packets) if (video.codec, video.format) == ("mpeg4", "avi") else packets
+    if (video.codec, video.format) != ("mpeg4", "avi"):
+        return packets
+    return _unpacked(packets, video.stream.codec_context.extradata or b"")
 
 
 def demux_packets(video: OpenVideo) -> Iterator:
@@ -203,19 +206,21 @@ def demux_packets(video: OpenVideo) -> Iterator:
         return
 
 
-def _unpacked(packets: Iterable) -> Iterator:
+def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
     """MPEG-4 packets of one picture each.
 
     AVI files by DivX and Xvid pack a B picture behind the one that it needs. Its turn comes with the next packet,
     which is a dummy or has the next B picture, whose turn comes later in turn. Decoders take them apart as is done
-    here, but then they cannot leave out single pictures.
+    here, but then they cannot leave out single pictures. They do so only after a sign in the data.
     """
     import av
 
-    waiting = None
+    waiting, is_packed = None, PACKED_SIGN in extradata
     for packet in packets:
         data, is_dummy = bytes(packet), packet.size <= MPEG4_DUMMY_BYTES
-        starts = _mpeg4_pictures(data)
+        starts = _mpeg4_pictures(data, is_packed)
+        if not is_packed and PACKED_SIGN in data[: starts[0] if starts else None]:
+            is_packed, starts = True, _mpeg4_pictures(data)
         if waiting is None and len(starts) < 2:
             if starts and is_dummy:
                 raise Irregular  # a picture, or a word that there is none: only the decoder knows
@@ -233,9 +238,11 @@ def _unpacked(packets: Iterable) -> Iterator:
         yield picture
 
 
-def _mpeg4_pictures(data: bytes) -> list[int]:
-    """Places at which the MPEG-4 pictures in a packet start."""
+def _mpeg4_pictures(data: bytes, is_packed: bool = True) -> list[int]:
+    """Places at which the MPEG-4 pictures in a packet start; of the first only, if there are no packed ones."""
     starts = [data.find(MPEG4_PICTURE, 0, -1)]
+    if not is_packed:
+        return starts if starts[0] >= 0 else []
     while starts[-1] >= 0:
         starts.append(data.find(MPEG4_PICTURE, starts[-1] + 4, -1))
     return starts[:-1]

@@ -50,7 +50,7 @@ class Painter:
                 frame, self.width, self.height, "rgb24", dst_color_range="JPEG", threads=1
             )
         if crop is None:
-            return _upright(frame.to_ndarray(), matrix)
+            return _upright(_pixels(frame), matrix)
         turned = matrix is not None and _is_quarter_turn(matrix)
         rows = np.arange(self.height * self.width, dtype=np.int64).reshape(self.height, self.width)
         part = _upright(rows, matrix)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
@@ -66,7 +66,7 @@ class Painter:
         graph = self._graphs[key]
         frame.pts = None
         graph.push(frame)
-        return graph.pull().to_ndarray()
+        return _pixels(graph.pull())
 
     def _display_matrix(self, frame) -> np.ndarray | None:
         """The 3 x 3 matrix from decoded to displayed places; `None` if there is none, or none that PyAV can read."""
@@ -95,6 +95,13 @@ def _scaling_graph(frame, box: tuple[int, int, int, int], size: tuple[int, int])
     )
     graph.configure()
     return graph
+
+
+def _pixels(frame) -> np.ndarray:
+    """The values of an RGB frame, uint8 (H, W, 3): a view, for the caller copies them."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+    return rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)
 
 
 def _is_quarter_turn(matrix: np.ndarray) -> bool:
