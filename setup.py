@@ -12,8 +12,11 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["videoms_hf", "videoms_hf.*"]),
-    python_requires=">=3.10",
+    # The card's template lies where readers of the repository look for it, and is installed with the package.
+    packages=[*find_packages(include=["videoms_hf", "videoms_hf.*"]), "videoms_hf.model_cards"],
+    package_dir={"videoms_hf.model_cards": "model_cards"},
+    package_data={"videoms_hf.model_cards": ["template.md"]},
+    python_requires=">=3.11",
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -22,12 +25,22 @@ setup(
         "datasets>=4.0",
         "evaluate>=0.4.6",
         "huggingface_hub>=1.0",
-        "av>=14",
+        "av>=17.1",  # 15 and 16 crash in the decoder's tests
         "pillow",
         "pyyaml",
+        "jinja2",
     ],
     extras_require={
-        "test": ["pytest", "pytest-timeout", "ruff==0.17.6", "onnx", "onnxscript", "onnxruntime", "peft"],
+        "test": [
+            "pytest",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff==0.17.6",
+            "onnx",
+            "onnxscript",
+            "onnxruntime",
+            "peft",
+        ],
         "tensorboard": ["tensorboard"],
     },
 )
