@@ -288,7 +288,7 @@ def test_a_classifier_on_the_first_token_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "fields, message",
-    [({"layer_norm_eps": 1e-3}, "layer_norm_eps 0.001"), ({"qv_bias": False}, r"missing \(4\)")],
+    [({"layer_norm_eps": 1e-3}, "layer_norm_eps 0.001"), ({"qkv_bias": False}, r"missing \(4\)")],
 )
 def test_another_network_of_transformers_is_refused(tmp_path, capsys, fields, message):
     videomae(VideoMAEForVideoClassification, **fields).save_pretrained(tmp_path / "videomae")
