@@ -187,7 +187,7 @@ class VideoMSLayer(GradientCheckpointingLayer):
 
     def _mlp(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.intermediate.dense(hidden_states)
-        # Under gradient checkpointing the whole block is computed again: once is enough.
+        # Under gradient checkpointing the whole block is computed again anyway: a nested one would save nothing.
         recompute = self.recompute_activation and self.training and not self.gradient_checkpointing
         if not (recompute and torch.is_grad_enabled()):
             return self._activate_and_project(hidden_states)

@@ -20,12 +20,11 @@ AXES = ("frames", "resolution", "batch", "keep_ratio")
 MEASURES = ("s", "MB", "G")
 
 
-def row(axis: str, value: float, size: str, device: str, checkpointing: bool) -> dict:
-    """Both models' figures at one point of an axis; the other axes stay at 16 frames, 224 pixels, batch 1."""
+def row(axis: str, value: float, size: str, image_size: int, device: str, checkpointing: bool) -> dict:
+    """Both models' figures at one point of an axis; the other axes stay at 16 frames, `image_size`, batch 1."""
     task = "classification" if axis == "keep_ratio" else "pretraining"
-    batch, frames, side = (
-        int(value) if axis == name else least for name, least in (("batch", 1), ("frames", 16), ("resolution", 224))
-    )
+    least = {"batch": 1, "frames": 16, "resolution": image_size}
+    batch, frames, side = (int(value) if axis == name else least[name] for name in least)
     keep_ratio = value if axis == "keep_ratio" else 0.6
     result = {"axis": axis, "value": value}
     for name in ("videoms", "videomae"):
@@ -57,6 +56,7 @@ def draw(rows: list[dict], path: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--size", default="small")
+    options.add_argument("--image_size", type=int, default=224, help="on all axes but the resolution's")
     options.add_argument("--axes", nargs="+", default=AXES, choices=AXES)
     options.add_argument("--frames", type=int, nargs="+", default=[16, 32, 64, 128])
     options.add_argument("--resolution", type=int, nargs="+", default=[112, 160, 224, 288])
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for axis in args.axes:
         for value in getattr(args, axis):
-            rows.append(row(axis, value, args.size, args.device, args.checkpointing))
+            rows.append(row(axis, value, args.size, args.image_size, args.device, args.checkpointing))
             print(rows[-1], flush=True)
     if args.plot:
         draw(rows, args.plot)
