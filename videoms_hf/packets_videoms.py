@@ -162,17 +162,17 @@ def _mpeg4_order(types: list[int | None]) -> np.ndarray:
     A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P is shown as I B B P
     P.
     """
-    order, held, references = np.full(len(types), -1), None, 0
+    order, shown, held, references = [-1] * len(types), 0, None, 0
     for i, kind in enumerate(types):
         if kind == MPEG4_B and references < 2:
             raise Irregular
         if kind not in (MPEG4_B, None):
             references, held, i = references + 1, i, held
         if kind is not None and i is not None:
-            order[i] = order.max() + 1
+            order[i], shown = shown, shown + 1
     if held is not None:
-        order[held] = order.max() + 1
-    return order
+        order[held] = shown
+    return np.array(order)
 
 
 def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
