@@ -179,11 +179,8 @@ def test_pretraining_goes_on_from_a_whole_videomae_only(tmp_path):
     source = videomae(VideoMAEForPreTraining, use_mean_pooling=False)
     source.save_pretrained(tmp_path / "whole")
     model, report = pretraining_model(ModelArguments(model_name_or_path=str(tmp_path / "whole")), CLIPS)
-    assert (
-        report.new == []
-        and all(name.endswith("key.bias") for name in report.dropped)
-        and model.config.token_selection == "motion"
-    )
+    assert report.new == [] and all(name.endswith("key.bias") for name in report.dropped)
+    assert model.config.token_selection == "motion"
     assert torch.equal(model.mask_token, source.mask_token)
     videomae(VideoMAEForVideoClassification).save_pretrained(tmp_path / "classifier")
     with pytest.raises(ValueError, match=r"no checkpoint to start a VideoMSForPreTraining from: (.|\n)*mask_token"):
@@ -201,6 +198,12 @@ def test_a_videomae_that_lacks_encoder_weights_is_no_start(tmp_path):
         classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])
     assert "videomae.encoder.layer.1.attention.attention.query.bias" in str(error.value)
     assert "videomae.encoder.layer.1.gamma" in str(error.value)
+    videomae(VideoMAEForVideoClassification, num_labels=2).save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    del state["fc_norm.bias"]  # half a head is no head
+    save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"missing \(1\):\n    fc_norm.bias\n"):
+        classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vivit"}))
     with pytest.raises(ValueError, match="is a 'vivit' model"):
         classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])

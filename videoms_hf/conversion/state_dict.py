@@ -248,7 +248,8 @@ def convert(
                 misshapen.append(f"{name} is {list(value.shape)}, it must be {shape}")
                 found |= dict.fromkeys(ours, value)
     missing = [name for name in wanted if name not in found]
-    new = [name for name in missing if name.startswith(may_be_new)]
+    begun = {name.rpartition(".")[0] for name in found}  # of a layer that is there, nothing can be missing
+    new = [name for name in missing if name.startswith(may_be_new) and name.rpartition(".")[0] not in begun]
     lacking = [name for name in missing if name not in new]
     if lacking or unexpected or misshapen:
         raise ValueError(_report(_as_named(lacking, state), unexpected, misshapen))
