@@ -51,8 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         words.insert(0, "--benchmark")
     (args,) = parse_recipe(PreparationArguments, arguments=words)
     output_dir = Path(args.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
     encoding = args.encoding()
-    tables = benchmark_tables(args.benchmark, args.annotations, args.videos, args.split, args.max_missing_share)
+    tables = benchmark_tables(
+        args.benchmark, args.annotations, args.videos, args.split, args.max_missing_share, missing_folder=output_dir
+    )
     report = prepare_dataset(
         tables,
         output_dir,

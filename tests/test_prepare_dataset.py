@@ -333,6 +333,29 @@ def test_the_script_prepares_ucf101_and_training_streams_what_it_wrote(videos, t
     assert config["id2label"] == {"0": "Wave", "1": "Clap"}
 
 
+def test_the_script_lists_the_downloads_of_kinetics_that_are_missing(videos, tmp_path):
+    (tmp_path / "lists").mkdir()
+    for name in ("train", "val"):
+        lines = [f"a b,abcdefghij{i},{i},1{i},{name}\n" for i in range(5)]
+        (tmp_path / f"lists/{name}.csv").write_text("label,youtube_id,time_start,time_end,split\n" + "".join(lines))
+    (tmp_path / "videos").mkdir()
+    for i in range(1, 5):
+        copy = tmp_path / f"videos/abcdefghij{i}_00000{i}_00001{i}.mp4"
+        copy.write_bytes(videos[i].read_bytes())
+    main = runpy.run_path(str(SCRIPTS / "prepare_dataset.py"))["main"]
+    options = {"annotations": tmp_path / "lists", "videos": tmp_path / "videos", "num_workers": 0}
+    options["output_dir"] = tmp_path / "out"
+    for _ in range(2):
+        main(["kinetics", *words(options)])
+        assert (tmp_path / "out/missing_train.txt").read_text() == "abcdefghij0_000000_000010\n"
+        assert len(read_csv(tmp_path / "out/train.csv")) == 4
+    with pytest.raises(ValueError, match="1 of 5 videos are missing, more than max_missing_share 0.1"):
+        main(["kinetics", *words({**options, "max_missing_share": 0.1})])
+    (tmp_path / "videos/abcdefghij0_000000_000010.mp4").write_bytes(videos[0].read_bytes())
+    main(["kinetics", *words(options)])
+    assert not (tmp_path / "out/missing_train.txt").exists() and len(read_csv(tmp_path / "out/train.csv")) == 5
+
+
 def test_ego4ds_windows_become_a_table_or_files_of_their_own(tmp_path):
     recordings = tmp_path / "recordings"
     recordings.mkdir()

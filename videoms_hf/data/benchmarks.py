@@ -167,7 +167,7 @@ def benchmark_tables(
         videos: the folder of its videos; not for "lists" and "folders", which say where theirs are.
         split: of UCF101 and HMDB51, 1 to 3.
         max_missing_share: share of the videos that may have no file, by default 0.2 for Kinetics and 0 for others.
-        missing_folder: folder for a list `missing_<subset>.txt` of those.
+        missing_folder: folder for a list `missing_<subset>.txt` of those, if there are any.
     """
     _check("benchmark", benchmark, BENCHMARKS)
     if (videos is None) != (benchmark in ("lists", "folders")):
@@ -264,8 +264,10 @@ def _table(
         raise ValueError(f"{source} lists no video")
     found = [(find(name), label, line) for name, label, line in rows]
     missing = [(name, line) for (name, _, line), (file, _, _) in zip(rows, found, strict=True) if file is None]
-    if missing_list is not None:
+    if missing_list is not None and missing:
         Path(missing_list).write_text("".join(f"{name}\n" for name, _ in missing), encoding="utf-8")
+    elif missing_list is not None:
+        Path(missing_list).unlink(missing_ok=True)
     if missing:
         lines = [f"  line {line}: there is no file of {name}" for name, line in missing]
         head = f"{source}: {len(missing)} of {len(rows)} videos are missing"

@@ -108,7 +108,7 @@ def _claim(folder: Path, settings: dict) -> None:
         if changes:
             what = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changes)
             raise FileExistsError(f"{folder} was prepared with other settings ({what}); give another output_dir")
-    elif any(folder.iterdir()):
+    elif any(not path.name.startswith("missing_") for path in folder.iterdir()):  # lists of missing videos are ours
         raise FileExistsError(f"{folder} holds something else; give another output_dir, or an empty one")
     _write(path, json.dumps(settings, indent=2) + "\n")
 
