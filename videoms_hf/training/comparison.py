@@ -1,0 +1,65 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""One run of a comparison: pre-training, fine-tuning and evaluation of a small network, each step done once."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from transformers import set_seed
+
+from ..data.collate import MixingCollator, collate_clips
+from ..data.in_memory import ClipsInMemory
+from ..data.tables import video_names
+from ..data.transforms import FinetuningTransform, PretrainingTransform
+from ..evaluation.classifier import class_names, load_classifier, load_processor
+from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
+from ..evaluation.report import evaluation_report, write_json
+from ..sampling_videoms import finetuning_clip, pretraining_clip
+from .arguments import DataArguments, ModelArguments, parse_recipe
+from .datasets import processor_for
+from .starting_weights import classification_model, pretraining_model
+from .trainer import VideoMSTrainer
+from .training_arguments import FineTuningArguments, PreTrainingArguments
+
+
+def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> Path:
+    """The folder of a trained model with its processor; a finished one is left as it is.
+
+    Labelled clips are for fine-tuning, others for pre-training; `options` are laid over the recipe's.
+    """
+    if (folder / "model.safetensors").is_file():
+        return folder
+    kinds = (ModelArguments, DataArguments, FineTuningArguments if clips.with_labels else PreTrainingArguments)
+    words = [str(recipe), *(f"--{name}={value}" for name, value in options.items())]
+    model_args, data_args, training_args = parse_recipe(*kinds, arguments=[*words, f"--output_dir={folder}"])
+    set_seed(training_args.seed)
+    names, collate = clips.table.features["label"].names, collate_clips
+    if not clips.with_labels:
+        model, _ = pretraining_model(model_args, data_args)
+        choose, clips.transform = pretraining_clip, PretrainingTransform(data_args.image_size)
+    else:
+        model, _ = classification_model(model_args, data_args, names)
+        choose = finetuning_clip
+        clips.transform = FinetuningTransform(data_args.image_size, None, True, False, 0.0)
+        collate = MixingCollator(len(names), training_args.label_smoothing_factor)
+    clips.choose_frames = partial(choose, num_frames=data_args.num_frames, stride=data_args.frame_stride)
+    processor = processor_for(data_args, model.config)
+    trainer = VideoMSTrainer(
+        model, training_args, data_collator=collate, train_dataset=clips, processing_class=processor
+    )
+    trainer.train()
+    trainer.save_model()
+    return folder
+
+
+def evaluate_once(folder: Path, test_data: str, num_segments: int) -> dict:
+    """The report of a fine-tuned model on several views of the test videos; one that is there is read."""
+    if (folder / "evaluation.json").is_file():
+        return json.loads((folder / "evaluation.json").read_text())
+    model = load_classifier(str(folder))
+    names = class_names(model)
+    table = labelled_videos(test_data, names)
+    views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)
+    report = evaluation_report(predict_views(model, views, start_accelerator(), 32), video_names(table), names)
+    write_json(report, folder / "evaluation.json")
+    return report
