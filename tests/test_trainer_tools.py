@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from transformers import TrainerCallback, set_seed
 
-from tests.tiny_run import ClipsInMemory, tiny_model, tiny_trainer
+from tests.tiny_run import ClipsInMemory, losses, tiny_model, tiny_trainer
 from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.training import training_arguments
 from videoms_hf.training.runs import claim_output_dir
 from videoms_hf.training.trainer import VideoMSTrainer
 from videoms_hf.training.training_arguments import FineTuningArguments
@@ -136,3 +138,21 @@ def test_a_folder_that_cannot_be_written_is_named(task, tmp_path):
     folder.mkdir()
     folder.chmod(0o555)
     assert without_privileges(task, folder) == 0
+
+
+@pytest.mark.parametrize("options, wanted", [({}, True), ({"fp16": True}, False), ({"bf16": False}, False)])
+def test_bfloat16_is_the_default_where_an_accelerator_has_it(options, wanted, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_arguments, "is_torch_bf16_gpu_available", lambda: True)
+    monkeypatch.setattr(transformers.TrainingArguments, "__post_init__", lambda self: None)  # there is no GPU here
+    monkeypatch.setattr(FineTuningArguments, "total_batch_size", 256)
+    assert FineTuningArguments(output_dir=str(tmp_path), **options).bf16 is wanted
+    assert FineTuningArguments(output_dir=str(tmp_path), use_cpu=True).bf16 is False
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_bfloat16_learns_as_float32_does(stage, tmp_path):
+    options = {"num_train_epochs": 1, "save_strategy": "no", "eval_strategy": "no", "base_learning_rate": 0.1}
+    half, whole = (tiny_trainer(stage, tmp_path, bf16=bf16, **options) for bf16 in (True, False))
+    half.train(), whole.train()
+    assert losses(half) == pytest.approx(losses(whole), rel=0.02) and losses(half) != losses(whole)
+    assert {value.dtype for value in half.model.state_dict().values()} == {torch.float32}
