@@ -235,7 +235,7 @@ def test_a_video_that_breaks_midway_is_an_error(damaged_in_the_middle, model, vi
 def test_with_skip_broken_it_is_left_out_with_all_its_views(damaged_in_the_middle, model, videos, report, tmp_path):
     skipped = evaluate(tmp_path, model=model, data=videos, skip_broken=True)
     assert skipped["broken_videos"] == [
-        {"video": str(videos.parent / "clip 2.mp4"), "reason": "damaged in the middle"}
+        {"video": str(videos.parent / "clip 2.mp4"), "line": 3, "reason": "damaged in the middle"}
     ]
     assert skipped["accuracies"]["num_clips"] == 36
     expected = [entry["probabilities"] for i, entry in enumerate(report["videos"]) if i != 2]

@@ -165,7 +165,7 @@ def test_broken_videos_are_replaced_and_reported(videos, tmp_path, capsys):
     options = {"train_data": tmp_path / "train.csv", "output_dir": tmp_path / "run", "max_bad_share": 0.1}
     script("finetune", **options, num_train_epochs=3)
     said = capsys.readouterr().out
-    assert f"1 of 17 training videos were broken and replaced by others\n  {broken}: " in said
+    assert f"1 of 17 training videos were broken and replaced by others\n  {broken} (line 17): " in said
     log = json.loads((tmp_path / "run" / "training_log.json").read_text())
     assert [video["path"] for video in log["bad_videos"]] == [str(broken)]
     with pytest.raises(ValueError, match=f"more than max_bad_share .*\n.*{broken}"):

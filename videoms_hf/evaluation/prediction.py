@@ -116,7 +116,7 @@ def evaluation_views(
     )
     if not skip_broken and views.bad_videos():
         bad = views.bad_videos()
-        lines = "\n".join(f"  {video.path}: {video.reason}" for video in bad)
+        lines = "\n".join(f"  {video.path} ({video.place}): {video.reason}" for video in bad)
         raise ValueError(
             f"{len(bad)} of {len(table)} videos are broken, and a score without them would be that of another test; "
             f"mend them, or give --skip_broken to evaluate the others:\n{lines}"
@@ -211,7 +211,8 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     if not used.any():
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
     rows = rows[used]
-    late = [BadVideo(row, video_name(views.table[row]), reason, 1) for row, reason in reasons.items()]
+    found = [(row, views.table[row], reason) for row, reason in reasons.items()]
+    late = [BadVideo(row, video_name(video), reason, 1, video.get("line")) for row, video, reason in found]
     return ViewPredictions(
         logits[order][used], rows, np.asarray(views.table["label"][:])[rows], sorted([*views.bad_videos(), *late])
     )

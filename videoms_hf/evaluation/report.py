@@ -75,7 +75,7 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
             name: None if math.isnan(share) else share for name, share in zip(class_names, by_class, strict=True)
         },
         "class_names": list(class_names),
-        "broken_videos": [{"video": bad.path, "reason": bad.reason} for bad in predictions.broken],
+        "broken_videos": [{"video": bad.path, "line": bad.line, "reason": bad.reason} for bad in predictions.broken],
         "videos": [
             {
                 "video": videos[i],

@@ -58,7 +58,7 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     trainer.save_model()  # and publishes it, with push_to_hub
     say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were broken and replaced by others")
     for video in bad:
-        say(f"  {video.path}: {video.reason}")
+        say(f"  {video.path} ({video.place}): {video.reason}")
     say(f"The model and the log are in {trainer.args.output_dir}")
     trainer.accelerator.end_training()
     return metrics
