@@ -495,3 +495,14 @@ def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(files):
     assert queue.get(timeout=60) == expected
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(files, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("all packets were read")
+
+    monkeypatch.setattr(decoding_videoms, "all_pictures", refuse)
+    monkeypatch.setattr(decoding_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
+    assert shown_number(images(decode_frames(files("h264.mp4"), [17]))[0]) == 17
+    for name in ("h264.mp4", "h264.mkv"):
+        assert len(decode_frames(files(name), range, start_seconds=0.4, end_seconds=0.6)) == 5

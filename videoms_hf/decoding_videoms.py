@@ -40,7 +40,8 @@ from .pictures_videoms import Crop, Painter
 MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
 MAX_CLIP_BYTES = 16 << 30  # of the frames that one call gives
 MAX_SECONDS = 600.0  # for one reading of a file
-SCAN_BYTES = 4 << 20  # files up to this size are read whole; of longer ones only a part, where the container helps
+# Files up to this size and length are read whole; of longer ones only a part, where the container helps.
+SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
 IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
@@ -162,7 +163,9 @@ def _load_by_packets(video: OpenVideo, indices, window, crop) -> tuple[torch.Ten
     is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
     if video.codec not in REGULAR_CODECS or not is_timed:
         raise Irregular
-    is_long = video.format in SEEKABLE_CONTAINERS and video.container.size > SCAN_BYTES
+    seconds = (video.container.duration or 0) / 1e6
+    is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
+    is_long &= video.format in SEEKABLE_CONTAINERS
     index = mp4_index(video) if is_long and window == (None, None) else None
     if index is not None:
         keys, shown = index
