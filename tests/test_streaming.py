@@ -332,6 +332,14 @@ def test_a_stream_can_be_sent_to_a_spawned_worker(folder):
     assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(stream, sent, strict=True))
 
 
+def test_several_clips_of_a_streamed_video_come_in_one_item(tars):
+    stream = ClipStream(Shards(tars), CHOOSE, keep_frames, num_samples=3)
+    table = ClipDataset(read_videos(tars), CHOOSE, keep_frames, num_samples=3)
+    for (number, _), item in zip(stream.videos, stream, strict=True):
+        assert item["pixel_values"].shape[0] == 3
+        assert torch.equal(item["pixel_values"], table[number]["pixel_values"])
+
+
 def test_bad_videos_of_a_stream_are_replaced_named_and_counted(tars, contents, tmp_path, caplog):
     with TarWriter(tmp_path / "0.tar") as tar:
         for number in range(20):
