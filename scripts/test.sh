@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/install.sh test
 ruff check . && ruff format --check .
-# One thread a process: on two cores the small tensors of the tests lose more by sharing than they gain.
-OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest "$@"
+# Two processes of one thread each: the small tensors of the tests lose more by sharing than they gain.
+OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 python -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -185,7 +185,8 @@ def reference_loss(model, pixels, noise):
     losses, all_logits = [], []
     for b in range(len(pixels)):
         conv = model.videoms.embeddings.patch_embeddings.projection
-        embedded = conv(pixels[b : b + 1].transpose(1, 2)).flatten(2).transpose(1, 2)  # (1, N, D)
+        embedded = F.conv3d(pixels[b : b + 1].transpose(1, 2), conv.weight, conv.bias, conv.stride)
+        embedded = embedded.flatten(2).transpose(1, 2)  # (1, N, D)
         steps = embedded.detach().unflatten(1, (4, 16))
         scores = (steps[:, 1:] - steps[:, :-1]).norm(dim=-1)
         scores = torch.cat([scores[:, :1], scores], dim=1).flatten()

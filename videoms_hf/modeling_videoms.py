@@ -97,18 +97,27 @@ class VideoMSForVideoClassificationOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class VideoMSPatchEmbeddings(nn.Module):
+class VideoMSTubeletProjection(nn.Conv3d):
     """One linear map of a flattened tubelet. The weights are those of a 3-d convolution, as in every checkpoint."""
+
+    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
+        """(..., C, tubelet, patch, patch) -> (..., D)"""
+        weight = self.weight.flatten(1)
+        return F.linear(tubelets.flatten(-4).to(weight.dtype), weight, self.bias if with_bias else None)
+
+
+class VideoMSPatchEmbeddings(nn.Module):
+    """Tubelets to embeddings, under the name that VideoMAE's checkpoints use."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
         kernel = (config.tubelet_size, *config.patch_shape)
-        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel)
+        self.projection = VideoMSTubeletProjection(
+            config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel
+        )
 
     def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
-        """(..., C, tubelet, patch, patch) -> (..., D)"""
-        weight = self.projection.weight.flatten(1)
-        return F.linear(tubelets.flatten(-4).to(weight.dtype), weight, self.projection.bias if with_bias else None)
+        return self.projection(tubelets, with_bias)
 
 
 class VideoMSEmbeddings(nn.Module):
@@ -134,12 +143,13 @@ class VideoMSEmbeddings(nn.Module):
         return motion_importance(changes.flatten(2, 3))
 
     def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Motion and embedding of every token, (B, N) and (B, N, D), from one product: the first time step and the
-        changes are embedded, their running sum is the embedding of each step."""
-        frames = torch.cat(self._first_and_changes(pixel_values), dim=1)
-        embedded = self.patch_embeddings(split_tubelets(frames, self.config), with_bias=False).flatten(2, 3)
-        embeddings = embedded.cumsum(dim=1, dtype=torch.float32) + self.patch_embeddings.projection.bias
-        return motion_importance(embedded[:, 1:]), embeddings.flatten(1, 2).to(embedded.dtype)
+        """Motion and embedding of every token, (B, N) and (B, N, D), for one product's work: the first time step and
+        the changes are embedded, their running sum is the embedding of each step."""
+        first, changes = (split_tubelets(frames, self.config) for frames in self._first_and_changes(pixel_values))
+        first = self.patch_embeddings(first).flatten(2, 3)
+        changes = self.patch_embeddings(changes, with_bias=False).flatten(2, 3)  # (B, t - 1, L, D)
+        embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=torch.float32)
+        return motion_importance(changes), embeddings.flatten(1, 2).to(changes.dtype)
 
     def _first_and_changes(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         size = self.config.tubelet_size
