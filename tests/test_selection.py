@@ -55,7 +55,7 @@ def test_model_importance_is_that_of_its_patch_embeddings(tiny_config, num_frame
     torch.nn.init.normal_(model.embeddings.patch_embeddings.projection.bias)
     clips = torch.randn(2, num_frames, 3, *size)
     conv = model.embeddings.patch_embeddings.projection
-    convolved = torch.nn.functional.conv3d(clips.transpose(1, 2), conv.weight, conv.bias, conv.stride)  # (B, D, t, h, w)
+    convolved = torch.nn.functional.conv3d(clips.transpose(1, 2), conv.weight, conv.bias, conv.stride)
     expected = reference_importance(convolved.detach().flatten(2).transpose(1, 2), num_frames // 2)
     with torch.set_grad_enabled(training):
         importance = model(clips).importance
