@@ -97,7 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def length(videos: Path, num_clips: int) -> dict:
         count = len(read_videos(videos))
-        return {"num_train_epochs": max(round(num_clips / count), 1), "per_device_train_batch_size": min(32, count)}
+        epochs = num_clips / count
+        epochs = round(epochs) if epochs >= 1 else round(epochs, 3)
+        return {
+            "num_train_epochs": epochs,
+            "warmup_epochs": round(min(4, epochs / 3), 3),
+            "per_device_train_batch_size": min(32, count),
+        }
 
     run(
         "pretrain", recipes / "pretrain.yaml", train_data=pretraining, output_dir=out / "pretrain",
