@@ -177,6 +177,8 @@ def test_a_clip_is_drawn_alone_as_in_a_batch(selection, tiny_config):
 
 
 def test_frame_selection_compiles_to_one_graph(tiny_config):
+    # After clips of other lengths torch makes the length a variable, which torch 2.11 cannot carry into a checkpoint.
+    torch.compiler.reset()
     model = VideoMSForPreTraining(tiny_config(candidate_ratio=1.5, mask_ratio=0.8)).train()
     clips = torch.rand(2, 12, 3, 32, 32)
     noise = {"noise": torch.rand(2, 19), "slice_noise": torch.rand(2, 6)}
