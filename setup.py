@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "test": [
+            "psutil",
             "pytest",
             "pytest-timeout",
             "pytest-xdist",

@@ -1,7 +1,6 @@
 """Lists and folders of videos become tables, or one error that says what is wrong where."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 from transformers.utils import logging
 
+from tests.processes import run_program
 from videoms_hf.data.annotations import read_class_names, read_csv, read_folder, read_videos
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.frame_folders import decode_frame_folder
@@ -433,12 +433,10 @@ def test_a_data_set_of_the_hub_is_read_by_its_name(embedded, tmp_path, monkeypat
         hub.repositories["tester/clips"].add(files)
         environment = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
         environment |= {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        done = subprocess.run(
+        done = run_program(
             [sys.executable, "-c", READ_FROM_HUB],
             env=environment,
             cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
         )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines()[:4] == [

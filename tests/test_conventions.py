@@ -1,7 +1,6 @@
 """What transformers asks of a model of its own: loading, saving, recording, compiling, exporting, adapting."""
 
 import copy
-import subprocess
 import sys
 
 import pytest
@@ -15,6 +14,7 @@ from transformers import (
 )
 from transformers.utils import output_capturing
 
+from tests.processes import run_program
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.layers_videoms import sinusoid_table
 
@@ -370,5 +370,6 @@ def test_a_configuration_given_to_a_model_is_not_changed(tiny_config):
 def test_import_leaves_the_decoder_and_the_data_libraries_alone():
     """They cost seconds; only reading a video needs them."""
     code = "import sys, videoms_hf; print([m for m in ('av', 'datasets', 'evaluate') if m in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = run_program([sys.executable, "-c", code])
+    assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 import transformers
 from packaging.version import Version
 
+from tests.processes import run_program
 from tests.tiny_run import losses, sharded_steps, tiny_trainer, weights
 
 
@@ -54,13 +54,7 @@ def two_processes(tmp_path_factory) -> Path:
         port = probe.getsockname()[1]
     program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.tiny_run"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *program, str(folder / "jobs.json")],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = run_program([sys.executable, *program, str(folder / "jobs.json")], cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "stderr.txt").write_text(done.stderr)
     for process in (0, 1):

@@ -5,7 +5,6 @@ import os
 import runpy
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.evaluation_files import CLASSES, NUM_FRAMES, SIZE, STRIDE, WIDTH, save_classifier, write_labelled_videos
+from tests.processes import run_program
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.report import write_json
@@ -292,12 +292,10 @@ def test_two_processes_and_their_workers_give_what_one_gives_to_the_last_digit(m
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     options = OPTIONS | {"model": model, "data": videos, "output_dir": tmp_path, "num_workers": 1}
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT)]
         + [f"--{name}={value}" for name, value in options.items()],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "evaluation.json").read_text())

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from transformers import (
     ViTConfig,
 )
 
+from tests.processes import run_program
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.training import DataArguments, ModelArguments
@@ -266,7 +266,8 @@ def test_a_videomae_on_the_hub_is_converted_refused_and_fine_tuned_by_its_name(t
         settings = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
         root = Path(__file__).parents[1]
         words = [str(root / "scripts"), str(tmp_path / "ours"), str(tmp_path / "result")]
-        subprocess.run([sys.executable, "-c", HUB_JOB, *words], env=os.environ | settings, check=True, cwd=root)
+        done = run_program([sys.executable, "-c", HUB_JOB, *words], env=os.environ | settings, cwd=root)
+    assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(tmp_path / "result")
     assert (found["code"], found["lost"]) == (0, 1)
     assert "there is no checkpoint someone/nothing" in found["said"]

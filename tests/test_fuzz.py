@@ -2,11 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_program
 
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ def run(tmp_path, script, *arguments):
     output = tmp_path / "report.json"
     command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / script), *arguments, "--output", str(output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    result = run_program(command, seconds=280, env=environment)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     return json.loads(output.read_text())["rows"]
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 from tests.evaluation_files import CLASSES, save_classifier, write_noise
 from tests.hub_server import TOKEN, running_hub
+from tests.processes import run_program
 from tests.test_remote_code import MODEL_CODE, PROCESSOR_CODE, WITHOUT_PACKAGE
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
 from videoms_hf.data.synthetic import render_motion_dataset
@@ -97,7 +97,7 @@ def run(code: str, job: dict, hub, cache: Path) -> dict:
     # The client's newer transfer, Xet, is a service of its own; without it the client sends large files by LFS.
     variables |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, json.dumps(job, default=str)]
-    done = subprocess.run(command, cwd=cache.parent, env=variables, capture_output=True, text=True)
+    done = run_program(command, cwd=cache.parent, env=variables)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(job["result"], weights_only=True)
 

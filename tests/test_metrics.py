@@ -1,7 +1,6 @@
 """Accuracies and intervals against plain loops and known values."""
 
 import math
-import subprocess
 import sys
 
 import evaluate
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
+from tests.processes import run_program
 from videoms_hf.evaluation.metrics import (
     VideoClassificationAccuracy,
     class_accuracies,
@@ -168,7 +168,7 @@ def test_the_module_works_without_a_network_and_without_a_home_to_write_to(tmp_p
         "print(module.compute())\n"
     )
     environment = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "home")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = run_program([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "{'top1': 1.0, 'top5': 1.0}"
 
@@ -178,5 +178,5 @@ def test_the_library_is_found_where_a_script_has_its_name(tmp_path):
         "from videoms_hf.evaluation.metrics import VideoClassificationAccuracy\n"
         "print(VideoClassificationAccuracy.__base__)\n"
     )
-    done = subprocess.run([sys.executable, str(tmp_path / "evaluate.py")], capture_output=True, text=True)
+    done = run_program([sys.executable, str(tmp_path / "evaluate.py")])
     assert done.stdout.strip() == "<class 'evaluate.module.Metric'>", done.stderr

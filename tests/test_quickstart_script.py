@@ -2,13 +2,13 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.processes import run_program
 from tests.video_files import write_ramp
 from videoms_hf.data.annotations import read_videos
 
@@ -64,7 +64,7 @@ def test_the_whole_of_it_runs_and_goes_on_from_where_it_was(data, own_list, tmp_
     words = ["--output_dir", str(tmp_path / "out"), "--pretrain_clips", "40", "--finetune_clips", "40"]
     words += ["--num_segments", "2", *(["--data", str(own_list)] if data == "own" else [])]
     for _ in range(2):
-        done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True)
+        done = run_program([sys.executable, str(SCRIPT), *words])
         assert done.returncode == 0, done.stderr
         assert "fine-tuned after pre-training" in done.stdout and "from scratch, same budget" in done.stdout
     report = json.loads((tmp_path / "out" / "quickstart.json").read_text())
@@ -76,9 +76,6 @@ def test_the_whole_of_it_runs_and_goes_on_from_where_it_was(data, own_list, tmp_
 @pytest.mark.slow
 def test_a_step_that_fails_stops_it_with_the_steps_own_error(own_list, tmp_path):
     (tmp_path / "0.mp4").unlink()
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--data", str(own_list), "--output_dir", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-    )
+    words = ["--data", str(own_list), "--output_dir", str(tmp_path / "out")]
+    done = run_program([sys.executable, str(SCRIPT), *words])
     assert done.returncode != 0 and "line 1: there is no file" in done.stderr

@@ -4,7 +4,6 @@ import ast
 import importlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from transformers import pipeline
 
 from tests.evaluation_files import save_classifier, write_noise
+from tests.processes import run_program
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.video_processing_videoms import VideoMSVideoProcessor
 
@@ -104,7 +104,7 @@ def run_stranger(folder: Path, code: str, job: dict, **environment: str) -> dict
     variables = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1", **environment}
     variables.pop("PYTHONPATH", None)
     command = [sys.executable, "-c", code, json.dumps({name: str(value) for name, value in job.items()})]
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    done = run_program(command, cwd=folder, env=variables)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(job["result"], weights_only=True)
 

@@ -1,6 +1,5 @@
 """A run that is killed and started again by the same command ends with the weights of one that was not, to the bit."""
 
-import multiprocessing
 import os
 import random
 import resource
@@ -15,6 +14,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from tests.processes import killed_on_failure, run_forked
 from tests.tiny_run import losses, tiny_trainer, weights
 from videoms_hf.training import checkpoints
 from videoms_hf.training.checkpoints import (
@@ -108,14 +108,6 @@ def run(stage: str, folder: Path, sabotage=None, result: Path | None = None, **o
         torch.save({"weights": weights(trainer), "average": average, "losses": losses(trainer)}, result)
 
 
-def in_a_process(*args, **kwargs) -> int:
-    """Exit code of `run` in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=run, args=args, kwargs=kwargs)
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 def assert_same_run(found: Path, wanted: Path) -> None:
     found, wanted = torch.load(found), torch.load(wanted)
     for part in ("weights", "average"):
@@ -134,10 +126,10 @@ def assert_same_run(found: Path, wanted: Path) -> None:
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(stage, sabotage, last_good, tmp_path):
-    assert in_a_process(stage, tmp_path / "whole", result=tmp_path / "whole.pt") == 0
-    assert in_a_process(stage, tmp_path / "killed", sabotage) == -signal.SIGKILL
+    assert run_forked(run, stage, tmp_path / "whole", result=tmp_path / "whole.pt") == 0
+    assert run_forked(run, stage, tmp_path / "killed", sabotage) == -signal.SIGKILL
     assert newest_complete_checkpoint(tmp_path / "killed").name == f"checkpoint-{last_good}"
-    assert in_a_process(stage, tmp_path / "killed", result=tmp_path / "killed.pt") == 0
+    assert run_forked(run, stage, tmp_path / "killed", result=tmp_path / "killed.pt") == 0
     assert_same_run(tmp_path / "killed.pt", tmp_path / "whole.pt")
     assert len(torch.load(tmp_path / "killed.pt")["losses"]) == 15 - last_good
     assert (tmp_path / "killed" / "incomplete-checkpoint-6").is_dir() == (sabotage is kill_in_save)
@@ -145,24 +137,24 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(stage, sabotage, last_g
 
 def test_the_only_complete_checkpoint_stays_until_the_next_is_complete(tmp_path):
     options = {"save_total_limit": 1}
-    assert in_a_process("pretrain", tmp_path, kill_at_the_end_of_a_save, **options) == -signal.SIGKILL
+    assert run_forked(run, "pretrain", tmp_path, kill_at_the_end_of_a_save, **options) == -signal.SIGKILL
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-3", "checkpoint-6"]
     assert newest_complete_checkpoint(tmp_path).name == "checkpoint-3"
-    assert in_a_process("pretrain", tmp_path, **options) == 0
+    assert run_forked(run, "pretrain", tmp_path, **options) == 0
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-15"]
 
 
 def test_decoding_processes_do_not_change_a_resumed_run(tmp_path):
-    assert in_a_process("pretrain", tmp_path / "whole", result=tmp_path / "whole.pt") == 0
-    assert in_a_process("pretrain", tmp_path / "killed", kill_in_step, dataloader_num_workers=2) == -signal.SIGKILL
+    assert run_forked(run, "pretrain", tmp_path / "whole", result=tmp_path / "whole.pt") == 0
+    assert run_forked(run, "pretrain", tmp_path / "killed", kill_in_step, dataloader_num_workers=2) == -signal.SIGKILL
     again = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
-    assert in_a_process("pretrain", tmp_path / "killed", result=tmp_path / "killed.pt", **again) == 0
+    assert run_forked(run, "pretrain", tmp_path / "killed", result=tmp_path / "killed.pt", **again) == 0
     assert_same_run(tmp_path / "killed.pt", tmp_path / "whole.pt")
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path):
-    assert in_a_process("finetune", tmp_path / "run", result=tmp_path / "first.pt") == 0
-    assert in_a_process("finetune", tmp_path / "run", result=tmp_path / "second.pt") == 0
+    assert run_forked(run, "finetune", tmp_path / "run", result=tmp_path / "first.pt") == 0
+    assert run_forked(run, "finetune", tmp_path / "run", result=tmp_path / "second.pt") == 0
     assert torch.load(tmp_path / "second.pt")["losses"] == []
     first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("first", "second"))
     assert all(torch.equal(first["average"][name], second["average"][name]) for name in first["average"])
@@ -303,7 +295,9 @@ def test_ten_kills_of_either_stage_at_random_moments_change_nothing(stage, tmp_p
         return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     begin = time.monotonic()
-    assert start(stage, f"{stage}-whole").wait() == 0
+    process = start(stage, f"{stage}-whole")
+    with killed_on_failure(process.pid):
+        assert process.wait() == 0
     seconds = time.monotonic() - begin
     kills = 0
     draw = random.Random(stage)
@@ -311,9 +305,9 @@ def test_ten_kills_of_either_stage_at_random_moments_change_nothing(stage, tmp_p
         process = start(stage, f"{stage}-killed")
         try:
             # Mostly after the imports, so that there is something to kill.
-            code_returned = process.wait(draw.uniform(0.5, 1.0) * seconds if kills < 10 else None)
+            with killed_on_failure(process.pid):
+                code_returned = process.wait(draw.uniform(0.5, 1.0) * seconds if kills < 10 else None)
         except subprocess.TimeoutExpired:
-            process.kill()
             process.wait()
             kills += 1
             continue

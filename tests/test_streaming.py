@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -22,6 +21,7 @@ from transformers.utils import logging
 
 import videoms_hf.data.shards as shards_module
 import videoms_hf.data.streaming as streaming
+from tests.processes import run_program
 from tests.stream_run import streaming_trainer
 from tests.tiny_run import losses, weights
 from videoms_hf.data.annotations import read_videos
@@ -378,12 +378,10 @@ def two_processes(tars, tmp_path_factory) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.stream_run"]
-    done = subprocess.run(
+    done = run_program(
         [sys.executable, *program, str(folder / "jobs.json")],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

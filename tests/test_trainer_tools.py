@@ -1,6 +1,5 @@
 """What users know from Trainer works on: loggers, the search for hyper-parameters; folders that cannot be written."""
 
-import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 import transformers
 from transformers import TrainerCallback, set_seed
 
+from tests.processes import run_forked
 from tests.tiny_run import ClipsInMemory, losses, tiny_model, tiny_trainer
 from videoms_hf.evaluation.metrics import compute_accuracies
 from videoms_hf.training import training_arguments
@@ -111,10 +111,7 @@ def without_privileges(task, *args) -> int:
         torch.set_num_threads(1)
         task(*args)
 
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join()
-    return process.exitcode
+    return run_forked(run)
 
 
 def claim_in_vain(folder: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.processes import run_program
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.data.synthetic import MOTIONS, render_motion_dataset
 from videoms_hf.training.checkpoints import MANIFEST, all_checkpoints
@@ -193,7 +193,7 @@ def test_a_script_that_is_started_by_its_path_finds_the_library_evaluate(name):
     """scripts/evaluate.py lies beside it, and Python looks there first."""
     command = [sys.executable, str(SCRIPTS / f"{name}.py"), "--help"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_program(command, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "--train_data" in done.stdout and "--base_learning_rate" in done.stdout
 
@@ -239,9 +239,7 @@ def test_two_processes_run_the_scripts_on_video_files(videos, tmp_path):
         for stage, options in stages.items():
             command = [*torchrun, str(SCRIPTS / f"{stage}.py"), *words(common | options)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-            done = subprocess.run(
-                [*command, f"--output_dir={folder / stage}"], cwd=ROOT, env=environment, capture_output=True, text=True
-            )
+            done = run_program([*command, f"--output_dir={folder / stage}"], cwd=ROOT, env=environment)
             assert done.returncode == 0, done.stderr[-3000:]
             assert f"{batch} x {processes} processes" in done.stdout
         runs[processes] = load_file(folder / "finetune" / "model.safetensors")

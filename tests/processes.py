@@ -1,0 +1,49 @@
+"""Processes that tests start: they have so much time, and none outlives the test that it fails."""
+
+import multiprocessing
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import psutil
+import pytest
+
+
+SECONDS = 240  # less than a test's own limit, so that there is time to clear up
+
+
+def run_program(command: Sequence[str], seconds: float = SECONDS, **options) -> subprocess.CompletedProcess:
+    """What became of a program, its output as text. `options` are those of `subprocess.Popen`."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, **options) as process, killed_on_failure(process.pid):
+        try:
+            stdout, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            said = (error.stderr or b"").decode(errors="replace")[-3000:]
+            pytest.fail(f"{command} still ran after {seconds} s and was killed; it said: {said}")
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def run_forked(task: Callable, *args, seconds: float = SECONDS, **kwargs) -> int:
+    """Exit code of a copy of this process that runs `task`."""
+    process = multiprocessing.get_context("fork").Process(target=task, args=args, kwargs=kwargs)
+    process.start()
+    with killed_on_failure(process.pid):
+        process.join(seconds)
+        if process.exitcode is None:
+            pytest.fail(f"{task.__name__} still ran after {seconds} s and was killed")
+    return process.exitcode
+
+
+@contextmanager
+def killed_on_failure(pid: int) -> Iterator[None]:
+    """Where something is raised, the process is killed with its descendants; torchrun's have sessions of their own."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(pid)
+            for process in [parent, *parent.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        raise
