@@ -1,5 +1,7 @@
 """Fixtures of all tests: a tiny model, random states that do not leak, real data where it lies beside the project."""
 
+import faulthandler
+import os
 import random
 from pathlib import Path
 
@@ -9,8 +11,30 @@ import torch
 
 from videoms_hf import VideoMSConfig
 
+from .odd_files import write_file, write_packed
+
 
 SHARED = Path(__file__).parents[2] / "shared"
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config):
+    config.stash[STDERR] = os.dup(2)  # before pytest captures it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """A test that hangs where Python hears no signal, so that pytest-timeout cannot end it, ends the process.
+
+    The watchdog's thread is C and needs no lock: it shows the stacks a minute after the time limit, and exits.
+    """
+    mark = item.get_closest_marker("timeout")
+    seconds = mark.args[0] if mark else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(seconds + 60, exit=True, file=item.config.stash[STDERR])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +94,16 @@ def shared_clips() -> Path:
     if not (SHARED / "clips").is_dir():
         pytest.skip("no real clips beside this checkout (../shared/clips)")
     return SHARED / "clips"
+
+
+@pytest.fixture(scope="session")
+def odd_file(tmp_path_factory):
+    """Makes one of the odd files by its name, once."""
+    folder, made = tmp_path_factory.mktemp("odd"), {}
+
+    def get(name):
+        if name not in made:
+            made[name] = write_packed(folder / name) if name == "packed.avi" else write_file(folder, name)
+        return made[name]
+
+    return get
