@@ -490,7 +490,7 @@ def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(files):
     assert not [f for f in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{f}") == str(path)]
     processes = multiprocessing.get_context("fork")
     queue = processes.Queue()
-    child = processes.Process(target=decode_in_child, args=(path, queue))
+    child = processes.Process(target=decode_in_child, args=(path, queue), daemon=True)
     child.start()
     assert queue.get(timeout=60) == expected
     child.join(60)
