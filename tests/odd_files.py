@@ -183,3 +183,30 @@ def write_streams(path, with_cover: bool) -> Path:
         output.mux(cover)
         output.mux(encode(main, numbered_frames()))
     return path
+
+
+def every_frame(path, stream=0):
+    """All frames of a file by a plain decode from its beginning, uint8 (N, H, W, 3); and their times in seconds."""
+    images, times, is_open = [], [], True
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream = container.streams.video[stream]
+        context, packets = stream.codec_context, container.demux(stream)
+        context.thread_count = 1  # with several, damage looks different
+        while is_open:
+            try:
+                packet = next((packet for packet in packets if packet.size), None)
+            except av.error.FFmpegError:  # where the file is cut
+                packet = None
+            is_open = packet is not None
+            try:
+                frames = context.decode(packet)
+            except av.error.FFmpegError:
+                continue
+            for frame in frames:
+                images.append(frame.reformat(format="rgb24", dst_color_range="JPEG").to_ndarray())
+                times.append(None if frame.pts is None else float(frame.pts * stream.time_base))
+    return np.stack(images), times
+
+
+def images(clip):
+    return clip.permute(0, 2, 3, 1).numpy()

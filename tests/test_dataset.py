@@ -151,8 +151,8 @@ def count_decodings(monkeypatch):
     """A list that grows by the wanted frame numbers at every decoding."""
     decoded, decode_row = [], dataset_module.decode_row
 
-    def decode(row, indices):
-        return decode_row(row, lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1])
+    def decode(row, indices, crop=None):
+        return decode_row(row, lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1], crop)
 
     monkeypatch.setattr(dataset_module, "decode_row", decode)
     return decoded

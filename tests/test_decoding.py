@@ -12,62 +12,9 @@ import torch
 
 from videoms_hf import decoding_videoms, packets_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads, probe_video
-from videoms_hf.pictures_videoms import Crop
 
-from .odd_files import (
-    FILES,
-    NUM_FRAMES,
-    VFR_PTS,
-    encode,
-    encoder,
-    shown_number,
-    turn_mp4,
-    write_file,
-    write_packed,
-    write_streams,
-    write_turned,
-)
+from .odd_files import FILES, NUM_FRAMES, VFR_PTS, every_frame, images, shown_number
 from .video_files import write_sound
-
-
-def every_frame(path, stream=0):
-    """All frames of a file by a plain decode from its beginning, uint8 (N, H, W, 3); and their times in seconds."""
-    images, times, is_open = [], [], True
-    with av.open(str(path), metadata_errors="ignore") as container:
-        stream = container.streams.video[stream]
-        context, packets = stream.codec_context, container.demux(stream)
-        context.thread_count = 1  # with several, damage looks different
-        while is_open:
-            try:
-                packet = next((packet for packet in packets if packet.size), None)
-            except av.error.FFmpegError:  # where the file is cut
-                packet = None
-            is_open = packet is not None
-            try:
-                frames = context.decode(packet)
-            except av.error.FFmpegError:
-                continue
-            for frame in frames:
-                images.append(frame.reformat(format="rgb24", dst_color_range="JPEG").to_ndarray())
-                times.append(None if frame.pts is None else float(frame.pts * stream.time_base))
-    return np.stack(images), times
-
-
-def images(clip):
-    return clip.permute(0, 2, 3, 1).numpy()
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """Makes one of the odd files by its name, once."""
-    folder, made = tmp_path_factory.mktemp("odd"), {}
-
-    def get(name):
-        if name not in made:
-            made[name] = write_packed(folder / name) if name == "packed.avi" else write_file(folder, name)
-        return made[name]
-
-    return get
 
 
 NAMES = [*FILES, "packed.avi"]
@@ -82,8 +29,8 @@ REGULAR = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_frames_are_those_of_a_plain_decode(files, name):
-    path = files(name)
+def test_frames_are_those_of_a_plain_decode(odd_file, name):
+    path = odd_file(name)
     expected, times = every_frame(path)
     first = NUM_FRAMES - len(expected)
     assert first == (5 if "edit list" in name else 0)
@@ -99,8 +46,8 @@ def test_frames_are_those_of_a_plain_decode(files, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_window_of_seconds_has_the_frames_that_are_shown_in_it(files, name):
-    path = files(name)
+def test_a_window_of_seconds_has_the_frames_that_are_shown_in_it(odd_file, name):
+    path = odd_file(name)
     expected, times = every_frame(path)
     times = np.arange(len(expected)) / 25 if name.endswith(".avi") else np.array(times) - times[0]
     for start, end in [(0.2, 0.6), (None, 0.32), (0.52, None), (0, 0.04)]:
@@ -111,21 +58,21 @@ def test_a_window_of_seconds_has_the_frames_that_are_shown_in_it(files, name):
 
 @pytest.mark.parametrize("is_long", [False, True])
 @pytest.mark.parametrize("name", REGULAR)
-def test_regular_files_are_decoded_where_the_frames_are_and_not_from_the_start(files, name, is_long, monkeypatch):
+def test_regular_files_are_decoded_where_the_frames_are_and_not_from_the_start(odd_file, name, is_long, monkeypatch):
     def refuse(*_):
         raise AssertionError("decoded from the start")
 
     monkeypatch.setattr(decoding_videoms, "_frames_from_start", refuse)
     monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
-    length = probe_video(files(name)).num_frames
+    length = probe_video(odd_file(name)).num_frames
     for i in range(length):
-        assert shown_number(images(decode_frames(files(name), [i]))[0]) == i + NUM_FRAMES - length
+        assert shown_number(images(decode_frames(odd_file(name), [i]))[0]) == i + NUM_FRAMES - length
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith((".mp4", ".mkv", ".webm", ".mov"))])
-def test_long_files_give_the_same_frames(files, name, monkeypatch):
+def test_long_files_give_the_same_frames(odd_file, name, monkeypatch):
     monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0)  # every file is long
-    path = files(name)
+    path = odd_file(name)
     expected, times = every_frame(path)
     for indices in LISTS:
         indices = [i for i in indices if i < len(expected)]
@@ -136,157 +83,12 @@ def test_long_files_give_the_same_frames(files, name, monkeypatch):
     assert np.array_equal(images(clip), expected[inside])
 
 
-# -- what a frame looks like ----------------------------------------------------------------------------------------
-
-TURNS = {
-    "by 90": ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
-    "by 180": ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
-    "by 270": ((0, -1, 1, 0), lambda image: np.rot90(image, 1)),
-    "mirrored": ((-1, 0, 0, 1), np.fliplr),
-    "upside down": ((1, 0, 0, -1), np.flipud),
-}
-
-
-@pytest.mark.parametrize("turn", TURNS)
-def test_frames_are_turned_as_they_are_displayed(tmp_path, turn):
-    matrix, turned = TURNS[turn]
-    path = write_turned(tmp_path / "turned.mp4", matrix)
-    expected = np.stack([turned(image) for image in every_frame(path)[0]])
-    assert np.array_equal(images(decode_frames(path, range)), expected)
-    info = probe_video(path)
-    assert (info.height, info.width) == expected.shape[1:3]
-
-
-def test_limited_and_full_range_give_the_same_colours(files):
-    limited, full = (decode_frames(files(name), [3]).float() for name in ("h264.mp4", "full range.mp4"))
-    assert (limited - full).abs().mean() < 6 and limited.min() < 12 and limited.max() > 243
-
-
-def test_grey_is_grey_from_black_to_white(files):
-    for name in ("grey.mkv", "grey.mp4"):
-        clip = decode_frames(files(name), range).int()
-        assert (clip - clip[:, :1]).abs().max() <= 2 and clip.min() < 8 and clip.max() > 247
-
-
-@pytest.mark.parametrize("with_cover", [True, False])
-def test_the_stream_that_players_show_is_read_and_never_the_cover(tmp_path, with_cover):
-    path = write_streams(tmp_path / "two.mp4", with_cover)
-    clip = decode_frames(path, range)
-    assert clip.shape == (NUM_FRAMES, 3, 48, 64)
-    assert [shown_number(image) for image in images(clip)] == list(range(NUM_FRAMES))
-
-
-def test_frames_that_change_their_size_are_scaled_to_the_first(tmp_path):
-    parts = []
-    for size in ((48, 64), (96, 128)):
-        with av.open(str(tmp_path / "part.ts"), "w", format="mpegts") as output:
-            stream = output.add_stream("libx264", rate=25)
-            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-            for level in (60, 200):
-                frame = np.full((*size, 3), level, dtype=np.uint8)
-                output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            output.mux(stream.encode())
-        parts.append((tmp_path / "part.ts").read_bytes())
-    (tmp_path / "both.ts").write_bytes(b"".join(parts))
-    clip = decode_frames(tmp_path / "both.ts", lambda num_frames: range(num_frames))
-    assert clip.shape[1:] == (3, 48, 64) and len(clip) >= 3
-
-
-# -- parts of frames, scaled in the decoder's colours ----------------------------------------------------------------
-
-CROPS = {
-    "whole, smaller": Crop(0, 0, 96, 128, (56, 72)),
-    "whole, larger": Crop(0, 0, 96, 128, (112, 160)),
-    "part": Crop(10, 20, 60, 80, (40, 40)),
-    "odd part": Crop(7, 13, 61, 77, (48, 64)),
-    "corner": Crop(32, 64, 64, 64, (64, 64)),
-}
-
-
-def plain_crop(clip, crop):
-    """The part of whole RGB frames, scaled by torch in floating point."""
-    part = clip[..., crop.top : crop.top + crop.height, crop.left : crop.left + crop.width].float()
-    return torch.nn.functional.interpolate(part, crop.size, mode="bilinear", antialias=True)
-
-
-@pytest.fixture(scope="module")
-def smooth_video(tmp_path_factory):
-    """Makes videos of coloured waves by codec and pixel format: the finest detail is 12 pixels."""
-    y, x = np.mgrid[:96, :128].astype(np.float32)
-
-    def get(name, codec, pix_fmt, turned=False):
-        path = tmp_path_factory.getbasetemp() / name
-        waves = [[127 + 100 * np.sin(x / 9 + i + k / 4) * np.cos(y / 11) for k in range(3)] for i in range(6)]
-        frames = [np.stack(wave, axis=-1).astype(np.uint8) for wave in waves]
-        with av.open(str(path), "w") as output:
-            stream = encoder(output, codec, pix_fmt, (96, 128), {"crf": "1"} if codec == "libx264" else {})
-            output.mux(encode(stream, frames))
-        return turn_mp4(path, TURNS["by 90"][0]) if turned else path
-
-    return get
-
-
-@pytest.mark.parametrize("crop", CROPS)
-@pytest.mark.parametrize(
-    "video",
-    [
-        ("8 bit.mp4", "libx264", "yuv420p"),
-        ("full.mp4", "libx264", "yuvj420p"),
-        ("444.mp4", "libx264", "yuv444p"),
-        ("10 bit.mp4", "libx264", "yuv420p10le"),
-        ("rgb.mkv", "ffv1", "bgra"),
-        ("grey.mkv", "ffv1", "gray"),
-    ],
-    ids=lambda video: video[0],
-)
-def test_a_part_scaled_in_the_decoders_colours_is_near_the_plain_way(smooth_video, video, crop):
-    path, crop = smooth_video(*video), CROPS[crop]
-    expected = plain_crop(decode_frames(path, [0, 5, 2]), crop)
-    clip = decode_frames(path, [0, 5, 2], crop=lambda height, width: crop)
-    assert clip.shape == (3, 3, *crop.size) and clip.dtype == torch.uint8
-    errors = (clip.float() - expected).abs()
-    assert errors.mean() < 2 and errors.quantile(0.99) < 7, (errors.mean(), errors.max())
-
-
-def test_parts_are_those_of_the_displayed_frame(smooth_video):
-    path = smooth_video("turned.mp4", "libx264", "yuv420p", turned=True)
-    sizes, crop = [], Crop(30, 10, 70, 50, (64, 32))
-    clip = decode_frames(path, [1], crop=lambda *size: sizes.append(size) or crop)
-    assert sizes == [(128, 96)]
-    errors = (clip.float() - plain_crop(decode_frames(path, [1]), crop)).abs()
-    assert clip.shape == (1, 3, 64, 32) and errors.mean() < 2
-
-
-def test_each_index_can_have_a_part_of_its_own(smooth_video):
-    path = smooth_video("each.mp4", "libx264", "yuv420p")
-    crops = [Crop(0, 0, 50, 50, (20, 30)), Crop(10, 10, 60, 60, (20, 30)), Crop(0, 0, 50, 50, (20, 30))]
-    clip = decode_frames(path, [3, 3, 1], crop=lambda height, width: crops)
-    for i, crop in zip((3, 3, 1), crops, strict=True):
-        single = decode_frames(path, [i], crop=lambda height, width, crop=crop: crop)[0]
-        assert any(torch.equal(single, frame) for frame in clip)
-    assert not torch.equal(clip[0], clip[1])
-
-
-@pytest.mark.parametrize(
-    ("crop", "complaint"),
-    [
-        (Crop(0, 0, 97, 10, (8, 8)), "is not within frames of 96 x 128"),
-        (Crop(-1, 0, 10, 10, (8, 8)), "is not within frames of 96 x 128"),
-        (Crop(0, 0, 0, 10, (8, 8)), "is empty"),
-        ([Crop(0, 0, 10, 10, (8, 8))] * 2, "2 crops were given for 1 frames"),
-    ],
-)
-def test_parts_that_cannot_be_had_are_refused(smooth_video, crop, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        decode_frames(smooth_video("refused.mp4", "libx264", "yuv420p"), [0], crop=lambda height, width: crop)
-
-
 # -- sources --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4 b.avi", "vp9.webm", "animation.gif"])
-def test_bytes_and_file_objects_are_read_like_the_file(files, name):
-    path = files(name)
+def test_bytes_and_file_objects_are_read_like_the_file(odd_file, name):
+    path = odd_file(name)
     expected = decode_frames(path, [3, 11, 20])
     data = path.read_bytes()
     with open(path, "rb") as file:
@@ -295,20 +97,20 @@ def test_bytes_and_file_objects_are_read_like_the_file(files, name):
             assert torch.equal(decode_frames(source, [3, 11, 20]), expected), type(source)
 
 
-def test_names_with_colons_and_odd_letters_are_files(files, tmp_path):
-    data = files("h264.mp4").read_bytes()
+def test_names_with_colons_and_odd_letters_are_files(odd_file, tmp_path):
+    data = odd_file("h264.mp4").read_bytes()
     for name in ("a:b.mp4", "file:x #1;&(!).mp4", "http:a.mp4", "ünï 視.mp4"):
         (tmp_path / name).write_bytes(data)
         assert len(decode_frames(tmp_path / name, [0])) == 1
 
 
-def test_indices_can_be_a_function_of_the_number_of_frames(files):
+def test_indices_can_be_a_function_of_the_number_of_frames(odd_file):
     seen = []
     clip = decode_frames(
-        files("h264.mp4"), lambda num_frames: seen.append(num_frames) or np.array([1, num_frames - 1])
+        odd_file("h264.mp4"), lambda num_frames: seen.append(num_frames) or np.array([1, num_frames - 1])
     )
     assert seen == [NUM_FRAMES] and [shown_number(image) for image in images(clip)] == [1, 23]
-    assert decode_frames(files("h264.mp4"), []).shape == (0, 3, 48, 64)
+    assert decode_frames(odd_file("h264.mp4"), []).shape == (0, 3, 48, 64)
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
@@ -316,8 +118,8 @@ def test_indices_can_be_a_function_of_the_number_of_frames(files):
 
 @pytest.mark.parametrize("name", ["mpeg4.avi", "mpeg4 b.avi", "h264.mkv", "vp9.webm", "h264.ts", "h264 fragments.mp4"])
 @pytest.mark.parametrize("share", [0.5, 0.8])
-def test_of_a_cut_file_the_frames_that_are_there_can_be_had(files, tmp_path, name, share):
-    data = files(name).read_bytes()
+def test_of_a_cut_file_the_frames_that_are_there_can_be_had(odd_file, tmp_path, name, share):
+    data = odd_file(name).read_bytes()
     path = tmp_path / name
     path.write_bytes(data[: int(share * len(data))])
     expected, _ = every_frame(path)
@@ -330,9 +132,9 @@ def test_of_a_cut_file_the_frames_that_are_there_can_be_had(files, tmp_path, nam
 
 @pytest.mark.parametrize("kind", ["no index", "wrong count", "no index and wrong count"])
 @pytest.mark.parametrize("name", ["mpeg4.avi", "mpeg4 b.avi", "packed.avi", "mjpeg.avi"])
-def test_an_avi_without_index_or_with_a_wrong_count_gives_every_frame(files, tmp_path, name, kind):
-    data = bytearray(files(name).read_bytes())
-    expected, _ = every_frame(files(name))
+def test_an_avi_without_index_or_with_a_wrong_count_gives_every_frame(odd_file, tmp_path, name, kind):
+    data = bytearray(odd_file(name).read_bytes())
+    expected, _ = every_frame(odd_file(name))
     if "index" in kind:
         start = data.rindex(b"idx1")
         data[start : start + 4] = b"JUNK"
@@ -362,9 +164,9 @@ def spoil(data, seed, share=0.01):
 
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "mpeg4 b.avi", "hevc.mp4", "vp9.webm"])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_damage_leaves_is_the_same_in_any_order_and_number_of_threads(files, tmp_path, name, seed):
+def test_what_damage_leaves_is_the_same_in_any_order_and_number_of_threads(odd_file, tmp_path, name, seed):
     path = tmp_path / name
-    path.write_bytes(spoil(files(name).read_bytes(), seed, 0.002))
+    path.write_bytes(spoil(odd_file(name).read_bytes(), seed, 0.002))
     try:
         whole = decode_frames(path, range)
     except VideoDecodeError:
@@ -381,12 +183,12 @@ def test_what_damage_leaves_is_the_same_in_any_order_and_number_of_threads(files
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 
-def test_errors_name_the_file_and_the_reason(files, tmp_path):
+def test_errors_name_the_file_and_the_reason(odd_file, tmp_path):
     text, empty = tmp_path / "text.mp4", tmp_path / "empty.mp4"
     text.write_text("no video")
     empty.touch()
     half = tmp_path / "half.mp4"
-    half.write_bytes(files("h264.mp4").read_bytes()[:2000])  # its index was at the end
+    half.write_bytes(odd_file("h264.mp4").read_bytes()[:2000])  # its index was at the end
     for path, reason in [
         (text, "FFmpeg cannot read it"),
         (empty, "the file is empty"),
@@ -403,8 +205,8 @@ def test_errors_name_the_file_and_the_reason(files, tmp_path):
         decode_frames(b"no video", [0])
 
 
-def test_numbers_that_a_video_has_not_are_refused(files):
-    path = files("h264.mp4")
+def test_numbers_that_a_video_has_not_are_refused(odd_file):
+    path = odd_file("h264.mp4")
     with pytest.raises(VideoDecodeError, match="frame 24 was asked for, but 24 frames can be had: ask for 0 to 23"):
         decode_frames(path, [3, 24])
     with pytest.raises(ValueError, match="frame numbers count from 0, but indices holds -1"):
@@ -415,10 +217,10 @@ def test_numbers_that_a_video_has_not_are_refused(files):
         decode_frames(path, range, start_seconds=5, end_seconds=6)
 
 
-def test_rate_and_length_come_from_what_is_there(files):
-    info = probe_video(files("h264.mp4"))
+def test_rate_and_length_come_from_what_is_there(odd_file):
+    info = probe_video(odd_file("h264.mp4"))
     assert info.fps == pytest.approx(25) and info.duration_seconds == pytest.approx(24 / 25)
-    info = probe_video(files("variable rate.mp4"))
+    info = probe_video(odd_file("variable rate.mp4"))
     assert info.duration_seconds == pytest.approx((VFR_PTS[-1] - VFR_PTS[0]) / 1000, abs=0.25)
 
 
@@ -435,28 +237,28 @@ def test_rate_and_length_come_from_what_is_there(files):
     ],
 )
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.avi"])
-def test_limits_are_errors_that_name_file_and_limit(files, monkeypatch, name, module, limit, value, reason):
+def test_limits_are_errors_that_name_file_and_limit(odd_file, monkeypatch, name, module, limit, value, reason):
     monkeypatch.setattr(module, limit, value)
     with pytest.raises(VideoDecodeError, match=reason) as error:
-        decode_frames(files(name), lambda num_frames: [1, 2, num_frames - 1])
-    assert error.value.source == str(files(name))
+        decode_frames(odd_file(name), lambda num_frames: [1, 2, num_frames - 1])
+    assert error.value.source == str(odd_file(name))
 
 
 @pytest.mark.parametrize("name", ["h264.mp4", "animation.gif", "h264.avi"])
-def test_a_chooser_is_asked_once_even_if_the_file_is_read_twice(files, name):
+def test_a_chooser_is_asked_once_even_if_the_file_is_read_twice(odd_file, name):
     calls = []
-    decode_frames(files(name), lambda num_frames: calls.append(num_frames) or [num_frames - 1])
+    decode_frames(odd_file(name), lambda num_frames: calls.append(num_frames) or [num_frames - 1])
     assert calls == [NUM_FRAMES]
-    assert len(decode_frames(files(name), lambda num_frames: iter([3, 4]))) == 2
+    assert len(decode_frames(odd_file(name), lambda num_frames: iter([3, 4]))) == 2
 
 
 @pytest.mark.parametrize(
     "name", ["h264.mp4", "h264 open gop.mp4", "hevc.mp4", "vp9.webm", "mpeg4 b.avi", "packed.avi"]
 )
-def test_frames_do_not_depend_on_the_number_of_threads(files, name):
-    expected = decode_frames(files(name), LISTS[2], num_threads=1)
+def test_frames_do_not_depend_on_the_number_of_threads(odd_file, name):
+    expected = decode_frames(odd_file(name), LISTS[2], num_threads=1)
     for num_threads in (2, 4):
-        assert torch.equal(decode_frames(files(name), LISTS[2], num_threads=num_threads), expected)
+        assert torch.equal(decode_frames(odd_file(name), LISTS[2], num_threads=num_threads), expected)
 
 
 def test_the_workers_of_a_loader_share_the_cores(monkeypatch):
@@ -479,8 +281,8 @@ def decode_in_child(path, queue):
     queue.put(decode_frames(path, [5, 20]).sum().item())
 
 
-def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(files):
-    path = files("h264.mp4")
+def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(odd_file):
+    path = odd_file("h264.mp4")
     expected = decode_frames(path, [5, 20], num_threads=2).sum().item()
     with pytest.raises(VideoDecodeError):
         decode_frames(path, [99])
@@ -497,12 +299,12 @@ def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(files):
     assert child.exitcode == 0
 
 
-def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(files, monkeypatch):
+def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(odd_file, monkeypatch):
     def refuse(*_):
         raise AssertionError("all packets were read")
 
     monkeypatch.setattr(decoding_videoms, "all_pictures", refuse)
     monkeypatch.setattr(decoding_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
-    assert shown_number(images(decode_frames(files("h264.mp4"), [17]))[0]) == 17
+    assert shown_number(images(decode_frames(odd_file("h264.mp4"), [17]))[0]) == 17
     for name in ("h264.mp4", "h264.mkv"):
-        assert len(decode_frames(files(name), range, start_seconds=0.4, end_seconds=0.6)) == 5
+        assert len(decode_frames(odd_file(name), range, start_seconds=0.4, end_seconds=0.6)) == 5

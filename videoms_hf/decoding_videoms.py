@@ -14,7 +14,8 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -117,9 +118,10 @@ def decode_frames(
             keeps no count of frames, so all its packets are read (not decoded; 0.2 s for an hour of small video).
         num_threads: threads of the decoder; `None`: see [`decoder_threads`]. Frames do not depend on it.
         crop: function from the height and width of the frames to the part that is wanted, or to one for each of
-            `indices`, all of one size. It is cut and scaled in the video's own colours before they become RGB: for
-            large frames cheaper than to convert whole frames and scale these, and near to that, but not the same to
-            the bit: within 2 levels on average and 7 for 99 of 100 values.
+            `indices`, all of one size. Without a size to scale to, it is the same to the bit as that part of whole
+            frames. With one, it is cut and scaled in the video's own colours before they become RGB: for large frames
+            cheaper than to convert whole frames and scale these, and near to that, but not the same to the bit: within
+            2 levels on average and 7 for 99 of 100 values.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -136,14 +138,14 @@ def _load(source, indices, window, num_threads, crop=None) -> tuple[torch.Tensor
     if callable(indices):
         indices = functools.cache(lambda num_frames, choose=indices: list(choose(num_frames)))
     crop = None if crop is None else functools.cache(crop)
-    # What decoders make of damage differs with the number of threads. With several, the first sign of it is enough
-    # to try again with one.
-    for threads in (num_threads, 1):
+    # What decoders make of damage differs with the number of threads, and headers may lie. With several threads, or a
+    # header alone, the first sign of that is enough to try again without.
+    for threads, is_trusted in ((num_threads, True), (1, False)):
         try:
-            with _opened(source, threads) as video:
+            with _opened(source, threads, is_trusted) as video:
                 return _load_by_packets(video, indices, window, crop)
         except Irregular:
-            if video.stream.codec_context.thread_count == 1:
+            if video.stream.codec_context.thread_count == 1 and not video.is_trusted:
                 break  # and anew: a demuxer that has been read and sought in is not at its start
     stamps = None
     if callable(indices):
@@ -180,15 +182,27 @@ def _load_by_packets(video: OpenVideo, indices, window, crop) -> tuple[torch.Ten
         wanted = _resolve(video, indices, num_frames, window)
         parts = [(pictures, np.unique(wanted))]
     frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
+    if video.is_trusted:
+        frames = _of_promised_size(video, frames)
     clip, _ = _collect(video, frames, wanted, crop)
     if clip is None:
         raise Irregular
     return clip, _info(video, first, last, num_frames, clip)
 
 
+def _of_promised_size(video: OpenVideo, ranked: Iterator) -> Iterator:
+    for rank, frame in ranked:
+        if (frame.height, frame.width) != video.size:
+            raise Irregular
+        yield rank, frame
+
+
 @contextmanager
-def _opened(source, num_threads: int | None) -> Iterator[OpenVideo]:
-    """Opens a source for the time of a `with`; whatever FFmpeg raises in it becomes a `VideoDecodeError`."""
+def _opened(source, num_threads: int | None, is_trusted: bool = False) -> Iterator[OpenVideo]:
+    """Opens a source for the time of a `with`; whatever FFmpeg raises in it becomes a `VideoDecodeError`.
+
+    With `is_trusted`, an mp4 is opened by its header, without decoding its first pictures to see what they are.
+    """
     import av  # here, so that a model can be loaded from the Hub without PyAV
 
     name, file = str(getattr(source, "name", "file object")), source
@@ -207,9 +221,12 @@ def _opened(source, num_threads: int | None) -> Iterator[OpenVideo]:
     elif source.seekable():
         source.seek(0)
     limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    is_trusted = is_trusted and _is_mp4(source)
+    options = limit | ({"skip_frame": "all", "analyzeduration": "1"} if is_trusted else {})
     try:
         # Metadata is not UTF-8 in many an old file, and of no use here.
-        with av.open(file, "r", options=limit, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS) as container:
+        with av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS) as container:
+            is_trusted = is_trusted and len(container.streams.video) == 1  # or the pictures tell which one is shown
             stream = _video_stream(container, name)
             context = stream.codec_context
             threads = decoder_threads(context.width * context.height) if num_threads is None else num_threads
@@ -217,12 +234,32 @@ def _opened(source, num_threads: int | None) -> Iterator[OpenVideo]:
             context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
             codec, container_format = context.codec.canonical_name, container.format.name.split(",")[0]
             size, deadline = (context.height, context.width), time.monotonic() + MAX_SECONDS
-            yield OpenVideo(name, container, stream, codec, container_format, size, deadline)
+            yield OpenVideo(
+                name, container, stream, codec, container_format, size, deadline, _reader(source), is_trusted
+            )
     except LimitError as error:
         raise VideoDecodeError(name, str(error)) from error
     except av.error.FFmpegError as error:
         reason = f"FFmpeg cannot read it ({error.strerror}): not a video, or broken; fetch it again or leave it out"
         raise VideoDecodeError(name, reason) from error
+
+
+def _is_mp4(source) -> bool:
+    """Whether a file or bytes are an mp4, whose header has what decoders need."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source[4:8]) == b"ftyp"
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # nothing is taken out of a pipe
+        return False
+    with open(source, "rb") as file:
+        return file.read(8)[4:] == b"ftyp"
+
+
+def _reader(source) -> Callable[[], bytes] | None:
+    """Reads all of a file or bytes; `None` for what cannot be read twice."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return lambda: bytes(source)
+    is_file = isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
+    return Path(source).read_bytes if is_file else None
 
 
 def _video_stream(container, name: str):
@@ -318,11 +355,9 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     for start, stop in zip(keys[last_key], at, strict=True):
         needed[start : stop + 1] = True
     is_wanted = np.isin(np.arange(len(needed)), at)
-    for i, packet in enumerate(islice(pictures.packets(), int(at.max(initial=-1)) + 1)):
+    for i, packet in pictures.packets(np.flatnonzero(needed)):
         if packet.pos != pictures.pos[i]:
             raise Irregular
-        if not needed[i]:
-            continue
         # Decoders hand the time stamp on to the frame, so that it can carry the frame's number.
         packet.pts = int(pictures.rank[i]) if is_wanted[i] else None
         if video.codec in DROPPABLE_CODECS:
@@ -359,7 +394,7 @@ def _collect(
             height, width = painter.displayed_size(frame)
             if crop is not None:
                 crops = _checked_crops(crop(height, width), len(wanted), height, width)
-                height, width = crops[0].size
+                height, width = crops[0].output_size
             clip = _room(video, len(wanted), height, width)
         places = np.flatnonzero(wanted == rank).tolist()
         for part in {crops[i] for i in places}:
@@ -374,12 +409,12 @@ def _collect(
 def _checked_crops(crops: Crop | Sequence[Crop], count: int, height: int, width: int) -> list[Crop]:
     """A crop for each of `count` frames of that height and width."""
     crops = [crops] * count if isinstance(crops, Crop) else list(crops)
-    if len(crops) != count or len({crop.size for crop in crops}) != 1:
+    if len(crops) != count or len({crop.output_size for crop in crops}) != 1:
         raise ValueError(f"{len(crops)} crops were given for {count} frames; there must be one for each, of one size")
     for crop in crops:
         if min(crop.top, crop.left) < 0 or crop.top + crop.height > height or crop.left + crop.width > width:
             raise ValueError(f"{crop} is not within frames of {height} x {width}")
-        if min(crop.height, crop.width, *crop.size) < 1:
+        if min(crop.height, crop.width, *crop.output_size) < 1:
             raise ValueError(f"{crop} is empty; height, width and size must be at least 1")
     return crops
 

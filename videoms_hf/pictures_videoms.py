@@ -9,13 +9,22 @@ import numpy as np
 
 
 class Crop(NamedTuple):
-    """A part of a displayed frame in pixels, and the height and width that it is scaled to."""
+    """A part of a displayed frame in pixels, and the height and width that it is scaled to; `None`: it is only cut."""
 
     top: int
     left: int
     height: int
     width: int
-    size: tuple[int, int]
+    size: tuple[int, int] | None = None
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        return (self.height, self.width) if self.size is None else self.size
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 class Painter:
@@ -38,22 +47,24 @@ class Painter:
     def paint(self, frame, crop: Crop | None = None) -> np.ndarray:
         """Picture (H, W, 3), RGB uint8: by the stream's matrix and range and swscale's usual tables, without alpha.
 
-        With a crop, only that part is converted: cut and scaled in the frame's own colour planes (bilinear, with
-        antialiasing). Frames of more than 8 bits, and of another size than the video's, become RGB first.
+        A crop that is scaled is cut and scaled in the frame's own colour planes (bilinear, with antialiasing): only that
+        part is converted. But frames of more than 8 bits, and of another size than the video's, become RGB first.
         """
         matrix = self._display_matrix(frame)
         # Planes of more bits, cut at odd places, come out of swscale as noise.
         is_plain = all(component.bits == 8 for component in frame.format.components)
-        if crop is None or not is_plain or (frame.height, frame.width) != (self.height, self.width):
+        is_scaled = crop is not None and crop.size is not None
+        if not is_scaled or not is_plain or (frame.height, frame.width) != (self.height, self.width):
             # RGB is full range: without saying so, grey of limited range would stay limited.
             frame = self._reformatter.reformat(
                 frame, self.width, self.height, "rgb24", dst_color_range="JPEG", threads=1
             )
-        if crop is None:
-            return _upright(_pixels(frame), matrix)
+        if not is_scaled:
+            picture = _upright(_pixels(frame), matrix)
+            return picture if crop is None else picture[crop.slices]
         turned = matrix is not None and _is_quarter_turn(matrix)
         rows = np.arange(self.height * self.width, dtype=np.int64).reshape(self.height, self.width)
-        part = _upright(rows, matrix)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        part = _upright(rows, matrix)[crop.slices]
         (top, left), (bottom, right) = (divmod(int(place), self.width) for place in (part.min(), part.max()))
         size = crop.size[::-1] if turned else crop.size
         return _upright(self._scaled(frame, (top, left, bottom - top + 1, right - left + 1), size), matrix)

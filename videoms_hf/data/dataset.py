@@ -7,6 +7,7 @@ Tables are those of [`read_videos`], in the form of `tables.py`. Items are dicti
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch.utils.data import Dataset
 from transformers.utils import logging
 
 from ..decoding_videoms import VideoDecodeError
+from ..pictures_videoms import Crop
 from ..sampling_videoms import segment_clip, validation_clip
 from .frame_folders import decode_row
 from .tables import UNLABELLED, video_name
@@ -56,7 +58,8 @@ class ClipDataset(Dataset):
     Args:
         table: videos and labels.
         choose_frames: function of a video's number of frames and `rng`, a numpy Generator, to the frames to use.
-        transform: frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator.
+        transform: frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator. If it has
+            `draw_crop` and `finish`, as [`PretrainingTransform`], the crop is cut while decoding.
         with_labels: give labels; every video must have one then.
         seed: of all draws, from 0 on. `None` takes it from torch's global generator at each item, for callers who seed
             that one themselves; the epoch is then theirs too.
@@ -120,32 +123,39 @@ class ClipDataset(Dataset):
             if attempt > 0:
                 number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same again
                 row = self.table[number]
-            frames = self._frames(number, row, rng)
-            if frames is not None:
+            pixels = self._pixels(number, row, rng)
+            if pixels is not None:
                 break
         else:
             raise ValueError(
                 f"{MAX_ATTEMPTS} videos were tried for one clip and all are bad:\n{self._named_bad_videos()}"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(rng.integers(2**63)))
-            clips = [self.transform(clip) for clip in frames.chunk(self.num_samples)]
-            item = {"pixel_values": clips[0] if self.num_samples == 1 else torch.stack(clips)}
-        return {**item, "labels": row["label"]} if self.with_labels else item
+        return {"pixel_values": pixels, **({"labels": row["label"]} if self.with_labels else {})}
 
-    def _frames(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
-        """Frames of random clips of a row's video, one after the other; `None`, logged and counted, if it is bad."""
+    def _pixels(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
+        """Random clips of a row's video, transformed; `None`, logged and counted, if it is bad."""
 
         def choose(num_frames: int) -> np.ndarray:
             return np.concatenate([self.choose_frames(num_frames, rng=rng) for _ in range(self.num_samples)])
 
+        def seeded(function: Callable, *inputs):
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(rng.integers(2**63)))
+                return function(*inputs)
+
+        is_cut = self.num_samples == 1 and hasattr(self.transform, "draw_crop")
         num_draws = int(self._num_bad_draws[number])
         reason = None
         if num_draws == 0:
             try:
-                return _decode(row, choose)
+                frames = _decode(row, choose, partial(seeded, self.transform.draw_crop) if is_cut else None)
             except (VideoDecodeError, OSError) as error:
                 reason = _reason(error)
+            else:
+                if is_cut:
+                    return self.transform.finish(frames)
+                clips = seeded(lambda: [self.transform(clip) for clip in frames.chunk(self.num_samples)])
+                return clips[0] if self.num_samples == 1 else torch.stack(clips)
         self._num_bad_draws[number] = num_draws + 1
         if reason is not None:
             bad = BadVideo(number, video_name(row), reason, num_draws + 1, row.get("line"))
@@ -271,15 +281,15 @@ class ViewDataset(Dataset):
         return self._last[1]
 
 
-def _decode(row: dict, choose: Callable[[int], np.ndarray]) -> Tensor:
-    """The chosen frames of a row's video, uint8 (T, 3, H, W)."""
+def _decode(row: dict, choose: Callable[[int], np.ndarray], crop: Callable[[int, int], Crop] | None = None) -> Tensor:
+    """The chosen frames of a row's video, or that part of them, uint8 (T, 3, H, W)."""
 
     def indices(num_frames: int) -> np.ndarray:
         if num_frames < 2:
             raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
         return choose(num_frames)
 
-    return decode_row(row, indices)
+    return decode_row(row, indices, crop)
 
 
 def _fault(row: dict) -> str | None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError, decode_frames
+from ..pictures_videoms import Crop
 from .tables import video_source, window_of
 
 
@@ -37,8 +39,11 @@ def decode_frame_folder(
     *,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    crop: Callable[[int, int], Crop] | None = None,
 ) -> torch.Tensor:
     """Frames of a folder of pictures, RGB uint8 (len(indices), 3, H, W), as [`decode_frames`] gives those of a file.
+
+    `crop` is one for all frames; a part that is scaled is scaled bilinearly with antialiasing.
 
     Raises:
         VideoDecodeError: no pictures, one that cannot be read or has another size than the first wanted one, a number
@@ -57,23 +62,34 @@ def decode_frame_folder(
         raise ValueError(f"frame numbers count from 0, but indices holds {wanted.min()}")
     if wanted.max(initial=-1) >= len(names):
         raise VideoDecodeError(folder, f"frame {wanted.max()} was asked for, but there are {len(names)} pictures")
-    clip = np.empty((0, 0, 0, 3), dtype=np.uint8)
+    clip, shape, part = np.empty((0, 0, 0, 3), dtype=np.uint8), None, None
     for number in np.unique(wanted):
         picture = _read_picture(folder, names[number])
+        if shape is None:
+            shape, part = picture.shape, None if crop is None else crop(*picture.shape[:2])
+        if picture.shape != shape:
+            sizes = [f"{size[1]} x {size[0]}" for size in (picture.shape, shape)]
+            raise VideoDecodeError(folder, f"{names[number]} is {sizes[0]}, but pictures before it are {sizes[1]}")
+        if part is not None:
+            picture = picture[part.slices]
         if not clip.size:
             clip = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
-        if picture.shape != clip.shape[1:]:
-            sizes = [f"{shape[1]} x {shape[0]}" for shape in (picture.shape, clip.shape[1:])]
-            raise VideoDecodeError(folder, f"{names[number]} is {sizes[0]}, but pictures before it are {sizes[1]}")
         clip[wanted == number] = picture
-    return torch.from_numpy(clip).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(clip).permute(0, 3, 1, 2)
+    if part is None or part.size is None:
+        return frames
+    return F.interpolate(frames, part.size, mode="bilinear", antialias=True)
 
 
-def decode_row(row: Mapping, indices: Iterable[int] | Callable[[int], Iterable[int]]) -> torch.Tensor:
+def decode_row(
+    row: Mapping,
+    indices: Iterable[int] | Callable[[int], Iterable[int]],
+    crop: Callable[[int, int], Crop] | None = None,
+) -> torch.Tensor:
     """Frames of a row's video, RGB uint8 (len(indices), 3, H, W), be it a file, its bytes or a folder of pictures."""
     source = video_source(row)
     decode = decode_frame_folder if isinstance(source, str) and os.path.isdir(source) else decode_frames
-    return decode(source, indices, **window_of(row))
+    return decode(source, indices, crop=crop, **window_of(row))
 
 
 def _read_picture(folder: str, name: str) -> np.ndarray:

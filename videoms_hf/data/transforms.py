@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from ..pictures_videoms import Crop
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -44,19 +45,27 @@ class PretrainingTransform:
     """Multi-scale crop of all frames alike, resized: no mirroring, no change of colours.
 
     Height and width of the crop are drawn from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart,
-    and its place from 13 anchors.
+    and its place from 13 anchors. It is the first thing that is done, so decoders can do it: `transform(frames)` is
+    `transform.finish` of the part [`~PretrainingTransform.draw_crop`] of the frames.
+
+    Args:
+        size: height and width of the result.
+        scale_in_decoder: have decoders scale the crop too, in the video's own colours: faster for large frames, and
+            within the tolerance that [`decode_frames`] states of the plain way.
     """
 
-    def __init__(self, size: int):
-        self.size = size
+    def __init__(self, size: int, scale_in_decoder: bool = False):
+        self.size, self.scale_in_decoder = size, scale_in_decoder
 
     def __call__(self, frames: Tensor) -> Tensor:
-        top, left, height, width = self.draw_crop(*frames.shape[-2:])
-        frames = tv.crop(frames, top, left, height, width)
-        return _resize(frames, self.size, antialias=True)
+        return self.finish(frames[(..., *self.draw_crop(*frames.shape[-2:]).slices)])
 
-    def draw_crop(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a random crop of frames of that size."""
+    def finish(self, frames: Tensor) -> Tensor:
+        """What is left to do with frames that are cut, and may be scaled."""
+        return frames if frames.shape[-2:] == (self.size, self.size) else _resize(frames, self.size, antialias=True)
+
+    def draw_crop(self, height: int, width: int) -> Crop:
+        """A random crop of frames of that size."""
         base = min(height, width)
         sides = [int(base * share) for share in MULTI_SCALE_SIDES]
         # A side less than 3 pixels from the wanted size is that size, if the frame has it.
@@ -64,7 +73,8 @@ class PretrainingTransform:
         pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
         crop_height, crop_width = pairs[_draw_index(len(pairs))]
         down, right = CROP_ANCHORS[_draw_index(len(CROP_ANCHORS))]
-        return down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width
+        top, left = down * ((height - crop_height) // 4), right * ((width - crop_width) // 4)
+        return Crop(top, left, crop_height, crop_width, (self.size, self.size) if self.scale_in_decoder else None)
 
 
 class FinetuningTransform:

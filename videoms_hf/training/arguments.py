@@ -99,6 +99,13 @@ class DataArguments:
     num_frames: int = field(default=16, metadata={"help": "Frames of a clip that the network sees."})
     frame_stride: int = field(default=4, metadata={"help": "Take every n-th frame of the video."})
     image_size: int = field(default=224, metadata={"help": "Height and width of a clip, pixels."})
+    scale_in_decoder: bool = field(
+        default=False,
+        metadata={
+            "help": "Pre-training: scale crops in the video's own colours, which is faster for large frames and not "
+            "the same to the bit (within 2 levels of 255 on average)."
+        },
+    )
     max_bad_share: float = field(
         default=0.05,
         metadata={"help": "Share of videos that may turn out broken before the run stops, in [0, 1]."},

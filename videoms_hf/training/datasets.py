@@ -42,7 +42,7 @@ def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDa
     return random_clips(
         training_table(data_args, require_labels=False),
         choose,
-        PretrainingTransform(data_args.image_size),
+        PretrainingTransform(data_args.image_size, data_args.scale_in_decoder),
         with_labels=False,
         seed=None,
         max_bad_share=data_args.max_bad_share,

@@ -1,0 +1,209 @@
+"""Frames told from packets: by the index of an AVI and the header of an mp4, and never by one that lies."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from videoms_hf import decoding_videoms, packets_videoms
+from videoms_hf.decoding_videoms import decode_frames, probe_video
+
+from .odd_files import NUM_FRAMES, every_frame, images, write_numbered, write_streams
+
+
+def refuse(*_):
+    raise AssertionError("read without the index")
+
+
+def index_entries(data):
+    """Places of the 16-byte entries of an AVI's index."""
+    start = data.rindex(b"idx1")
+    return range(start + 8, start + 8 + int.from_bytes(data[start + 4 : start + 8], "little"), 16)
+
+
+def chunk_of(data, entry):
+    """The place of the chunk that an entry of the index tells of."""
+    return data.index(b"movi") + int.from_bytes(data[entry + 8 : entry + 12], "little")
+
+
+def put_number(data, place, number):
+    data[place : place + 4] = number.to_bytes(4, "little")
+
+
+def put_sign(data):
+    """The name of an encoder that may have packed pictures, in the padding of an AVI's header."""
+    place = data.index(b"JUNK") + 8
+    data[place : place + 4] = b"DivX"
+
+
+def forget(*numbers):
+    """Has the index lack these pictures."""
+
+    def change(data):
+        for number in numbers:
+            entry = index_entries(data)[number]
+            data[entry : entry + 4] = b"03tx"
+
+    return change
+
+
+def lie_of_size(data):
+    put_number(data, index_entries(data)[7] + 12, 60)
+
+
+def lie_of_place(data):
+    entry = index_entries(data)[7]
+    put_number(data, entry + 8, int.from_bytes(data[entry + 8 : entry + 12], "little") + 2)
+
+
+def cut_last_chunk(data):
+    place = chunk_of(data, index_entries(data)[-1])
+    put_number(data, place + 4, 1 << 20)
+    put_number(data, index_entries(data)[-1] + 12, 1 << 20)
+
+
+def put_picture(data, number, picture):
+    """Puts other, fewer bytes in the place of a picture, and padding behind them."""
+    entry = index_entries(data)[number]
+    place, size = chunk_of(data, entry), len(picture)
+    room = int.from_bytes(data[place + 4 : place + 8], "little")
+    room += room % 2 - size - 8
+    put_number(data, place + 4, size), put_number(data, entry + 12, size)
+    data[place + 8 : place + 16 + size] = picture + b"JUNK" + room.to_bytes(4, "little")
+
+
+def empty_a_chunk(data):
+    """The picture before it is to be shown again."""
+    put_picture(data, 12, b"")
+
+
+def put_dummy(data):
+    """A picture that is not coded: type P, no whole second, marker, 5 bits of time, marker, 0."""
+    put_picture(data, 12, b"\x00\x00\x01\xb6" + bytes([0b01010000, 0b01000000]))
+
+
+CHANGES = {
+    "lacks a picture": forget(9),
+    "lacks the last picture": forget(-1),
+    "lacks the first pictures": forget(*range(8)),
+    "wrong size": lie_of_size,
+    "wrong place": lie_of_place,
+    "last picture cut": cut_last_chunk,
+    "sign of packing": put_sign,
+    "empty chunk": empty_a_chunk,
+    "no picture": put_dummy,
+}
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "mpeg4 b.avi"])
+def test_the_index_of_an_avi_tells_its_frames(odd_file, name, monkeypatch):
+    path = odd_file(name)
+    expected, _ = every_frame(path)
+    monkeypatch.setattr(packets_videoms, "demux_packets", refuse)
+    for source in (path, path.read_bytes()):
+        assert probe_video(source).num_frames == NUM_FRAMES
+        for indices in ([0], [23], [17, 4, 4], range(24)):
+            assert np.array_equal(images(decode_frames(source, indices)), expected[indices])
+        clip = decode_frames(source, range, start_seconds=0.2, end_seconds=0.4)
+        assert np.array_equal(images(clip), expected[5:10])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["mpeg4.avi", "mpeg4 b.avi"])
+def test_an_index_that_lies_costs_time_and_no_frame(odd_file, tmp_path, name, change):
+    data = bytearray(odd_file(name).read_bytes())
+    CHANGES[change](data)
+    path = tmp_path / name
+    path.write_bytes(data)
+    expected, _ = every_frame(path)
+    assert len(expected) > 10
+    assert probe_video(path).num_frames == len(expected)
+    for i in range(len(expected)):
+        assert np.array_equal(images(decode_frames(path, [i])), expected[[i]])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_index_that_lies_is_seen_through(odd_file, tmp_path, monkeypatch, change):
+    data = bytearray(odd_file("mpeg4.avi").read_bytes())
+    CHANGES[change](data)
+    path = tmp_path / "lies.avi"
+    path.write_bytes(data)
+    monkeypatch.setattr(packets_videoms, "_tabulate", refuse)
+    with pytest.raises(AssertionError, match="read without the index"):
+        decode_frames(path, [3])
+
+
+def test_large_avis_are_not_read_whole(odd_file, monkeypatch):
+    path = odd_file("mpeg4.avi")
+    expected, _ = every_frame(path)
+    monkeypatch.setattr(packets_videoms, "SCANNED_AVI_BYTES", path.stat().st_size - 1)
+    assert np.array_equal(images(decode_frames(path, [3, 20])), expected[[3, 20]])
+    monkeypatch.setattr(decoding_videoms.Path, "read_bytes", refuse)
+    assert len(decode_frames(path, [3])) == 1
+
+
+# -- mp4 -------------------------------------------------------------------------------------------------------------
+
+
+def count_openings(monkeypatch):
+    """A list that grows by `is_trusted` whenever a source is opened."""
+    openings, opened = [], decoding_videoms._opened
+
+    def count(source, num_threads, is_trusted=False):
+        openings.append(is_trusted)
+        return opened(source, num_threads, is_trusted)
+
+    monkeypatch.setattr(decoding_videoms, "_opened", count)
+    return openings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["h264.mp4", "h264 edit list.mp4", "h264 fragments.mp4", "hevc.mp4", "av1.mp4", "mpeg4 b.mp4", "10 bit.mp4"],
+)
+def test_an_mp4_is_opened_once_by_its_header(odd_file, name, monkeypatch):
+    expected, _ = every_frame(odd_file(name))
+    openings = count_openings(monkeypatch)
+    for source in (odd_file(name), odd_file(name).read_bytes()):
+        for indices in ([len(expected) - 1], [3, 11]):
+            assert np.array_equal(images(decode_frames(source, indices)), expected[indices])
+    assert openings == [True] * 4
+
+
+def test_a_header_does_not_change_what_is_known_of_a_video(odd_file, monkeypatch):
+    names = ["h264.mp4", "variable rate.mp4", "h264 edit list.mp4", "hevc.mp4", "av1.mp4", "grey.mp4"]
+    by_header = [probe_video(odd_file(name)) for name in names]
+    monkeypatch.setattr(decoding_videoms, "_is_mp4", lambda source: False)
+    assert [probe_video(odd_file(name)) for name in names] == by_header
+
+
+def test_a_header_that_lies_of_the_size_is_seen_through(odd_file, tmp_path, monkeypatch):
+    data = bytearray(odd_file("h264.mp4").read_bytes())
+    place = data.index(b"avc1", data.index(b"stsd")) + 28
+    assert data[place : place + 4] == bytes([0, 64, 0, 48])
+    data[place : place + 4] = bytes([0, 32, 0, 24])
+    path = tmp_path / "lies.mp4"
+    path.write_bytes(data)
+    expected, _ = every_frame(path)
+    assert expected.shape == (NUM_FRAMES, 48, 64, 3)
+    openings = count_openings(monkeypatch)
+    monkeypatch.setattr(decoding_videoms, "_frames_from_start", refuse)
+    assert np.array_equal(images(decode_frames(path, [3, 20])), expected[[3, 20]])
+    assert openings == [True, False]
+
+
+def test_which_of_two_streams_is_shown_is_not_left_to_the_header(tmp_path):
+    path = write_streams(tmp_path / "two.mp4", with_cover=False)
+    with decoding_videoms._opened(path, 1, is_trusted=True) as video:
+        assert not video.is_trusted
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_named_pipe_is_read_once_from_its_start(tmp_path):
+    path = write_numbered(tmp_path / "file.ts", "libx264", "yuv420p", {"bf": "2", "g": "8"})
+    expected, _ = every_frame(path)
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(path.read_bytes(),), daemon=True)
+    writer.start()
+    assert np.array_equal(images(decode_frames(tmp_path / "pipe", [3, 20])), expected[[3, 20]])
