@@ -81,6 +81,21 @@ def test_the_same_seed_gives_the_same_files_and_another_one_others(small_dataset
         assert not np.array_equal(pixels, decode(other / path)[1])
 
 
+@pytest.mark.parametrize("encoding", synthetic.ENCODINGS, ids=lambda encoding: encoding[0])
+def test_a_clip_is_encoded_to_the_same_bytes_whatever_was_in_memory(encoding, tmp_path):
+    codec, suffix, options = encoding
+    rng = np.random.default_rng(0)
+    for name in NAMES[:3]:
+        clip, files = render_motion_clip(name, 80, 40, np.random.default_rng(5)), set()
+        for _ in range(20):
+            sizes, levels = rng.integers(100, 300_000, 200), rng.integers(256, size=200)
+            old = [np.full(size, level, np.uint8) for size, level in zip(sizes, levels, strict=True)]
+            del old  # freed memory full of other numbers
+            synthetic.encode_video(clip, tmp_path / f"clip{suffix}", codec, options)
+            files.add((tmp_path / f"clip{suffix}").read_bytes())
+        assert len(files) == 1
+
+
 def test_train_and_test_videos_differ(small_dataset):
     train, test = decode(small_dataset / "train/up/0000.mp4")[1], decode(small_dataset / "test/up/0000.mp4")[1]
     assert not np.array_equal(train, test)
