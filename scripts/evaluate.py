@@ -13,7 +13,7 @@ from videoms_hf.data.tables import video_names
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from videoms_hf.evaluation.report import accuracy_table, describe_origin, evaluation_report, write_json
-from videoms_hf.training import parse_recipe
+from videoms_hf.training import leave_processes, parse_recipe
 
 
 @dataclass
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     views = evaluation_views(table, model, processor, args.num_segments, args.num_crops, args.skip_broken)
     predictions = predict_views(model, views, accelerator, args.batch_size, args.num_workers, args.skip_broken)
     seconds = time.perf_counter() - start
-    accelerator.end_training()
+    leave_processes()
     if not accelerator.is_main_process:
         return
     size = processor.crop_size["height"]

@@ -11,7 +11,7 @@ from videoms_hf.data.annotations import read_videos
 from videoms_hf.evaluation.classifier import load_processor
 from videoms_hf.evaluation.features import encode_views, load_encoder, write_features
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
-from videoms_hf.training import parse_recipe
+from videoms_hf.training import leave_processes, parse_recipe
 
 
 @dataclass
@@ -44,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     batches = encode_views(encoder, views, accelerator, args.level, args.batch_size, args.num_workers)
     facts = {**asdict(args), "keep_ratio": encoder.config.keep_ratio, "class_names": table.features["label"].names}
     path = write_features(batches, views, args.output_dir, args.format, accelerator, facts)
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    leave_processes()
     accelerator.print(f"{args.level} features of {len(views)} views of {len(views.rows)} videos: {path.parent}")
 
 

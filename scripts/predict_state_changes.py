@@ -13,7 +13,7 @@ from videoms_hf.evaluation.classifier import class_names, load_classifier, load_
 from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 from videoms_hf.evaluation.report import write_json
 from videoms_hf.evaluation.state_changes import state_change_predictions, submission_accuracy
-from videoms_hf.training import parse_recipe
+from videoms_hf.training import leave_processes, parse_recipe
 
 
 @dataclass
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = read_oscc(args.annotations, args.videos, class_names(model))
     views = evaluation_views(table, model, load_processor(args.model), args.num_segments, args.num_crops)
     predictions = predict_views(model, views, accelerator, args.batch_size, args.num_workers)
-    accelerator.end_training()
+    leave_processes()
     if not accelerator.is_main_process:
         return
     submission = state_change_predictions(predictions, table)

@@ -15,7 +15,7 @@ from videoms_hf.evaluation.multiview import multiview_accuracies
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
 from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours
 from videoms_hf.evaluation.report import describe_origin, write_json
-from videoms_hf.training import parse_recipe
+from videoms_hf.training import leave_processes, parse_recipe
 
 
 @dataclass
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for table in (train, test)
     )  # fmt: skip
-    accelerator.end_training()
+    leave_processes()
     if not accelerator.is_main_process:
         return
     tokens, means = (known.features, asked.features), [part.features for part in (known, asked)]

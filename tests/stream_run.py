@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tests.tiny_run import Losses, losses, tiny_model, weights
+from tests.tiny_run import Losses, leave, losses, tiny_model, weights
 from videoms_hf.data.collate import collate_clips
 from videoms_hf.data.shards import Shards
 from videoms_hf.data.streaming import ClipStream
@@ -66,6 +66,7 @@ def main() -> None:
         found = {"world_size": trainer.args.world_size, "seen": trainer.seen, "losses": losses(trainer)}
         torch.save(found | {"weights": weights(trainer)}, f"{result}.{process}.pt")
         trainer.accelerator.wait_for_everyone()
+    leave(trainer)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,27 @@ def test_one_process_goes_on_from_what_two_began(two_processes, tmp_path):
         torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
 
 
+LEFT_ALONE = """
+import os, sys, torch
+from videoms_hf.training import leave_processes
+is_peer = os.fork() == 0
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(is_peer), world_size=2)
+torch.distributed.all_reduce(torch.ones(1))
+if is_peer:
+    os._exit(7)
+os.wait()
+leave_processes()
+print("initialised:", torch.distributed.is_initialized())
+"""
+
+
+def test_a_process_does_not_wait_for_one_that_died(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = run_program([sys.executable, "-c", LEFT_ALONE, str(tmp_path / "store")], seconds=60, env=environment)
+    assert (done.returncode, done.stdout) == (0, "initialised: False\n"), done.stderr[-3000:]
+    assert "Another process did not come to the end" in done.stderr
+
+
 def test_processes_draw_differently_where_clips_do_not_decide(two_processes):
     """Dropout and stochastic depth draw from the processes' own generators."""
     states = [

@@ -384,6 +384,7 @@ def two_processes(tars, tmp_path_factory) -> Path:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    (folder / "stdout.txt").write_text(done.stdout)
     return folder
 
 
@@ -400,6 +401,12 @@ def test_two_processes_see_every_video_once_and_learn_what_one_learns(two_proces
     assert found[0]["losses"] == pytest.approx(losses(one), rel=1e-5) and len(losses(one)) == 14
     for name, value in weights(one).items():
         torch.testing.assert_close(found[0]["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_processes_that_have_left_each_other_have_no_threads_that_talk(two_processes):
+    said = (two_processes / "stdout.txt").read_text()
+    for process in (0, 1):
+        assert f"process {process} talked by 2 kinds of threads, now by set()" in said
 
 
 @pytest.mark.skipif(not CAN_GO_ON, reason="transformers before 5.24 cannot resume on several CPU processes")

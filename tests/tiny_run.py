@@ -13,6 +13,7 @@ from transformers import TrainerCallback, set_seed
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.evaluation.metrics import compute_accuracies
 from videoms_hf.training.optimization import parameter_groups
+from videoms_hf.training.runs import leave_processes
 from videoms_hf.training.trainer import VideoMSTrainer
 from videoms_hf.training.training_arguments import FineTuningArguments, PreTrainingArguments
 
@@ -148,6 +149,19 @@ def sharded_steps(rank: int | None, world_size: int | None) -> dict:
     }
 
 
+def gloo_threads() -> set[str]:
+    """Names of this process's threads that talk to other processes."""
+    names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    return {name for name in names if "gloo" in name}
+
+
+def leave(trainer: VideoMSTrainer) -> None:
+    """End as training scripts do, and say which of gloo's threads were there before and which are after."""
+    before = gloo_threads()
+    leave_processes(trainer)
+    print(f"process {trainer.args.process_index} talked by {len(before)} kinds of threads, now by {gloo_threads()}")
+
+
 def main() -> None:
     """For every job of the JSON file that is the only argument: train, evaluate, write what came out."""
     torch.set_num_threads(1)
@@ -170,6 +184,7 @@ def main() -> None:
             torch.save(found | {"weights": weights(trainer)}, result)
         print(f"process {trainer.args.process_index} of {trainer.args.world_size} has done its job")
         trainer.accelerator.wait_for_everyone()
+    leave(trainer)
 
 
 if __name__ == "__main__":

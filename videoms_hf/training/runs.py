@@ -1,13 +1,17 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """The folder of a run: whose it is at the start, what lies in it at the end."""
 
+import gc
 import json
 import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import torch
 import yaml
+from transformers.utils import logging
 
 from ..evaluation.report import write_json
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
@@ -17,7 +21,10 @@ from .trainer import VideoMSTrainer
 from .training_arguments import TrainingArguments
 
 
+logger = logging.get_logger(__name__)
+
 RUN_FILE = "run.json"
+LEAVING_TIME = timedelta(minutes=10)  # at the end the first process writes, and may upload, while the others wait
 # Options that may change when a run goes on: they do not touch what it learns, but for rounding. The batch of one
 # process and the number of accumulated steps are among them because their product, the total batch, is compared.
 FREE_OPTIONS = re.compile(
@@ -60,8 +67,33 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     for video in bad:
         say(f"  {video.path} ({video.place}): {video.reason}")
     say(f"The model and the log are in {trainer.args.output_dir}")
+    leave_processes(trainer)
     trainer.accelerator.end_training()
     return metrics
+
+
+def leave_processes(trainer: VideoMSTrainer | None = None) -> None:
+    """Leave the other processes of a job, if there are any, when all have come to the end; `trainer` was the last one.
+
+    Gloo's threads live as long as anything holds the process group, as a trainer's wrapped model does, and where they
+    still run when Python shuts down, they abort the process now and then. So the trainer gives its wrapper up: it can
+    neither train nor evaluate any more. A process that fails must not call this, and if one did, the others find it
+    gone and leave without it.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    options = torch.distributed.BarrierOptions()
+    options.timeout = LEAVING_TIME  # of the operation itself: a group with one under way cannot be destroyed
+    try:
+        torch.distributed.group.WORLD.barrier(options).wait()
+    except RuntimeError as error:
+        logger.warning(f"Another process did not come to the end, this one does not wait for it: {error}")
+    if trainer is not None:
+        trainer.model_wrapped = trainer.model
+        trainer.accelerator.free_memory()
+    torch.distributed.destroy_process_group()
+    # Trainers are parts of cycles. FSDP2's group stays, in caches of torch, with nothing under way since the barrier.
+    gc.collect()
 
 
 def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_size: int, options: dict) -> bool:
