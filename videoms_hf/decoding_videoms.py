@@ -119,9 +119,10 @@ def decode_frames(
         num_threads: threads of the decoder; `None`: see [`decoder_threads`]. Frames do not depend on it.
         crop: function from the height and width of the frames to the part that is wanted, or to one for each of
             `indices`, all of one size. Without a size to scale to, it is the same to the bit as that part of whole
-            frames. With one, it is cut and scaled in the video's own colours before they become RGB: for large frames
-            cheaper than to convert whole frames and scale these, and near to that, but not the same to the bit: within
-            2 levels on average and 7 for 99 of 100 values.
+            frames. With one, it is cut and scaled in the video's own colours before they become RGB. That needs less
+            memory than frames of full size, but where torch scales bytes fast no less time, and it is not the same to
+            the bit: on videos from cameras within 2.5 of 255 levels on average and 13 for 99 of 100 values, at sharp
+            edges between colours within 50, for there colours are interpolated that RGB frames repeat.
 
     Raises:
         FileNotFoundError: there is no such file.

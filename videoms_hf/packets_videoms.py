@@ -159,7 +159,7 @@ def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 
 
 
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
-    """As `_tabulate`, of MPEG-4 in AVI by its index and bytes, a third of the time; `None` where these are not plain."""
+    """As `_tabulate`, of MPEG-4 in AVI by its index and bytes: a third of the time; `None` where they are odd."""
     import av
 
     entries = video.stream.index_entries

@@ -47,7 +47,7 @@ class Painter:
     def paint(self, frame, crop: Crop | None = None) -> np.ndarray:
         """Picture (H, W, 3), RGB uint8: by the stream's matrix and range and swscale's usual tables, without alpha.
 
-        A crop that is scaled is cut and scaled in the frame's own colour planes (bilinear, with antialiasing): only that
+        A crop with a size is cut and scaled in the frame's own colour planes (bilinear, with antialiasing): only that
         part is converted. But frames of more than 8 bits, and of another size than the video's, become RGB first.
         """
         matrix = self._display_matrix(frame)

@@ -50,8 +50,8 @@ class PretrainingTransform:
 
     Args:
         size: height and width of the result.
-        scale_in_decoder: have decoders scale the crop too, in the video's own colours: faster for large frames, and
-            within the tolerance that [`decode_frames`] states of the plain way.
+        scale_in_decoder: have decoders scale the crop too, in the video's own colours: less memory, and within the
+            tolerance that [`decode_frames`] states of the plain way.
     """
 
     def __init__(self, size: int, scale_in_decoder: bool = False):

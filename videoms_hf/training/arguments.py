@@ -102,8 +102,8 @@ class DataArguments:
     scale_in_decoder: bool = field(
         default=False,
         metadata={
-            "help": "Pre-training: scale crops in the video's own colours, which is faster for large frames and not "
-            "the same to the bit (within 2 levels of 255 on average)."
+            "help": "Pre-training: scale crops in the video's own colours. It takes less memory for large frames, and "
+            "is not the same to the bit (within 2.5 levels of 255 on average)."
         },
     )
     max_bad_share: float = field(
