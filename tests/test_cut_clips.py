@@ -10,7 +10,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
-from videoms_hf.data.frame_folders import decode_frame_folder
+from videoms_hf.data.frame_folders import decode_row, decode_row_clips
 from videoms_hf.data.transforms import PretrainingTransform
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.pictures_videoms import Crop
@@ -42,9 +42,9 @@ def folder(video):
     return folder
 
 
-def clips(source, transform):
+def clips(source, transform, num_samples=1):
     table = datasets.Dataset.from_dict({"video": [str(source)] * 12, "label": [0] * 12})
-    dataset = ClipDataset(table, CHOOSE, transform, with_labels=False)
+    dataset = ClipDataset(table, CHOOSE, transform, with_labels=False, num_samples=num_samples)
     return torch.stack([dataset[i]["pixel_values"] for i in range(12)])
 
 
@@ -53,6 +53,8 @@ def test_clips_that_are_cut_while_decoding_are_the_same(kind, request):
     source, transform = request.getfixturevalue(kind), PretrainingTransform(40)
     whole = clips(source, lambda frames: transform(frames))  # which hides that it could be cut
     assert torch.equal(clips(source, transform), whole) and whole.shape == (12, 4, 3, 40, 40)
+    several = clips(source, lambda frames: transform(frames), num_samples=3)
+    assert torch.equal(clips(source, transform, num_samples=3), several) and several.shape == (12, 3, 4, 3, 40, 40)
 
 
 @pytest.mark.parametrize("kind", ["video", "folder"])
@@ -84,11 +86,10 @@ def test_a_run_is_told_to_scale_in_the_decoder(tmp_path, video, tiny_config):
         assert pretraining_clips(data_args, tiny_config()).transform.scale_in_decoder == is_scaled
 
 
-def test_a_part_of_pictures_is_that_of_whole_ones(folder):
-    whole = decode_frame_folder(folder, [3, 1])
-    sizes, crop = [], Crop(7, 13, 30, 41)
-    part = decode_frame_folder(folder, [3, 1], crop=lambda *size: sizes.append(size) or crop)
-    assert torch.equal(part, whole[(..., *crop.slices)]) and sizes == [(96, 128)]
-    scaled = decode_frame_folder(folder, [3, 1], crop=lambda *size: crop._replace(size=(20, 24)))
+def test_parts_of_pictures_are_those_of_whole_ones(folder):
+    row, sizes, crop = {"video": str(folder)}, [], Crop(7, 13, 30, 41)
+    crops = [crop, crop._replace(size=(20, 24))]
+    part, scaled = decode_row_clips(row, [3, 1, 3, 1], 2, lambda *size: sizes.append(size) or crops)
+    assert torch.equal(part, decode_row(row, [3, 1])[(..., *crop.slices)]) and sizes == [(96, 128)]
     expected = torch.nn.functional.interpolate(part.float(), (20, 24), mode="bilinear", antialias=True)
     assert scaled.dtype == torch.uint8 and (scaled.float() - expected).abs().max() <= 1

@@ -149,12 +149,13 @@ def test_the_package_s_transforms_fit(table, transform):
 
 def count_decodings(monkeypatch):
     """A list that grows by the wanted frame numbers at every decoding."""
-    decoded, decode_row = [], dataset_module.decode_row
+    decoded, decode_row_clips = [], dataset_module.decode_row_clips
 
-    def decode(row, indices, crop=None):
-        return decode_row(row, lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1], crop)
+    def decode(row, indices, *others):
+        chosen = lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1]  # noqa: E731
+        return decode_row_clips(row, chosen, *others)
 
-    monkeypatch.setattr(dataset_module, "decode_row", decode)
+    monkeypatch.setattr(dataset_module, "decode_row_clips", decode)
     return decoded
 
 

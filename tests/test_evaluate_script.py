@@ -213,18 +213,18 @@ def test_with_skip_broken_they_are_left_out_and_counted(model, broken, report, t
 def damaged_in_the_middle(monkeypatch):
     """Makes clip 2 fail from its second segment on: the first look finds its ends in order."""
     from videoms_hf.data import frame_folders
-    from videoms_hf.decoding_videoms import VideoDecodeError
+    from videoms_hf.decoding_videoms import VideoDecodeError, decode_clips
 
-    def decode(source, indices, **window):
+    def decode(source, indices, num_clips, **options):
         def choose(num_frames):
             chosen = indices(num_frames)
             if source.endswith("clip 2.mp4") and len(chosen) > 2 and max(chosen) > 20:
                 raise VideoDecodeError(source, "damaged in the middle")
             return chosen
 
-        return decode_frames(source, choose, **window)
+        return decode_clips(source, choose, num_clips, **options)
 
-    monkeypatch.setattr(frame_folders, "decode_frames", decode)
+    monkeypatch.setattr(frame_folders, "decode_clips", decode)
 
 
 def test_a_video_that_breaks_midway_is_an_error(damaged_in_the_middle, model, videos, tmp_path):

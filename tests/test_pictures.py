@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoms_hf.decoding_videoms import decode_frames, probe_video
+from videoms_hf.decoding_videoms import decode_clips, decode_frames, probe_video
 from videoms_hf.pictures_videoms import Crop
 
 from .odd_files import (
@@ -162,14 +162,17 @@ def test_parts_are_those_of_the_displayed_frame(smooth_video):
     assert clip.shape == (1, 3, 64, 32) and errors.mean() < 2
 
 
-def test_each_index_can_have_a_part_of_its_own(smooth_video):
+def test_each_clip_can_have_a_part_of_its_own_of_any_size(smooth_video):
     path = smooth_video("each.mp4", "libx264", "yuv420p")
-    crops = [Crop(0, 0, 50, 50, (20, 30)), Crop(10, 10, 60, 60, (20, 30)), Crop(0, 0, 50, 50, (20, 30))]
-    clip = decode_frames(path, [3, 3, 1], crop=lambda height, width: crops)
-    for i, crop in zip((3, 3, 1), crops, strict=True):
-        single = decode_frames(path, [i], crop=lambda height, width, crop=crop: crop)[0]
-        assert any(torch.equal(single, frame) for frame in clip)
-    assert not torch.equal(clip[0], clip[1])
+    crops = [Crop(0, 0, 50, 60, (20, 30)), Crop(10, 10, 60, 60), Crop(0, 0, 50, 60, (20, 30)), Crop(3, 0, 8, 9)]
+    clips = decode_clips(path, [3, 1, 3, 4, 0, 3, 5, 5], 4, crops=lambda height, width: crops)
+    for indices, crop, clip in zip(([3, 1], [3, 4], [0, 3], [5, 5]), crops, clips, strict=True):
+        assert torch.equal(clip, decode_frames(path, indices, crop=lambda height, width, crop=crop: crop))
+    whole = decode_clips(path, lambda num_frames: [0, num_frames - 1, 3, 1], 2)
+    assert all(map(torch.equal, whole, (decode_frames(path, [0, 5]), decode_frames(path, [3, 1]))))
+    assert [clip.shape for clip in decode_clips(path, [], 2)] == [(0, 3, 96, 128)] * 2
+    with pytest.raises(ValueError, match="3 indices are no 2 clips"):
+        decode_clips(path, [1, 2, 3], 2)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +183,10 @@ def test_each_index_can_have_a_part_of_its_own(smooth_video):
         (Crop(0, 0, 0, 10, (8, 8)), "is empty"),
         (Crop(0, 120, 10, 10), "is not within frames of 96 x 128"),
         (Crop(0, 0, 10, 0), "is empty"),
-        ([Crop(0, 0, 10, 10, (8, 8))] * 2, "2 crops were given for 1 frames"),
     ],
 )
 def test_parts_that_cannot_be_had_are_refused(smooth_video, crop, complaint):
     with pytest.raises(ValueError, match=complaint):
         decode_frames(smooth_video("refused.mp4", "libx264", "yuv420p"), [0], crop=lambda height, width: crop)
+    with pytest.raises(ValueError, match="1 crops were given for 2 clips"):
+        decode_clips(smooth_video("refused.mp4", "libx264", "yuv420p"), [0, 1], 2, crops=lambda *size: [crop])

@@ -79,7 +79,7 @@ class VideoInfo(NamedTuple):
 
 def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
     """Length, rate and size of a video. Its first frame is decoded, so that a broken file shows; errors as there."""
-    return _load(source, lambda num_frames: [0], (None, None), 1)[1]
+    return _load(source, lambda num_frames: [0], (None, None), 1, 1)[1]
 
 
 def decoder_threads(num_pixels: int) -> int:
@@ -102,7 +102,7 @@ def decode_frames(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     num_threads: int | None = None,
-    crop: Callable[[int, int], Crop | Sequence[Crop]] | None = None,
+    crop: Callable[[int, int], Crop] | None = None,
 ) -> torch.Tensor:
     """Frames of a video, RGB uint8 (len(indices), 3, H, W): a view of channels-last memory, upright as displayed.
 
@@ -112,17 +112,17 @@ def decode_frames(
     Args:
         source: path, address, a file's bytes, or a binary file object (read from its start).
         indices: frame numbers from 0, in any order, repeated or not; or a function from the number of frames to them,
-            so that one opening serves both. Several clips of one video are one call with all their numbers.
+            so that one opening serves both.
         start_seconds, end_seconds: number only the frames that are shown in [start, end) seconds after the first. In
             mp4 and Matroska this costs the window only, however long the file. Frame numbers do so in mp4; Matroska
             keeps no count of frames, so all its packets are read (not decoded; 0.2 s for an hour of small video).
         num_threads: threads of the decoder; `None`: see [`decoder_threads`]. Frames do not depend on it.
-        crop: function from the height and width of the frames to the part that is wanted, or to one for each of
-            `indices`, all of one size. Without a size to scale to, it is the same to the bit as that part of whole
-            frames. With one, it is cut and scaled in the video's own colours before they become RGB. That needs less
-            memory than frames of full size, but where torch scales bytes fast no less time, and it is not the same to
-            the bit: on videos from cameras within 2.5 of 255 levels on average and 13 for 99 of 100 values, at sharp
-            edges between colours within 50, for there colours are interpolated that RGB frames repeat.
+        crop: function from the height and width of the frames to the part that is wanted. Without a size to scale to,
+            it is the same to the bit as that part of whole frames. With one, it is cut and scaled in the video's own
+            colours before they become RGB. That needs less memory than frames of full size, but where torch scales
+            bytes fast no less time, and it is not the same to the bit: on videos from cameras within 2.5 of 255 levels
+            on average and 13 for 99 of 100 values, at sharp edges between colours within 50, for there colours are
+            interpolated that RGB frames repeat.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -130,21 +130,47 @@ def decode_frames(
             (`MAX_FRAME_PIXELS`, `MAX_CLIP_BYTES`, `MAX_SECONDS`, packets_videoms.py's `MAX_PACKETS`).
         ValueError: a negative frame number, a crop outside of the frame.
     """
-    return _load(source, indices, (start_seconds, end_seconds), num_threads, crop)[0]
+    crops = None if crop is None else lambda height, width: [crop(height, width)]
+    return _load(source, indices, (start_seconds, end_seconds), num_threads, 1, crops)[0][0]
 
 
-def _load(source, indices, window, num_threads, crop=None) -> tuple[torch.Tensor, VideoInfo | None]:
-    """The wanted frames, and what is known of all in the window; None where counting them was not asked for."""
+def decode_clips(
+    source: str | os.PathLike | bytes | BinaryIO,
+    indices: Iterable[int] | Callable[[int], Iterable[int]],
+    num_clips: int,
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    num_threads: int | None = None,
+    crops: Callable[[int, int], Sequence[Crop]] | None = None,
+) -> list[torch.Tensor]:
+    """Several clips of a video from one decoding, in which a frame is decoded once; see [`decode_frames`].
+
+    Args:
+        indices: the frame numbers of one clip after the other, equally many of each.
+        num_clips: how many clips these are.
+        crops: function from the height and width of the frames to the part of them for each clip, of any sizes.
+
+    Raises:
+        ValueError: also numbers that cannot be shared out equally, or not one crop for each clip.
+    """
+    return _load(source, indices, (start_seconds, end_seconds), num_threads, num_clips, crops)[0]
+
+
+def _load(
+    source, indices, window, num_threads, num_clips: int, crops: Callable | None = None
+) -> tuple[list[torch.Tensor], VideoInfo | None]:
+    """The wanted clips, and what is known of all frames in the window; None where counting was not asked for."""
     # Asked once, even if the file has to be read again: the functions may draw random numbers.
     if callable(indices):
         indices = functools.cache(lambda num_frames, choose=indices: list(choose(num_frames)))
-    crop = None if crop is None else functools.cache(crop)
+    crops = None if crops is None else functools.cache(crops)
     # What decoders make of damage differs with the number of threads, and headers may lie. With several threads, or a
     # header alone, the first sign of that is enough to try again without.
     for threads, is_trusted in ((num_threads, True), (1, False)):
         try:
             with _opened(source, threads, is_trusted) as video:
-                return _load_by_packets(video, indices, window, crop)
+                return _load_by_packets(video, indices, window, num_clips, crops)
         except Irregular:
             if video.stream.codec_context.thread_count == 1 and not video.is_trusted:
                 break  # and anew: a demuxer that has been read and sought in is not at its start
@@ -155,13 +181,15 @@ def _load(source, indices, window, num_threads, crop=None) -> tuple[torch.Tensor
     with _opened(source, 1) as video:
         wanted = _resolve(video, indices, None if stamps is None else len(stamps), window)
         frames = (frame for _, frame in _frames_from_start(video, window))
-        clip, seen = _collect(video, enumerate(frames), wanted, crop)
-        if clip is None:
+        clips, seen = _collect(video, enumerate(frames), wanted, num_clips, crops)
+        if clips is None:
             raise _no_such_frame(video, wanted.max(), seen, window)
-        return clip, stamps and _info(video, stamps[0], stamps[-1], len(stamps), clip)
+        return clips, stamps and _info(video, stamps[0], stamps[-1], len(stamps), clips[0])
 
 
-def _load_by_packets(video: OpenVideo, indices, window, crop) -> tuple[torch.Tensor, VideoInfo]:
+def _load_by_packets(
+    video: OpenVideo, indices, window, num_clips: int, crops: Callable | None
+) -> tuple[list[torch.Tensor], VideoInfo]:
     """As `_load`, with frames told from packets; raises `Irregular` where that cannot be trusted."""
     is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
     if video.codec not in REGULAR_CODECS or not is_timed:
@@ -185,10 +213,10 @@ def _load_by_packets(video: OpenVideo, indices, window, crop) -> tuple[torch.Ten
     frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
     if video.is_trusted:
         frames = _of_promised_size(video, frames)
-    clip, _ = _collect(video, frames, wanted, crop)
-    if clip is None:
+    clips, _ = _collect(video, frames, wanted, num_clips, crops)
+    if clips is None:
         raise Irregular
-    return clip, _info(video, first, last, num_frames, clip)
+    return clips, _info(video, first, last, num_frames, clips[0])
 
 
 def _of_promised_size(video: OpenVideo, ranked: Iterator) -> Iterator:
@@ -378,11 +406,15 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
 
 
 def _collect(
-    video: OpenVideo, ranked: Iterator, wanted: np.ndarray, crop: Callable | None
-) -> tuple[torch.Tensor | None, int]:
-    """The wanted frames out of (number, frame) pairs, `None` if one never comes; and how many pairs came."""
-    painter, clip, crops = Painter(*video.size), None, [None] * len(wanted)
-    missing, seen = set(wanted.tolist()), 0
+    video: OpenVideo, ranked: Iterator, wanted: np.ndarray, num_clips: int, crops: Callable | None
+) -> tuple[list[torch.Tensor] | None, int]:
+    """The wanted clips out of (number, frame) pairs, `None` if a frame never comes; and how many pairs came."""
+    length, rest = divmod(len(wanted), num_clips)
+    if rest:
+        raise ValueError(f"{len(wanted)} indices are no {num_clips} clips of equally many frames")
+    painter, parts, seen = Painter(*video.size), [None] * num_clips, 0
+    clips = [] if len(wanted) else [np.empty((0, *video.size, 3), dtype=np.uint8)] * num_clips
+    missing = set(wanted.tolist())
     while missing:
         rank, frame = next(ranked, (None, None))
         if frame is None:
@@ -391,27 +423,25 @@ def _collect(
         if rank not in missing:
             continue
         missing.remove(rank)
-        if clip is None:
-            height, width = painter.displayed_size(frame)
-            if crop is not None:
-                crops = _checked_crops(crop(height, width), len(wanted), height, width)
-                height, width = crops[0].output_size
-            clip = _room(video, len(wanted), height, width)
-        places = np.flatnonzero(wanted == rank).tolist()
-        for part in {crops[i] for i in places}:
-            picture = painter.paint(frame, part)
-            for i in places:
-                if crops[i] == part:
-                    clip[i] = picture
-    clip = np.empty((0, *video.size, 3), dtype=np.uint8) if clip is None else clip
-    return torch.from_numpy(clip).permute(0, 3, 1, 2), seen
+        if not clips:
+            size = painter.displayed_size(frame)
+            if crops is not None:
+                parts = _checked_crops(crops(*size), num_clips, *size)
+            clips = _room(video, length, [size if part is None else part.output_size for part in parts])
+        pictures = {}
+        for place in np.flatnonzero(wanted == rank).tolist():
+            number, row = divmod(place, length)
+            part = parts[number]
+            if part not in pictures:
+                pictures[part] = painter.paint(frame, part)
+            clips[number][row] = pictures[part]
+    return [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in clips], seen
 
 
-def _checked_crops(crops: Crop | Sequence[Crop], count: int, height: int, width: int) -> list[Crop]:
-    """A crop for each of `count` frames of that height and width."""
-    crops = [crops] * count if isinstance(crops, Crop) else list(crops)
-    if len(crops) != count or len({crop.output_size for crop in crops}) != 1:
-        raise ValueError(f"{len(crops)} crops were given for {count} frames; there must be one for each, of one size")
+def _checked_crops(crops: Sequence[Crop], num_clips: int, height: int, width: int) -> Sequence[Crop]:
+    """The crops, if there is one for each clip and all are parts of frames of that height and width."""
+    if len(crops) != num_clips:
+        raise ValueError(f"{len(crops)} crops were given for {num_clips} clips; there must be one for each")
     for crop in crops:
         if min(crop.top, crop.left) < 0 or crop.top + crop.height > height or crop.left + crop.width > width:
             raise ValueError(f"{crop} is not within frames of {height} x {width}")
@@ -420,11 +450,13 @@ def _checked_crops(crops: Crop | Sequence[Crop], count: int, height: int, width:
     return crops
 
 
-def _room(video: OpenVideo, count: int, height: int, width: int) -> np.ndarray:
-    num_bytes = count * height * width * 3
+def _room(video: OpenVideo, length: int, sizes: list[tuple[int, int]]) -> list[np.ndarray]:
+    """Room for clips of so many frames of these heights and widths."""
+    num_bytes = sum(length * height * width * 3 for height, width in sizes)
     if num_bytes > MAX_CLIP_BYTES:
+        height, width = sizes[0]
         raise LimitError(
-            f"{count} frames of {width} x {height} were asked for, {num_bytes} bytes, but {MAX_CLIP_BYTES} are "
-            "allowed: ask for fewer at once"
+            f"{len(sizes) * length} frames of {width} x {height} were asked for, {num_bytes} bytes, but "
+            f"{MAX_CLIP_BYTES} are allowed: ask for fewer at once"
         )
-    return np.empty((count, height, width, 3), dtype=np.uint8)
+    return [np.empty((length, *size, 3), dtype=np.uint8) for size in sizes]

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from decode_files import KINDS, write_videos
 from torchvision.transforms import RandomResizedCrop
 
-from videoms_hf.decoding_videoms import decode_frames, probe_video
+from videoms_hf.decoding_videoms import decode_clips, probe_video
 from videoms_hf.pictures_videoms import Crop
 
 
@@ -29,17 +29,12 @@ SIZE, NUM_FRAMES, STRIDE = 224, 16, 4
 
 
 def ours(path, numbers, crops):
-    if len(crops) > 1:  # parts of several sizes are cut afterwards
-        return resized(decode_frames(path, numbers), crops)
-    frames = decode_frames(path, numbers, crop=lambda height, width: Crop(*crops[0]))
-    return resized(frames, [(0, 0, *frames.shape[-2:])])
+    parts = decode_clips(path, numbers, len(crops), crops=lambda height, width: [Crop(*crop) for crop in crops])
+    return [clip for part in parts for clip in resized(part, [(0, 0, *part.shape[-2:])])]
 
 
 def ours_planes(path, numbers, crops):
-    def per_frame(height, width):
-        return [Crop(*crop, (SIZE, SIZE)) for crop in crops for _ in range(NUM_FRAMES)]
-
-    return decode_frames(path, numbers, crop=per_frame).split(NUM_FRAMES)
+    return decode_clips(path, numbers, len(crops), crops=lambda *_: [Crop(*crop, (SIZE, SIZE)) for crop in crops])
 
 
 def resized(frames, crops):

@@ -7,7 +7,6 @@ Tables are those of [`read_videos`], in the form of `tables.py`. Items are dicti
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from transformers.utils import logging
 from ..decoding_videoms import VideoDecodeError
 from ..pictures_videoms import Crop
 from ..sampling_videoms import segment_clip, validation_clip
-from .frame_folders import decode_row
+from .frame_folders import decode_row_clips
 from .tables import UNLABELLED, video_name
 from .transforms import EvaluationTransform
 
@@ -138,23 +137,25 @@ class ClipDataset(Dataset):
         def choose(num_frames: int) -> np.ndarray:
             return np.concatenate([self.choose_frames(num_frames, rng=rng) for _ in range(self.num_samples)])
 
-        def seeded(function: Callable, *inputs):
+        def seeded(draw: Callable[[], list]) -> list:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(int(rng.integers(2**63)))
-                return function(*inputs)
+                return draw()
 
-        is_cut = self.num_samples == 1 and hasattr(self.transform, "draw_crop")
+        def draw_crops(height: int, width: int) -> list[Crop]:
+            return seeded(lambda: [self.transform.draw_crop(height, width) for _ in range(self.num_samples)])
+
+        is_cut = hasattr(self.transform, "draw_crop")
         num_draws = int(self._num_bad_draws[number])
         reason = None
         if num_draws == 0:
             try:
-                frames = _decode(row, choose, partial(seeded, self.transform.draw_crop) if is_cut else None)
+                clips = _decode(row, choose, self.num_samples, draw_crops if is_cut else None)
             except (VideoDecodeError, OSError) as error:
                 reason = _reason(error)
             else:
-                if is_cut:
-                    return self.transform.finish(frames)
-                clips = seeded(lambda: [self.transform(clip) for clip in frames.chunk(self.num_samples)])
+                finish = self.transform.finish if is_cut else self.transform
+                clips = seeded(lambda: [finish(clip) for clip in clips])
                 return clips[0] if self.num_samples == 1 else torch.stack(clips)
         self._num_bad_draws[number] = num_draws + 1
         if reason is not None:
@@ -275,27 +276,32 @@ class ViewDataset(Dataset):
             return np.concatenate(clips)
 
         if needed:
-            clips = _decode(self.table[row], choose).chunk(len(needed))
+            clips = _decode(self.table[row], choose, len(needed))
             decoded = {segment: self.transform(clip) for segment, clip in zip(needed, clips, strict=True)}
             self._last = row, {segment: (known | decoded)[segment] for segment in segments}
         return self._last[1]
 
 
-def _decode(row: dict, choose: Callable[[int], np.ndarray], crop: Callable[[int, int], Crop] | None = None) -> Tensor:
-    """The chosen frames of a row's video, or that part of them, uint8 (T, 3, H, W)."""
+def _decode(
+    row: dict,
+    choose: Callable[[int], np.ndarray],
+    num_clips: int,
+    crops: Callable[[int, int], list[Crop]] | None = None,
+) -> list[Tensor]:
+    """Clips of the chosen frames of a row's video, or of parts of them, each uint8 (T, 3, H, W)."""
 
     def indices(num_frames: int) -> np.ndarray:
         if num_frames < 2:
             raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
         return choose(num_frames)
 
-    return decode_row(row, indices, crop)
+    return decode_row_clips(row, indices, num_clips, crops)
 
 
 def _fault(row: dict) -> str | None:
     """Why a row's video gives no clip; `None` if its first and last frames can be decoded."""
     try:
-        _decode(row, lambda num_frames: np.array([0, num_frames - 1]))
+        _decode(row, lambda num_frames: np.array([0, num_frames - 1]), 1)
     except (VideoDecodeError, OSError) as error:
         return _reason(error)
     return None

@@ -3,14 +3,14 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError, decode_frames
+from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError, decode_clips, decode_frames
 from ..pictures_videoms import Crop
 from .tables import video_source, window_of
 
@@ -39,11 +39,8 @@ def decode_frame_folder(
     *,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
-    crop: Callable[[int, int], Crop] | None = None,
 ) -> torch.Tensor:
     """Frames of a folder of pictures, RGB uint8 (len(indices), 3, H, W), as [`decode_frames`] gives those of a file.
-
-    `crop` is one for all frames; a part that is scaled is scaled bilinearly with antialiasing.
 
     Raises:
         VideoDecodeError: no pictures, one that cannot be read or has another size than the first wanted one, a number
@@ -62,34 +59,45 @@ def decode_frame_folder(
         raise ValueError(f"frame numbers count from 0, but indices holds {wanted.min()}")
     if wanted.max(initial=-1) >= len(names):
         raise VideoDecodeError(folder, f"frame {wanted.max()} was asked for, but there are {len(names)} pictures")
-    clip, shape, part = np.empty((0, 0, 0, 3), dtype=np.uint8), None, None
+    clip = np.empty((0, 0, 0, 3), dtype=np.uint8)
     for number in np.unique(wanted):
         picture = _read_picture(folder, names[number])
-        if shape is None:
-            shape, part = picture.shape, None if crop is None else crop(*picture.shape[:2])
-        if picture.shape != shape:
-            sizes = [f"{size[1]} x {size[0]}" for size in (picture.shape, shape)]
-            raise VideoDecodeError(folder, f"{names[number]} is {sizes[0]}, but pictures before it are {sizes[1]}")
-        if part is not None:
-            picture = picture[part.slices]
         if not clip.size:
             clip = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
+        if picture.shape != clip.shape[1:]:
+            sizes = [f"{shape[1]} x {shape[0]}" for shape in (picture.shape, clip.shape[1:])]
+            raise VideoDecodeError(folder, f"{names[number]} is {sizes[0]}, but pictures before it are {sizes[1]}")
         clip[wanted == number] = picture
-    frames = torch.from_numpy(clip).permute(0, 3, 1, 2)
-    if part is None or part.size is None:
-        return frames
-    return F.interpolate(frames, part.size, mode="bilinear", antialias=True)
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
-def decode_row(
-    row: Mapping,
-    indices: Iterable[int] | Callable[[int], Iterable[int]],
-    crop: Callable[[int, int], Crop] | None = None,
-) -> torch.Tensor:
+def decode_row(row: Mapping, indices: Iterable[int] | Callable[[int], Iterable[int]]) -> torch.Tensor:
     """Frames of a row's video, RGB uint8 (len(indices), 3, H, W), be it a file, its bytes or a folder of pictures."""
     source = video_source(row)
     decode = decode_frame_folder if isinstance(source, str) and os.path.isdir(source) else decode_frames
-    return decode(source, indices, crop=crop, **window_of(row))
+    return decode(source, indices, **window_of(row))
+
+
+def decode_row_clips(
+    row: Mapping,
+    indices: Iterable[int] | Callable[[int], Iterable[int]],
+    num_clips: int,
+    crops: Callable[[int, int], Sequence[Crop]] | None = None,
+) -> list[torch.Tensor]:
+    """Clips of a row's video as [`decode_clips`] gives them; parts of pictures are scaled with antialiasing."""
+    source = video_source(row)
+    if not (isinstance(source, str) and os.path.isdir(source)):
+        return decode_clips(source, indices, num_clips, crops=crops, **window_of(row))
+    frames = decode_frame_folder(source, indices, **window_of(row))
+    clips = frames.chunk(num_clips)
+    if crops is None:
+        return list(clips)
+    return [_part(clip, crop) for clip, crop in zip(clips, crops(*frames.shape[2:]), strict=True)]
+
+
+def _part(frames: torch.Tensor, crop: Crop) -> torch.Tensor:
+    part = frames[(..., *crop.slices)].contiguous(memory_format=torch.channels_last)
+    return part if crop.size is None else F.interpolate(part, crop.size, mode="bilinear", antialias=True)
 
 
 def _read_picture(folder: str, name: str) -> np.ndarray:
