@@ -57,6 +57,22 @@ def lie_of_place(data):
     put_number(data, entry + 8, int.from_bytes(data[entry + 8 : entry + 12], "little") + 2)
 
 
+def lie_of_huge_size(data):
+    put_number(data, index_entries(data)[7] + 12, 0xFFFFFF00)
+
+
+def swap_pictures(data):
+    """The index has two pictures in another order than the file."""
+    first, second = index_entries(data)[7:9]
+    data[first : first + 16], data[second : second + 16] = data[second : second + 16], data[first : first + 16]
+
+
+def hide_a_chunk(data):
+    """Where the index has a picture lies something that is to be passed over."""
+    place = chunk_of(data, index_entries(data)[12])
+    data[place : place + 4] = b"JUNK"
+
+
 def cut_last_chunk(data):
     place = chunk_of(data, index_entries(data)[-1])
     put_number(data, place + 4, 1 << 20)
@@ -88,6 +104,9 @@ CHANGES = {
     "lacks the last picture": forget(-1),
     "lacks the first pictures": forget(*range(8)),
     "wrong size": lie_of_size,
+    "huge size": lie_of_huge_size,
+    "swaps pictures": swap_pictures,
+    "has what is none": hide_a_chunk,
     "wrong place": lie_of_place,
     "last picture cut": cut_last_chunk,
     "sign of packing": put_sign,

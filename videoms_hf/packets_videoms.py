@@ -170,11 +170,13 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     data = video.read_all()
     if PACKED_SIGN in data:
         return None
-    chunk, end = data[entries[0].pos :][:4], entries[0].pos
+    chunk, end = data[entries[0].pos :][:4], max(entries[0].pos, 0)
     stamps, places, types = [], [], []
     for entry in entries:
         start, stop = entry.pos + 8, entry.pos + 8 + entry.size
-        if data[entry.pos : start] != chunk + entry.size.to_bytes(4, "little") or stop > len(data):
+        if entry.pos < end or stop > len(data):
+            return None
+        if data[entry.pos : start - 4] != chunk or int.from_bytes(data[start - 4 : start], "little") != entry.size:
             return None
         if end != entry.pos and data.find(chunk, end, entry.pos) >= 0:  # the index lacks a picture
             return None
