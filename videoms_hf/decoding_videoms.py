@@ -115,7 +115,7 @@ def decode_frames(
             so that one opening serves both.
         start_seconds, end_seconds: number only the frames that are shown in [start, end) seconds after the first. In
             mp4 and Matroska this costs the window only, however long the file. Frame numbers do so in mp4; Matroska
-            keeps no count of frames, so all its packets are read (not decoded; 0.2 s for an hour of small video).
+            keeps no count of frames, so all its packets are read (not decoded; a second for an hour of small video).
         num_threads: threads of the decoder; `None`: see [`decoder_threads`]. Frames do not depend on it.
         crop: function from the height and width of the frames to the part that is wanted. Without a size to scale to,
             it is the same to the bit as that part of whole frames. With one, it is cut and scaled in the video's own
