@@ -28,6 +28,7 @@ from .packets_videoms import (
     OpenVideo,
     Pictures,
     all_pictures,
+    check_time,
     demux_packets,
     mp4_index,
     mp4_parts,
@@ -304,8 +305,10 @@ def _video_stream(container, name: str):
     if context is None:
         raise VideoDecodeError(name, "there is no decoder for its video stream; encode it anew, as H.264 for example")
     if not 0 < context.width * context.height <= MAX_FRAME_PIXELS or not stream.time_base:
+        # Some decoders forget the size that their own limit refuses.
+        size = f"{context.width} x {context.height}" if context.width else "no size that could be read, or too large"
         limits = f"1 to {MAX_FRAME_PIXELS} pixels are allowed"
-        raise VideoDecodeError(name, f"frames of {context.width} x {context.height}, but {limits}: scale it down")
+        raise VideoDecodeError(name, f"frames of {size}, but {limits}: scale it down")
     return stream
 
 
@@ -385,6 +388,7 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
         needed[start : stop + 1] = True
     is_wanted = np.isin(np.arange(len(needed)), at)
     for i, packet in pictures.packets(np.flatnonzero(needed)):
+        check_time(video)
         if packet.pos != pictures.pos[i]:
             raise Irregular
         # Decoders hand the time stamp on to the frame, so that it can carry the frame's number.

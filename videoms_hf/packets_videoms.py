@@ -165,7 +165,7 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     entries = video.stream.index_entries
     if (video.codec, video.format) != ("mpeg4", "avi") or video.read_all is None or not len(entries):
         return None
-    if video.container.size > SCANNED_AVI_BYTES:
+    if video.container.size > SCANNED_AVI_BYTES or len(entries) > MAX_PACKETS:
         return None
     data = video.read_all()
     if PACKED_SIGN in data:
@@ -266,12 +266,16 @@ def demux_packets(video: OpenVideo) -> Iterator:
         for number, packet in enumerate(video.container.demux(video.stream)):
             if number >= MAX_PACKETS:
                 raise LimitError(f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts")
-            if time.monotonic() > video.deadline:
-                raise LimitError("it takes longer to read than is allowed: cut it into parts, or encode it anew")
+            check_time(video)
             if packet.size:
                 yield packet
     except (av.error.InvalidDataError, av.error.EOFError):
         return
+
+
+def check_time(video: OpenVideo) -> None:
+    if time.monotonic() > video.deadline:
+        raise LimitError("it takes longer to read than is allowed: cut it into parts, or encode it anew")
 
 
 def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
