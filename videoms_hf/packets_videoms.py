@@ -203,8 +203,6 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
 
 def _ranked_mpeg4(packets, pos, stamps: np.ndarray, types: list[int | None]) -> Pictures:
     """Pictures of MPEG-4 in AVI, which stores the order of decoding only."""
-    if not types:
-        raise Irregular
     order = _mpeg4_order(types)
     is_key, is_shown = np.array(types) == MPEG4_I, order >= 0
     stamps[is_shown] = np.sort(stamps[is_shown])[order[is_shown]]
