@@ -43,7 +43,9 @@ def killed_on_failure(pid: int) -> Iterator[None]:
     except BaseException:
         with suppress(psutil.NoSuchProcess):
             parent = psutil.Process(pid)
-            for process in [parent, *parent.children(recursive=True)]:
+            descendants = parent.children(recursive=True)
+            for process in [parent, *descendants]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+            psutil.wait_procs(descendants, timeout=10)  # the parent is waited for by who started it
         raise
