@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import socket
 import sys
 import tarfile
@@ -406,7 +407,7 @@ def test_two_processes_see_every_video_once_and_learn_what_one_learns(two_proces
 def test_processes_that_have_left_each_other_have_no_threads_that_talk(two_processes):
     said = (two_processes / "stdout.txt").read_text()
     for process in (0, 1):
-        assert f"process {process} talked by 2 kinds of threads, now by set()" in said
+        assert re.search(rf"process {process} talked by [1-9] kinds of threads, now by set\(\)", said)
 
 
 @pytest.mark.skipif(not CAN_GO_ON, reason="transformers before 5.24 cannot resume on several CPU processes")
