@@ -32,6 +32,7 @@ setup(
     ],
     extras_require={
         "test": [
+            "matplotlib",
             "psutil",
             "pytest",
             "pytest-timeout",
@@ -42,6 +43,7 @@ setup(
             "onnxruntime",
             "peft",
         ],
+        "benchmarks": ["matplotlib"],
         "tensorboard": ["tensorboard"],
     },
 )

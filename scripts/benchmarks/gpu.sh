@@ -8,5 +8,5 @@ bench step step --sizes base large --batch 16 64 256
 bench step step_compiled --sizes base large --batch 16 64 256 --compile default
 bench step step_graphs --sizes base large --tasks inference --batch 16 64 256 --compile reduce-overhead
 bench memory memory --sizes base --batch 16 64 256
-bench scaling scaling --size base --batch 16 64 256 --plot "$out/scaling.png"
+bench scaling scaling --size base --batch 16 64 256
 bench end_to_end end_to_end --size base --batch 32 --workers 4 8 16 --num_videos 256

@@ -9,6 +9,7 @@ gradients, each in a process of its own. `--checkpointing` is for VideoMS alone:
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from flops import count
 from memory import measure_apart
@@ -17,7 +18,13 @@ from report import add_device, parser, write_report
 
 
 AXES = ("frames", "resolution", "batch", "keep_ratio")
-MEASURES = ("s", "MB", "G")
+AXIS_LABELS = {
+    "frames": "frames of a clip",
+    "resolution": "height and width, pixels",
+    "batch": "clips of a batch",
+    "keep_ratio": "share of tokens kept, classification",
+}
+MEASURES = {"s": "step, s", "MB": "memory of a step, MB", "G": "multiply-adds, G"}
 
 
 def row(axis: str, value: float, size: str, image_size: int, device: str, checkpointing: bool) -> dict:
@@ -44,10 +51,11 @@ def draw(rows: list[dict], path: str) -> None:
         panels.append(
             [
                 (
-                    f"{measure} against {axis}",
+                    AXIS_LABELS[axis],
+                    label,
                     {name: [(p["value"], p[f"{name} {measure}"]) for p in points] for name in ("videoms", "videomae")},
                 )
-                for measure in MEASURES
+                for measure, label in MEASURES.items()
             ]
         )
     save_charts(panels, path)
@@ -66,14 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--plot", help="PNG file to draw")
     add_device(options)
     args = options.parse_args(arguments)
+    if args.plot and not find_spec("matplotlib"):  # before an hour of measuring, not after
+        options.error("--plot needs matplotlib: pip install -e '.[benchmarks]'")
     rows = []
     for axis in args.axes:
         for value in getattr(args, axis):
             rows.append(row(axis, value, args.size, args.image_size, args.device, args.checkpointing))
             print(rows[-1], flush=True)
+    write_report(rows, args.output, arguments)
     if args.plot:
         draw(rows, args.plot)
-    write_report(rows, args.output, arguments)
 
 
 if __name__ == "__main__":
