@@ -15,7 +15,7 @@ from videoms_hf.data.transforms import PretrainingTransform
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.pictures_videoms import Crop
 from videoms_hf.sampling_videoms import pretraining_clip
-from videoms_hf.training import DataArguments, pretraining_clips
+from videoms_hf.training import AugmentationArguments, DataArguments, finetuning_clips, pretraining_clips
 
 from .video_files import write_video
 
@@ -82,8 +82,9 @@ def test_a_run_is_told_to_scale_in_the_decoder(tmp_path, video, tiny_config):
     (tmp_path / "list.csv").write_text(f"{video} 0\n")
     for is_scaled in (False, True):
         data_args = DataArguments(train_data=str(tmp_path / "list.csv"), scale_in_decoder=is_scaled)
-        assert len(read_videos(data_args.train_data)) == 1
         assert pretraining_clips(data_args, tiny_config()).transform.scale_in_decoder == is_scaled
+    with pytest.raises(ValueError, match="scale_in_decoder is set, but fine-tuning augments whole frames first"):
+        finetuning_clips(read_videos(data_args.train_data), data_args, AugmentationArguments(), tiny_config())
 
 
 def test_parts_of_pictures_are_those_of_whole_ones(folder):

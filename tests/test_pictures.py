@@ -173,6 +173,8 @@ def test_each_clip_can_have_a_part_of_its_own_of_any_size(smooth_video):
     assert [clip.shape for clip in decode_clips(path, [], 2)] == [(0, 3, 96, 128)] * 2
     with pytest.raises(ValueError, match="3 indices are no 2 clips"):
         decode_clips(path, [1, 2, 3], 2)
+    with pytest.raises(ValueError, match="num_clips is 0; it must be at least 1"):
+        decode_clips(path, [], 0)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,10 @@ def decode_clips(
         crops: function from the height and width of the frames to the part of them for each clip, of any sizes.
 
     Raises:
-        ValueError: also numbers that cannot be shared out equally, or not one crop for each clip.
+        ValueError: also no clip, numbers that cannot be shared out equally, or not one crop for each clip.
     """
+    if num_clips < 1:
+        raise ValueError(f"num_clips is {num_clips}; it must be at least 1")
     return _load(source, indices, (start_seconds, end_seconds), num_threads, num_clips, crops)[0]
 
 

@@ -53,6 +53,8 @@ def finetuning_clips(
     table: Table | Shards, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
 ) -> ClipDataset | ClipStream:
     """Random, augmented clips of the labelled videos of `table`."""
+    if data_args.scale_in_decoder:
+        raise ValueError("scale_in_decoder is set, but fine-tuning augments whole frames first; leave it out")
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     transform = FinetuningTransform(
         data_args.image_size,
