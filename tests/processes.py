@@ -1,14 +1,19 @@
 """Processes that tests start: they have so much time, and none outlives the test that it fails."""
 
 import multiprocessing
+import os
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
 
+ROOT = Path(__file__).parents[1]
 SECONDS = 240  # less than a test's own limit, so that there is time to clear up
 
 
@@ -22,6 +27,18 @@ def run_program(command: Sequence[str], seconds: float = SECONDS, **options) -> 
             said = (error.stderr or b"").decode(errors="replace")[-3000:]
             pytest.fail(f"{command} still ran after {seconds} s and was killed; it said: {said}")
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+def run_torchrun(program: Sequence[object], num_processes: int = 2, **environment: str) -> subprocess.CompletedProcess:
+    """What became of a script or `-m` module with its arguments in several processes; a failure is the test's."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={num_processes}", f"--master_port={port}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    done = run_program([sys.executable, *torchrun, *map(str, program)], cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
 
 
 def run_forked(task: Callable, *args, seconds: float = SECONDS, **kwargs) -> int:

@@ -2,17 +2,14 @@
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import transformers
-from packaging.version import Version
 
-from tests.processes import run_program
-from tests.tiny_run import losses, sharded_steps, tiny_trainer, weights
+from tests.processes import run_program, run_torchrun
+from tests.tiny_run import CAN_GO_ON, losses, sharded_steps, tiny_trainer, weights
 
 
 ROOT = Path(__file__).parents[1]
@@ -24,10 +21,6 @@ STAGES = {
     "finetune": {"stage": "finetune", "clips": 17, "ema_decay": 0.9},
     "frames": {"stage": "finetune", "clips": 17, "model_fields": {"candidate_ratio": 1.5}},
 }
-
-
-# Older ones ask torch for the device "cpu:0" when they load the optimiser's state, which torch does not know.
-CAN_GO_ON = Version(transformers.__version__) >= Version("5.24")
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +42,7 @@ def two_processes(tmp_path_factory) -> Path:
     jobs.append(vain | {"folder": str(folder / "vain"), "result": str(folder / "vain.pt")})
     jobs.append({"stage": "sharded", "folder": "unused", "result": str(folder / "sharded.pt")})
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.tiny_run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = run_program([sys.executable, *program, str(folder / "jobs.json")], cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_torchrun(["-m", "tests.tiny_run", folder / "jobs.json"])
     (folder / "stderr.txt").write_text(done.stderr)
     for process in (0, 1):
         assert done.stdout.count(f"process {process} of 2 has done its job") == len(jobs)

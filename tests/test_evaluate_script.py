@@ -1,11 +1,8 @@
 """scripts/evaluate.py on real, tiny video files, against a plain loop; on one process and on two."""
 
 import json
-import os
 import runpy
 import shutil
-import socket
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.evaluation_files import CLASSES, NUM_FRAMES, SIZE, STRIDE, WIDTH, save_classifier, write_labelled_videos
-from tests.processes import run_program
+from tests.processes import run_torchrun
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.report import write_json
@@ -288,16 +285,9 @@ def test_a_processor_without_a_stride_is_refused_until_one_is_given(videos, repo
 
 def test_two_processes_and_their_workers_give_what_one_gives_to_the_last_digit(model, videos, report, tmp_path):
     """45 views in batches of 4: the last batch has one view, and the second process one batch less."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     options = OPTIONS | {"model": model, "data": videos, "output_dir": tmp_path, "num_workers": 1}
-    done = run_program(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", str(SCRIPT)]
-        + [f"--{name}={value}" for name, value in options.items()],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    program = [SCRIPT, *(f"--{name}={value}" for name, value in options.items())]
+    done = run_torchrun(program, OMP_NUM_THREADS=str(torch.get_num_threads()), CUDA_VISIBLE_DEVICES="")
     two = json.loads((tmp_path / "evaluation.json").read_text())
     assert two["machine"]["processes"] == 2
     for part in ("videos", "accuracies", "class_accuracies", "broken_videos"):

@@ -1,8 +1,6 @@
 """Features on their way to files: those of the model, at every level, with what they were kept from."""
 
-import os
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import randomize
 from tests.evaluation_files import NUM_FRAMES, SIZE, STRIDE, save_classifier, write_labelled_videos
-from tests.processes import run_program
+from tests.processes import run_torchrun
 from tests.test_training_scripts import words
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.data.annotations import read_videos
@@ -119,11 +117,8 @@ def test_a_checkpoint_without_its_encoder_and_words_that_mean_nothing_are_refuse
 @pytest.mark.slow
 def test_two_processes_write_parts_that_make_the_whole(folder, tmp_path):
     extract(folder, tmp_path / "one", num_segments=2)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(EXTRACT)]
     common = {"model": folder / "model", "data": folder / "test.csv", "output_dir": tmp_path / "two", "num_workers": 0}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXTRACT.parents[1])}
-    done = run_program([*torchrun, *words({**common, "num_segments": 2, "batch_size": 2})], env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_torchrun([EXTRACT, *words({**common, "num_segments": 2, "batch_size": 2})])
     parts = sorted((tmp_path / "two").iterdir())
     assert [part.name for part in parts] == [f"features-0000{i}-of-00002.parquet" for i in (0, 1)]
     tables = [

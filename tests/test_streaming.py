@@ -2,11 +2,8 @@
 
 import io
 import json
-import os
 import pickle
 import re
-import socket
-import sys
 import tarfile
 from collections import Counter
 from functools import partial
@@ -15,16 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import transformers
-from packaging.version import Version
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 import videoms_hf.data.shards as shards_module
 import videoms_hf.data.streaming as streaming
-from tests.processes import run_program
+from tests.processes import run_torchrun
 from tests.stream_run import streaming_trainer
-from tests.tiny_run import losses, weights
+from tests.tiny_run import CAN_GO_ON, losses, weights
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
 from videoms_hf.data.shards import INDEX_FILE, Shards, TarWriter, write_index
@@ -362,10 +357,6 @@ def test_bad_videos_of_a_stream_are_replaced_named_and_counted(tars, contents, t
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-# Older ones ask torch for the device "cpu:0" when they load the optimiser's state, which torch does not know.
-CAN_GO_ON = Version(transformers.__version__) >= Version("5.24")
-
-
 @pytest.fixture(scope="module")
 def two_processes(tars, tmp_path_factory) -> Path:
     """Folder with what two processes came to, which torchrun started and which talk by gloo."""
@@ -375,16 +366,7 @@ def two_processes(tars, tmp_path_factory) -> Path:
     whole = {"shards": str(tars), "folder": str(folder / "run"), "result": str(folder / "whole"), **saving}
     resumed = {"result": str(folder / "resumed"), "resume": str(folder / "run" / "checkpoint-10")}
     (folder / "jobs.json").write_text(json.dumps([whole, whole | resumed] if CAN_GO_ON else [whole]))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = ["-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}", "-m", "tests.stream_run"]
-    done = run_program(
-        [sys.executable, *program, str(folder / "jobs.json")],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = run_torchrun(["-m", "tests.stream_run", folder / "jobs.json"])
     (folder / "stdout.txt").write_text(done.stdout)
     return folder
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.processes import run_program
+from tests.processes import run_program, run_torchrun
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.data.synthetic import MOTIONS, render_motion_dataset
 from videoms_hf.training.checkpoints import MANIFEST, all_checkpoints
@@ -226,7 +226,6 @@ def test_two_processes_run_the_scripts_on_video_files(videos, tmp_path):
     runs = {}
     for processes, batch in ((1, 4), (2, 2)):
         folder = tmp_path / str(processes)
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         common = TINY | {"per_device_train_batch_size": batch, "dataloader_num_workers": 1}
         stages = {
             "pretrain": {"train_data": videos / "pretrain.csv", **TINY_DECODER},
@@ -237,10 +236,8 @@ def test_two_processes_run_the_scripts_on_video_files(videos, tmp_path):
             },
         }
         for stage, options in stages.items():
-            command = [*torchrun, str(SCRIPTS / f"{stage}.py"), *words(common | options)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-            done = run_program([*command, f"--output_dir={folder / stage}"], cwd=ROOT, env=environment)
-            assert done.returncode == 0, done.stderr[-3000:]
+            program = [SCRIPTS / f"{stage}.py", *words(common | options), f"--output_dir={folder / stage}"]
+            done = run_torchrun(program, processes)
             assert f"{batch} x {processes} processes" in done.stdout
         runs[processes] = load_file(folder / "finetune" / "model.safetensors")
     for name, value in runs[1].items():

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import torch
+import transformers
+from packaging.version import Version
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
@@ -19,6 +21,8 @@ from videoms_hf.training.training_arguments import FineTuningArguments, PreTrain
 
 
 NUM_CLASSES = 3
+# Older ones ask torch for the device "cpu:0" when they load the optimiser's state, which torch does not know.
+CAN_GO_ON = Version(transformers.__version__) >= Version("5.24")
 
 
 class ClipsInMemory(Dataset):
