@@ -1,4 +1,4 @@
-"""The models that are compared, ours and transformers' VideoMAE of the same size, as step functions."""
+"""The two models that benchmarks compare, VideoMS and transformers' VideoMAE of the same size, as step functions."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -14,7 +14,7 @@ NUM_LABELS = 101
 
 
 def build(name: str, task: str, size: str, num_frames: int = 16, image_size: int = 224, keep_ratio: float = 0.6):
-    """`"videoms"` or `"videomae"` for a task; both have the same widths, depths and numbers of labels."""
+    """The model `"videoms"` or `"videomae"` for a task, with equal widths, depths and number of labels."""
     config = VideoMSConfig.from_size(
         size, num_frames=num_frames, image_size=image_size, keep_ratio=keep_ratio, num_labels=NUM_LABELS
     )
@@ -32,14 +32,14 @@ def build(name: str, task: str, size: str, num_frames: int = 16, image_size: int
 
 
 def tube_mask(batch: int, num_frames: int, image_size: int, device, mask_ratio: float = 0.9) -> torch.Tensor:
-    """VideoMAE's own mask: the same places in every time step."""
+    """VideoMAE's tube mask: the same patches in every time step."""
     places = (image_size // 16) ** 2
     masked = torch.stack([torch.randperm(places) < int(mask_ratio * places) for _ in range(batch)])
     return masked.repeat(1, num_frames // 2).to(device)
 
 
 def make_step(model, name: str, task: str, clips: torch.Tensor, autocast: torch.dtype | None = None) -> Callable:
-    """One training step without the optimiser (forward and backward), or one inference."""
+    """A function that runs one training step without the optimiser (forward and backward), or one inference."""
     device = clips.device
     inputs = {}
     if task == "pretraining" and name == "videomae":

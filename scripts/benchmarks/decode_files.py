@@ -1,4 +1,4 @@
-"""Videos for the benchmarks of decoding: a panned picture with moving patches and the grain of a sensor."""
+"""Videos for the decoding benchmarks: a panned image with moving patches and sensor noise."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -7,9 +7,9 @@ import av
 import numpy as np
 
 
-PIXELS = {"mjpeg": "yuvj420p", "gif": "rgb8"}  # what else than yuv420p an encoder takes
-# Name: encoder, height, width, options. The rates are such as in UCF101's and Kinetics' files, 0.25 and 0.22 bits a
-# pixel, and at 720p such as on the web, 0.13.
+PIXELS = {"mjpeg": "yuvj420p", "gif": "rgb8"}  # pixel formats other than yuv420p
+# Name: encoder, height, width, options. Bit rates are typical of UCF101 and Kinetics (0.25 and 0.22 bits per pixel)
+# and of 720p video on the web (0.13).
 KINDS = {
     "320x240 MPEG-4 AVI": ("mpeg4", 240, 320, {"g": "12", "b": "480k"}),
     "340x256 H.264 GOP 30": ("libx264", 256, 340, {"g": "30", "b": "480k"}),
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def write_videos(folder: Path, kinds: list[str], num_frames: int = 250) -> dict[str, Path]:
-    """The paths of a video of each kind; those that are there already are kept."""
+    """Paths of one video of each kind; existing files are kept."""
     paths = {}
     for kind in kinds:
         codec, height, width, options = KINDS[kind]
@@ -47,7 +47,7 @@ def moving_frames(num_frames: int, height: int, width: int):
 
 
 def natural_picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Noise of the spectrum that photographs have, uint8 (H, W, 3)."""
+    """Noise with the 1/f spectrum of photographs, uint8 (H, W, 3)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]) + 1 / max(height, width)
     channels = []
     for _ in range(3):
@@ -57,7 +57,7 @@ def natural_picture(rng: np.random.Generator, height: int, width: int) -> np.nda
 
 
 def write_video(path: Path, frames, codec: str, options: dict) -> None:
-    """Encode `frames` at 25 a second; a file that is there is whole."""
+    """Encode `frames` at 25 fps; the file appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name("part_" + path.name)
     with av.open(str(part), "w") as container:

@@ -1,9 +1,9 @@
-"""A clip at minute 30 of an hour against the same clip at minute 0: what lies before it must not be decoded.
+"""A clip at minute 30 of a one-hour video, compared with one at minute 0: earlier frames must not be decoded.
 
 python scripts/benchmarks/decode_long.py --output decode_long.json
 
-The hour is small frames at 25 a second in mp4 and Matroska; the clip, 16 frames at stride 4, is asked for by frame
-numbers and by a window of seconds, as the rows of Ego4D's annotations do.
+The video has small frames at 25 fps, in mp4 and Matroska. The clip of 16 frames at stride 4 is requested by frame
+indices and by a window in seconds, as Ego4D's annotations do.
 """
 
 import statistics
@@ -23,7 +23,7 @@ FPS, MINUTES = 25, (0, 30)
 
 
 def hour_frames():
-    """Yields an hour of frames uint8 (H, W, 3), a grey that changes."""
+    """Yields an hour of frames uint8 (H, W, 3) of changing grey."""
     for i in range(3600 * FPS):
         yield np.full((48, 64, 3), 40 + i % 170, dtype=np.uint8)
 

@@ -1,10 +1,10 @@
-"""Clips a second of real training, decoding and augmentation included, and the share of time spent waiting for data.
+"""Clips per second of whole training steps, with decoding and augmentation, and the fraction of time spent on loading.
 
 python scripts/benchmarks/end_to_end.py --size small --workers 0 1 2 --output end_to_end.json
 
-Videos are rendered by videoms_hf.data.synthetic into a temporary folder; clips are read by the training data set and
-by worker processes, and each step is forward, backward and AdamW. Time is that of the clock: on a machine that does
-other work too, the figures are lower.
+Videos are rendered into a temporary folder and read by the training dataset in DataLoader workers; a step is forward,
+backward and AdamW. This is wall-clock time, so run it on an otherwise idle machine. "waiting" is the fraction of it in
+which the training loop waits for data.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ def batches(loader: DataLoader) -> Iterator[dict]:
 
 
 def train(model, loader: DataLoader, num_steps: int, device: torch.device) -> dict:
-    """Train for `num_steps` after two that warm up: clips a second, and the waiting share of the time."""
+    """Train for `num_steps` after two warm-up steps; clips per second, and the fraction of the time spent waiting."""
     autocast = {"device_type": device.type, "dtype": torch.bfloat16, "enabled": device.type == "cuda"}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     waiting, num_clips, source = 0.0, 0, batches(loader)

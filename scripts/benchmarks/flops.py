@@ -1,8 +1,9 @@
-"""Multiply-adds of a clip against transformers' VideoMAE, counted by torch.utils.flop_counter, in G.
+"""GMACs per clip, compared with transformers' VideoMAE, counted by torch.utils.flop_counter.
 
 python scripts/benchmarks/flops.py --sizes small base large huge --output flops.json
 
-"training" is forward and backward. A multiply-add counts as one; some papers count it as two.
+A MAC is one multiply-add; papers on video models call GMACs "GFLOPs". "pretraining" and "classification" are forward
+and backward, "inference" is forward only. "saving" is VideoMAE's count divided by ours.
 """
 
 from collections.abc import Sequence
@@ -14,15 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count(name: str, task: str, size: str, num_frames: int, image_size: int, keep_ratio: float = 0.6) -> int:
-    """Multiply-adds of one step of one clip: forward and backward, or for "inference" forward only."""
-    # VideoMAE takes its targets by a mask, whose count no meta tensor knows: it has to run.
+    """MACs of one clip: forward and backward, or forward only for "inference"."""
+    # VideoMAE indexes its targets with a mask, and a meta tensor cannot tell how many there are: run it.
     device = "cpu" if (name, task) == ("videomae", "pretraining") else "meta"
     with torch.device(device):
         model = build(name, task, size, num_frames, image_size, keep_ratio)
         clip = torch.zeros(1, num_frames, 3, image_size, image_size)
     if name == "videoms":
         return model.flops((num_frames, 3, image_size, image_size), training=task != "inference")
-    for module in model.modules():  # its decoder has a configuration of its own
+    for module in model.modules():  # its decoder has its own configuration
         if hasattr(module, "config"):
             module.config._attn_implementation = "eager"  # the counter does not know the CPU's fused attention
     step = make_step(model, name, task, clip)
@@ -47,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 {
                     "task": task,
                     "size": size,
-                    "videoms G": ours / 1e9,
-                    "videomae G": theirs / 1e9,
-                    "ratio": ours / theirs,
+                    "videoms GMACs": ours / 1e9,
+                    "videomae GMACs": theirs / 1e9,
+                    "saving": theirs / ours,
                 }
             )
             print(rows[-1], flush=True)

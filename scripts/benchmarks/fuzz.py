@@ -1,10 +1,10 @@
-"""Reads files that are cut, altered and spliced: each must give frames or a VideoDecodeError, in time and memory.
+"""Reads truncated, altered and spliced files: each must give frames or a VideoDecodeError, in bounded time and memory.
 
 python scripts/benchmarks/fuzz.py --files 2000
 
-Each file is read three ways: its length, a clip, and a window of seconds. A batch of files is read by a process of its
-own with limited memory; a crash, another error, or a file that takes too long is reported with the file's recipe, and
-the script ends with status 1. `--keep` saves such files.
+Each file is read in three ways: its length, a clip, and a window in seconds. Batches of files are read in processes
+with limited memory. A crash, any other error or a timeout is reported with the recipe, and the script exits with
+status 1. `--keep` saves such files.
 """
 
 import multiprocessing
@@ -38,8 +38,8 @@ BATCH = 50
 MAX_BYTES = 6 << 30  # of address space, most of which is libraries
 
 
-def spoil(originals: list[bytes], number: int) -> tuple[str, bytes]:
-    """A recipe and the bytes of a spoilt file, made from its number alone."""
+def damage(originals: list[bytes], number: int) -> tuple[str, bytes]:
+    """A recipe and the bytes of a damaged file, both determined by `number`."""
     rng = np.random.default_rng(number)
     data = np.frombuffer(originals[rng.integers(len(originals))], dtype=np.uint8).copy()
     recipe = ["cut", "flip bits", "flip bits in the header", "overwrite", "splice", "drop", "repeat"][number % 7]
@@ -81,7 +81,7 @@ def read(data: bytes) -> str:
 def read_batch(originals: list[bytes], numbers: range, results) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     for number in numbers:
-        recipe, data = spoil(originals, number)
+        recipe, data = damage(originals, number)
         start = time.process_time()
         try:
             outcome = read(data)
@@ -105,7 +105,7 @@ def read_all(originals: list[bytes], first: int, num_files: int, limit_s: float)
             if results.empty():  # go on behind this file with another process
                 outcome = f"no answer in {limit_s} s" if process.is_alive() else f"crash, exit code {process.exitcode}"
                 process.kill()
-                yield number, spoil(originals, number)[0], outcome, time.monotonic() - waited
+                yield number, damage(originals, number)[0], outcome, time.monotonic() - waited
                 first = number + 1
                 break
             yield results.get()
@@ -132,7 +132,7 @@ def main() -> None:
             print(failures[-1], flush=True)
             if args.keep:
                 args.keep.mkdir(parents=True, exist_ok=True)
-                (args.keep / str(number)).write_bytes(spoil(originals, number)[1])
+                (args.keep / str(number)).write_bytes(damage(originals, number)[1])
             outcome = "failure"
         count = counts.setdefault(recipe, {"recipe": recipe, "frames": 0, "error": 0, "failure": 0})
         count[outcome] += 1

@@ -1,11 +1,11 @@
-"""Memory of a step above weights and gradients, against transformers' VideoMAE: GPU peak, or resident on the CPU.
+"""Memory of a step on top of weights and gradients, compared with transformers' VideoMAE.
 
 python scripts/benchmarks/memory.py --sizes base --batch 4 --output memory.json
 
-Each measurement is a process of its own. On the CPU it is the highest resident memory during two steps less the
-resident memory before them, with weights and gradients in place, and the allocator told to give what is freed back to
-the system at once, so that neither left-overs nor gaps count; on a GPU the highest allocated memory likewise, under
-bfloat16 autocast.
+Each measurement runs in its own process. On the CPU it is the peak resident memory during two steps minus the resident
+memory before them, with weights and gradients already allocated; the allocator returns freed memory to the system at
+once, so that fragmentation does not count. On a GPU it is the peak allocated memory under bfloat16 autocast, minus
+what was allocated before. "saving" is VideoMAE's memory divided by ours.
 """
 
 import ctypes
@@ -23,11 +23,11 @@ from report import add_device, parser, write_report
 
 
 def resident(field: str) -> int:
-    """A field of the process's status in bytes: VmRSS now, VmHWM the highest so far."""
+    """A field of the process's status in bytes: VmRSS is the current resident memory, VmHWM the peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) * 1024
-    raise OSError(f"the system does not tell {field}; measure on Linux or with --device cuda")
+    raise OSError(f"this system does not report {field}; run on Linux or with --device cuda")
 
 
 def measure(
@@ -41,7 +41,7 @@ def measure(
     keep_ratio: float = 0.6,
     checkpointing: bool = False,
 ) -> dict:
-    """One step's need above weights and gradients, "bytes", and its "seconds" (on the CPU of processor time)."""
+    """One step's memory on top of weights and gradients, "bytes", and its "seconds" (on the CPU: processor time)."""
     torch.set_num_threads(1)
     model = build(name, task, size, num_frames, image_size, keep_ratio).to(device)
     if checkpointing:
@@ -50,7 +50,7 @@ def measure(
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
     autocast = torch.bfloat16 if device == "cuda" else None
-    # The step of one clip makes the libraries' own workspaces, which belong to no step.
+    # A step of one clip first: it allocates the libraries' workspaces, which do not count.
     make_step(model, name, task, torch.randn(1, num_frames, 3, image_size, image_size, device=device), autocast)()
     step = make_step(
         model, name, task, torch.randn(batch, num_frames, 3, image_size, image_size, device=device), autocast
@@ -75,7 +75,7 @@ def measure(
 
 
 def measure_apart(*arguments) -> dict:
-    """`measure` in a process of its own, so that nothing is left over from another one."""
+    """`measure` in a new process, so that earlier measurements leave no trace."""
     result = subprocess.run(
         [sys.executable, __file__, "--measure", json.dumps(arguments)],
         capture_output=True,
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     "videoms MB": ours / 1e6,
                     "videomae MB": theirs / 1e6,
                 }
-                rows.append(row | {"ratio": ours / theirs})
+                rows.append(row | {"saving": theirs / ours})
                 print(rows[-1], flush=True)
     write_report(rows, args.output, arguments)
 

@@ -1,4 +1,4 @@
-"""What every benchmark has in common: its output, the machine, the libraries, the command; as JSON and as a table."""
+"""What all benchmarks share: a report with command, date, machine and library versions, as JSON and as a table."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ import transformers
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have: `--output`."""
+    """A parser with the option that all benchmarks have: `--output`."""
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--output", help="JSON file to write")
     return result
@@ -27,7 +27,7 @@ def add_device(options: argparse.ArgumentParser) -> None:
 
 
 def machine() -> dict:
-    """Processor, load, threads, accelerator, library versions and the settings of the memory allocator."""
+    """Processor, load, threads, accelerator, library versions and the memory allocator's settings."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -47,7 +47,7 @@ def machine() -> dict:
 
 
 def markdown_table(rows: list[dict]) -> str:
-    """Rows with the same keys as a Markdown table; floats have three digits."""
+    """Rows with the same keys as a Markdown table; floats with three significant digits."""
     columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:

@@ -1,11 +1,12 @@
-"""How time, memory and multiply-adds grow with frames, resolution, batch and keep ratio, against VideoMAE.
+"""How time, memory and GMACs grow with frames, resolution, batch size and keep ratio, compared with VideoMAE.
 
 python scripts/benchmarks/scaling.py --size small --output scaling.json --plot scaling.png
 python scripts/benchmarks/scaling.py --size base --axes frames --frames 16 64 --checkpointing
 
-Pre-training steps; the keep ratio's steps are classification training (VideoMAE keeps all). Time is the processor
-time of a step in float32 on one thread (on a GPU: time under bfloat16 autocast), memory is that above weights and
-gradients, each in a process of its own. `--checkpointing` is for VideoMS alone: it shows the longest clips that fit.
+Steps are pre-training steps, except on the keep ratio's axis: those are classification steps, and VideoMAE keeps all
+tokens. Time is the processor time of a step in float32 on one thread (on a GPU: under bfloat16 autocast); memory is
+measured on top of weights and gradients. `--checkpointing` turns on gradient checkpointing in VideoMS only, to find
+the longest clips that fit.
 """
 
 from collections.abc import Sequence
@@ -19,16 +20,16 @@ from report import add_device, parser, write_report
 
 AXES = ("frames", "resolution", "batch", "keep_ratio")
 AXIS_LABELS = {
-    "frames": "frames of a clip",
-    "resolution": "height and width, pixels",
-    "batch": "clips of a batch",
-    "keep_ratio": "share of tokens kept, classification",
+    "frames": "frames per clip",
+    "resolution": "resolution (pixels)",
+    "batch": "batch size",
+    "keep_ratio": "keep ratio (classification)",
 }
-MEASURES = {"s": "step, s", "MB": "memory of a step, MB", "G": "multiply-adds, G"}
+MEASURES = {"s": "seconds per step", "MB": "memory per step (MB)", "GMACs": "GMACs per step"}
 
 
 def row(axis: str, value: float, size: str, image_size: int, device: str, checkpointing: bool) -> dict:
-    """Both models' figures at one point of an axis; the other axes stay at 16 frames, `image_size`, batch 1."""
+    """Both models' figures at one point of an axis; the other axes stay at 16 frames, `image_size` and batch 1."""
     task = "classification" if axis == "keep_ratio" else "pretraining"
     least = {"batch": 1, "frames": 16, "resolution": image_size}
     batch, frames, side = (int(value) if axis == name else least[name] for name in least)
@@ -39,12 +40,12 @@ def row(axis: str, value: float, size: str, image_size: int, device: str, checkp
         figures = measure_apart(name, task, size, batch, frames, side, device, keep_ratio, checkpointing and ours)
         result[f"{name} s"] = figures["seconds"]
         result[f"{name} MB"] = figures["bytes"] / 1e6
-        result[f"{name} G"] = batch * count(name, task, size, frames, side, keep_ratio) / 1e9
+        result[f"{name} GMACs"] = batch * count(name, task, size, frames, side, keep_ratio) / 1e9
     return result
 
 
 def draw(rows: list[dict], path: str) -> None:
-    """A picture with a row of charts for each axis and a column for each measure."""
+    """Write a chart with a row for each axis and a column for each measure."""
     panels = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
         points = [row for row in rows if row["axis"] == axis]
@@ -64,7 +65,7 @@ def draw(rows: list[dict], path: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
     options.add_argument("--size", default="small")
-    options.add_argument("--image_size", type=int, default=224, help="on all axes but the resolution's")
+    options.add_argument("--image_size", type=int, default=224, help="resolution on the other axes")
     options.add_argument("--axes", nargs="+", default=AXES, choices=AXES)
     options.add_argument("--frames", type=int, nargs="+", default=[16, 32, 64, 128])
     options.add_argument("--resolution", type=int, nargs="+", default=[112, 160, 224, 288])

@@ -1,10 +1,10 @@
-"""Cheaper motion scores against the exact one: how far their kept tokens overlap on real clips, and what they cost.
+"""Cheaper motion scores: how much their kept tokens overlap with the exact score's on real clips, and what they cost.
 
 python scripts/benchmarks/selector.py my/videos --output selector.json
 python scripts/benchmarks/selector.py my/videos --model runs/mine/pretrain --num_videos 50
 
-The overlap is the intersection over union of the kept sets, in pre-training's share and in classification's; a cheaper
-score would be worth an option from 0.95 on. Without `--model` the weights are random.
+The overlap is the intersection over union of the kept sets, at the keep ratios of pre-training and of classification.
+A cheaper score would be worth an option from an overlap of 0.95. Without `--model` the weights are random.
 """
 
 import time
@@ -57,7 +57,7 @@ def overlap(ours: Tensor, exact: Tensor, ratio: float) -> float:
 
 @torch.no_grad()
 def compare(model: VideoMSModel, clips: list[Tensor], width: int) -> list[dict]:
-    """A row for each score: mean and smallest overlap with the exact one over the clips, and its time a clip."""
+    """A row for each score: mean and minimum overlap with the exact score over the clips, and time per clip."""
     config = model.config
     methods, rows = scores(model, width), []
     exact = [model.embeddings.importance(clip)[0] for clip in clips]
@@ -67,8 +67,8 @@ def compare(model: VideoMSModel, clips: list[Tensor], width: int) -> list[dict]:
         row = {"score": name, "clips": len(clips)}
         for use, ratio in (("pre-training", config.pretraining_keep_ratio), ("classification", config.keep_ratio)):
             overlaps = [overlap(*pair, ratio) for pair in zip(results, exact, strict=True)]
-            row |= {f"{use} mean": sum(overlaps) / len(overlaps), f"{use} least": min(overlaps)}
-        rows.append(row | {"ms a clip": 1000 * (time.process_time() - start) / len(clips)})
+            row |= {f"{use} mean": sum(overlaps) / len(overlaps), f"{use} min": min(overlaps)}
+        rows.append(row | {"ms per clip": 1000 * (time.process_time() - start) / len(clips)})
     return rows
 
 

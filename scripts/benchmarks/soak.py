@@ -1,11 +1,11 @@
-"""Reads clips for a long time: resident memory must not grow, workers must neither hang nor be left over.
+"""Reads clips for a long time: memory must not grow, and workers must neither hang nor outlive their loader.
 
 python scripts/benchmarks/soak.py --reads 20000
 python scripts/benchmarks/soak.py --workers 8 --minutes 10
 
-Without workers, one process reads random clips of small files of several codecs, whole ones and broken ones, and the
-resident memory after a tenth of the reads is compared with the last. With workers, a `DataLoader` of that many serves
-epoch after epoch.
+Without workers, one process reads random clips from small intact and truncated files of several codecs, and compares
+the resident memory after a tenth of the reads with that at the end. With workers, a `DataLoader` serves epoch after
+epoch.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ CODECS = {"a.avi": ("mpeg4", {"g": "12"}), "b.mp4": ("libx264", {"g": "12"}), "c
 
 
 def write_files(folder: Path) -> list[Path]:
-    """Paths of a whole file of each codec, and of one that is cut."""
+    """Paths of an intact file of each codec and of a truncated one."""
     paths = [folder / name for name in CODECS]
     for path, (codec, options) in zip(paths, CODECS.values(), strict=True):
         write_video(path, moving_frames(48, 64, 80), codec, options)
@@ -67,7 +67,7 @@ def read_clips(paths: list[Path], reads: int) -> dict:
 
 
 def serve(paths: list[Path], num_workers: int, minutes: float) -> dict:
-    """Clips that a loader serves in that time, and processes that are left when it is gone."""
+    """Clips that a loader serves in that time, and processes that remain afterwards."""
     features = Features({"video": Value("string"), "label": ClassLabel(names=["one"])})
     rows = {"video": [str(path) for path in paths[:-1] * 40], "label": [0] * 40 * (len(paths) - 1)}
     table = datasets.Dataset.from_dict(rows, features=features)

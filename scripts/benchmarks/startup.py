@@ -1,8 +1,8 @@
-"""Start-up: what `import videoms_hf` adds, and how long a ViT-B pre-training model takes to build, against VideoMAE.
+"""Start-up time: what `import videoms_hf` adds, and building a ViT-B for pre-training, compared with VideoMAE.
 
 python scripts/benchmarks/startup.py --repeats 5 --output startup.json
 
-Processor seconds on one thread, each measurement in a process of its own, medians of interleaved rounds.
+Processor seconds on one thread, each measured in a new process; medians of interleaved rounds.
 """
 
 import os
@@ -15,7 +15,7 @@ from report import parser, write_report
 
 
 BASE = "import torch; from transformers import AutoModel, PreTrainedModel, VideoMAEConfig, VideoMAEForPreTraining"
-STAGES = {  # name -> (what is there before, what is timed)
+STAGES = {  # name -> (statements before, timed statements)
     "import torch and transformers' base": ("", BASE),
     "import videoms_hf after that": (BASE, "import videoms_hf"),
     "build VideoMS ViT-B": (
@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             times[name].append(measure(*stage))
     medians = {name: statistics.median(values) for name, values in times.items()}
     rows = [{"what": name, "s": value} for name, value in medians.items()]
-    rows.append({"what": "ratio of building", "s": medians["build VideoMS ViT-B"] / medians["build VideoMAE ViT-B"]})
+    rows.append(
+        {"what": "speed-up of building", "s": medians["build VideoMAE ViT-B"] / medians["build VideoMS ViT-B"]}
+    )
     write_report(rows, args.output, arguments)
 
 

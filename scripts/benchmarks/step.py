@@ -1,16 +1,17 @@
-"""Time of a training step and of inference against transformers' VideoMAE, interleaved, on one thread or one GPU.
+"""Time of a training step and of inference, compared with transformers' VideoMAE on one CPU thread or one GPU.
 
 python scripts/benchmarks/step.py --sizes small base --batch 1 2 4 --output step.json
 python scripts/benchmarks/step.py --device cuda --sizes large --batch 16 64 256 --compile reduce-overhead
 
-A step is forward and backward, without the optimiser. On the CPU the figure is processor time in float32 (`--threads`,
-by default one); on a GPU it is the time between two events under bfloat16 autocast. "of matrix rate" is the share of
-the step that its matrix products would take alone: each is timed by itself at its own shape, in the same round; "of
-peak rate" compares their operations with the rate of one large square product.
+A step is forward and backward, without the optimiser; the two models take turns. CPU figures are processor time in
+float32 (`--threads`, one by default), GPU figures the time between two CUDA events under bfloat16 autocast. "speed-up"
+is VideoMAE's time divided by ours. "GEMM-bound" is the fraction of the step that its matrix products alone would take:
+each is timed separately at its own shape, in the same round. "of peak" compares the achieved FLOP/s with those of one
+large square product.
 
-On the CPU a part of the time is spent on fetching memory from the system: by glibc's default settings VideoMAE's step
-does so for its larger tensors, more or less by chance of the heap's layout. With MALLOC_MMAP_THRESHOLD_=4000000000
-MALLOC_TRIM_THRESHOLD_=8000000000 in the environment both models keep their memory, and only computation counts.
+On the CPU, glibc may return large tensors to the system and fetch them again, which slows VideoMAE's step by an amount
+that depends on the heap's layout. Set MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000 to keep the
+memory of both models, so that only computation counts.
 """
 
 import statistics
@@ -76,7 +77,7 @@ class Products:
         self.flops = sum(2 * count * a.numel() * b.shape[-1] for a, b, count in self.operands)
 
     def seconds(self) -> float:
-        """Time of all products: each shape is timed once warm, the better of two, and counts as often as it occurs."""
+        """Total time of the products: the minimum of two timings of each shape, once per use."""
         total = 0.0
         for a, b, count in self.operands:
             torch.matmul(a, b)
@@ -85,7 +86,7 @@ class Products:
 
 
 def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a large square matrix product, a multiply-add counted as two."""
+    """FLOP/s of a large square matrix product (a multiply-add is two FLOPs)."""
     size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     torch.matmul(a, b)
@@ -93,7 +94,7 @@ def peak_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def compare(task: str, size: str, batch: int, repeats: int, device: torch.device, compiled: str | None) -> dict:
-    """The row of one task, size and batch: medians of `repeats` rounds, and the median of the rounds' ratios."""
+    """The row of one task, size and batch: medians over `repeats` rounds, also of the speed-ups."""
     autocast = torch.bfloat16 if device.type == "cuda" else None
     models = {name: build(name, task, size).to(device) for name in ("videoms", "videomae")}
     clips = torch.randn(batch, 16, 3, 224, 224, device=device)
@@ -111,7 +112,7 @@ def compare(task: str, size: str, batch: int, repeats: int, device: torch.device
                 times[name].append(elapsed)
         if repeat:
             times["products"].append(products.seconds())
-    ours, theirs, floor = (times[name] for name in ("videoms", "videomae", "products"))
+    ours, theirs, products_alone = (times[name] for name in ("videoms", "videomae", "products"))
     rate = products.flops / statistics.median(ours)
     return {
         "task": task,
@@ -120,10 +121,10 @@ def compare(task: str, size: str, batch: int, repeats: int, device: torch.device
         "compiled": compiled or "no",
         "videoms s": statistics.median(ours),
         "videomae s": statistics.median(theirs),
-        "ratio": statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
-        "of matrix rate": statistics.median(a / b for a, b in zip(floor, ours, strict=True)),
+        "speed-up": statistics.median(b / a for a, b in zip(ours, theirs, strict=True)),
+        "GEMM-bound": statistics.median(a / b for a, b in zip(products_alone, ours, strict=True)),
         "TFLOP/s": rate / 1e12,
-        "of peak rate": rate / peak_rate(device, autocast or clips.dtype),
+        "of peak": rate / peak_rate(device, autocast or clips.dtype),
     }
 
 

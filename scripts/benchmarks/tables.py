@@ -1,4 +1,4 @@
-"""README's benchmark tables, made from the JSON files of the benchmarks.
+"""Markdown tables from the JSON files of the benchmarks, as in docs/benchmarks.md.
 
 python scripts/benchmarks/tables.py results/step.json results/memory.json
 """
@@ -12,7 +12,7 @@ from report import markdown_table
 
 
 def section(report: dict) -> str:
-    """One report as Markdown: its title, the table, and by which command, when and on what it was measured."""
+    """One report as Markdown: its title, the table, and the command, date and machine it was measured with."""
     machine = report["machine"]
     where = machine["accelerator"] or f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores"
     if allocator := machine["allocator"]:
