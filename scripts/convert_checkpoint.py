@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name_classes(model, read_labels(args.labels), args.labels)
         usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
         stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
-        processor = processor_of(checkpoint, model.config, stride)
+        processor = processor_of(model.config, stride)
         model.save_pretrained(args.output_dir)
         processor.save_pretrained(args.output_dir)
         base_model = args.checkpoint if checkpoint.is_on_hub else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from videoms_hf.data.transforms import pixel_statistics
 from videoms_hf.decoding_videoms import VideoDecodeError
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.modeling_videoms import VideoMSForVideoClassification, VideoMSForVideoClassificationOutput
@@ -35,13 +36,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def kept_tokens(model: VideoMSForVideoClassification, views: Tensor, output: VideoMSForVideoClassificationOutput):
+def kept_tokens(
+    model: VideoMSForVideoClassification, processor, views: Tensor, output: VideoMSForVideoClassificationOutput
+):
     """Picture of the first view of `views` (1, views, T, C, H, W), with frame selection of the frames it drew."""
     clips, config = views[0], model.config
     if output.slice_ids is not None:
         clips = gather_slices(clips, output.slice_ids, config.tubelet_size)
     importance = None if output.importance is None else output.importance[0]
-    frames = frames_from_pixel_values(clips[0])
+    frames = frames_from_pixel_values(clips[0], *pixel_statistics(processor))
     return draw_kept_tokens(frames, output.kept_ids[0], config.tubelet_size, config.patch_size, importance)
 
 
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {probability:7.2%}  {names[class_id]}")
         if number == 0 and args.picture:
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
-            kept_tokens(model, views, output).save(args.picture)
+            kept_tokens(model, processor, views, output).save(args.picture)
             print(f"  kept tokens: {args.picture}")
     return num_failures
 

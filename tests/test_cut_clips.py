@@ -81,7 +81,8 @@ def test_only_the_wanted_part_of_the_frames_is_kept(video, monkeypatch):
 def test_a_run_is_told_to_scale_in_the_decoder(tmp_path, video, tiny_config):
     (tmp_path / "list.csv").write_text(f"{video} 0\n")
     for is_scaled in (False, True):
-        data_args = DataArguments(train_data=str(tmp_path / "list.csv"), scale_in_decoder=is_scaled)
+        options = {"image_size": 32, "frame_stride": 1, "scale_in_decoder": is_scaled}
+        data_args = DataArguments(train_data=str(tmp_path / "list.csv"), **options)
         assert pretraining_clips(data_args, tiny_config()).transform.scale_in_decoder == is_scaled
     with pytest.raises(ValueError, match="scale_in_decoder is set, but fine-tuning augments whole frames first"):
         finetuning_clips(read_videos(data_args.train_data), data_args, AugmentationArguments(), tiny_config())

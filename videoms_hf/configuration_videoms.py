@@ -5,6 +5,7 @@ Source: Hwang et al., arXiv:2211.10636 (later versions: EVEREST, ICML 2024), sec
 """
 
 import math
+from dataclasses import field
 from os import PathLike
 
 from huggingface_hub.dataclasses import strict
@@ -76,6 +77,9 @@ class VideoMSConfig(PreTrainedConfig):
             Dropout before the classifier, in [0, 1].
         head_init_scale (`float`, defaults to 0.001):
             Factor on the classifier's initial weights, greater than 0.
+        image_mean, image_std (`list[float]`, default to ImageNet's):
+            Mean and standard deviation of each channel, on a scale from 0 to 1, that clips were normalised with; the
+            processor has the same. Pre-training undoes the normalisation of its targets with them.
 
     Raises:
         StrictDataclassError: A field has a wrong type or is out of its range. Fields that clash with each other are
@@ -111,6 +115,8 @@ class VideoMSConfig(PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     classifier_dropout: float | int = 0.0
     head_init_scale: float | int = 0.001
+    image_mean: list[float] | tuple[float, ...] = field(default_factory=lambda: list(IMAGENET_MEAN))
+    image_std: list[float] | tuple[float, ...] = field(default_factory=lambda: list(IMAGENET_STD))
 
     @classmethod
     def from_size(cls, size: str, **fields) -> "VideoMSConfig":
@@ -195,6 +201,13 @@ class VideoMSConfig(PreTrainedConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {allowed}")
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"mask_ratio is {self.mask_ratio}; it must be greater than 0 and less than 1")
+
+    def validate_colours(self):
+        if len(self.image_mean) != len(self.image_std) or min(self.image_std, default=0) <= 0:
+            raise ValueError(
+                f"image_mean is {self.image_mean} and image_std {self.image_std}; they must have a number for each "
+                "channel, and image_std positive ones"
+            )
 
     def validate_probabilities(self):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):

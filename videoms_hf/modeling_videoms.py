@@ -358,7 +358,8 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         """Predict the targets' pixels.
 
         Args:
-            pixel_values: clips (batch, frames, channels, height, width), normalised with ImageNet's mean and std.
+            pixel_values: clips (batch, frames, channels, height, width), normalised with the configuration's
+                `image_mean` and `image_std`.
             bool_masked_pos: (batch, num_tokens), True = to be predicted, False = visible, equally many in each clip;
                 replaces the selector.
             noise: values in [0, 1); those with the smallest become visible. (batch, kept) in order of descending
@@ -380,7 +381,13 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
             num_tokens,
         )
         with torch.no_grad():
-            targets = pixel_targets(gather_tubelets(tubelets, outputs.target_ids), self.config.norm_pix_loss)
+            config = self.config
+            targets = pixel_targets(
+                gather_tubelets(tubelets, outputs.target_ids),
+                config.norm_pix_loss,
+                config.image_mean,
+                config.image_std,
+            )
         return VideoMSForPreTrainingOutput(
             loss=F.mse_loss(logits.float(), targets.to(logits.device)),  # the decoder may lie on another device
             logits=logits,

@@ -5,6 +5,8 @@ B batch, T frames, C channels, N tokens of the clip, V or M chosen tokens. Token
 time slowest. A tubelet is `tubelet_size` frames by one patch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,16 +49,19 @@ def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) ->
     return slices[batch, slice_ids].flatten(1, 2)
 
 
-def pixel_targets(tubelets: Tensor, normalize: bool) -> Tensor:
+def pixel_targets(
+    tubelets: Tensor, normalize: bool, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
     """What the decoder is to predict of tubelets (B, M, C, tubelet, patch, patch), as (B, M, values) in float32.
 
-    Colour clips are brought back from ImageNet normalisation to [0, 1]; other channel counts are taken as they are.
+    Clips that were normalised by `mean` and `std` are brought back to [0, 1]; those with another number of channels
+    are taken as they are.
     With `normalize`, each channel of each tubelet loses its mean and is divided by its unbiased standard deviation
     + 1e-6. The values are ordered (frame, row, column, channel), channel fastest.
     """
     pixels = tubelets.float().flatten(3)  # (B, M, C, P)
-    if pixels.shape[2] == len(IMAGENET_MEAN):
-        mean, std = (pixels.new_tensor(values)[:, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    if pixels.shape[2] == len(mean):
+        mean, std = (pixels.new_tensor(values)[:, None] for values in (mean, std))
         pixels = pixels * std + mean
     if normalize:
         pixels = pixels - pixels.mean(dim=-1, keepdim=True)

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             image_size=args.video_size,
             num_frames=64,
         )
-        data_args = DataArguments(train_data=str(videos / "pretrain.csv"), image_size=args.image_size)
+        data_args = DataArguments(train_data=str(videos / "pretrain.csv"), frame_stride=4, image_size=args.image_size)
         model = build("videoms", "pretraining", args.size, image_size=args.image_size).to(args.device)
         for num_workers in args.workers:
             loader = DataLoader(

@@ -54,6 +54,8 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     if checkpoint.config is not None:
         known |= _from_transformers(checkpoint, known)
     known |= _from_arguments(checkpoint.arguments or {})
+    processor = checkpoint.processor or {}
+    known |= {name: [*map(float, processor[name])] for name in ("image_mean", "image_std") if name in processor}
     known |= {name: value for name, value in fields.items() if value is not None}
     defaults = VideoMSConfig()
     for heads, width in (
@@ -178,21 +180,17 @@ def load(model: VideoMSPreTrainedModel, converted: Converted, dtype: torch.dtype
     return model.eval()
 
 
-def processor_of(checkpoint: Checkpoint, config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProcessor:
-    """The processor that goes with a converted model: its size and frames, the checkpoint's colours."""
+def processor_of(config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProcessor:
+    """The processor that goes with a converted model: its size, frames and normalisation."""
     height, width = config.image_shape
-    colours = {
-        name: checkpoint.processor[name]
-        for name in ("image_mean", "image_std")
-        if name in (checkpoint.processor or {})
-    }
     return VideoMSVideoProcessor(
         size={"shortest_edge": height} if height == width else {"height": height, "width": width},
         crop_size={"height": height, "width": width},
         num_frames=config.num_frames,
         frame_stride=frame_stride,
         candidate_ratio=config.num_candidate_frames / config.num_frames,
-        **colours,
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
     )
 
 

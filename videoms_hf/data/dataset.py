@@ -20,9 +20,10 @@ from transformers.utils import logging
 from ..decoding_videoms import VideoDecodeError
 from ..pictures_videoms import Crop
 from ..sampling_videoms import segment_clip, validation_clip
+from ..video_processing_videoms import VideoMSVideoProcessor
 from .frame_folders import decode_row_clips
 from .tables import UNLABELLED, video_name
-from .transforms import EvaluationTransform
+from .transforms import EvaluationTransform, normalize, pixel_statistics
 
 
 logger = logging.get_logger(__name__)
@@ -202,6 +203,8 @@ class ViewDataset(Dataset):
         skip_broken: look at every video on construction and leave broken ones out; they are logged and stand in
             [`~ViewDataset.bad_videos`]. Without it a broken video is an error when its turn comes, for a score without
             it would be that of another test.
+        processor: how frames are resized, and what they are to be normalised with ([`~ViewDataset.normalize`]); by
+            default ours.
 
     Raises:
         VideoDecodeError, FileNotFoundError: for an item, if its video cannot be decoded or has a single frame.
@@ -217,6 +220,7 @@ class ViewDataset(Dataset):
         num_crops: int = 1,
         size: int = 224,
         skip_broken: bool = False,
+        processor: VideoMSVideoProcessor | None = None,
     ):
         counts = {"num_frames": num_frames, "stride": stride, "num_segments": num_segments, "num_crops": num_crops}
         for name, value in counts.items():
@@ -224,7 +228,7 @@ class ViewDataset(Dataset):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.table, self.num_frames, self.stride = table, num_frames, stride
         self.num_segments, self.num_crops = num_segments, num_crops
-        self.transform = EvaluationTransform(size, num_crops)
+        self.transform = EvaluationTransform(size, num_crops, processor)
         self._bad = _scan(table) if skip_broken else []
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
         if not self.rows:
@@ -252,6 +256,10 @@ class ViewDataset(Dataset):
                 clip = segments[segment].view(self.num_crops, self.num_frames, *segments[segment].shape[-3:])[crop]
                 items.append({"pixel_values": clip.clone(), "labels": label, "video_id": row})
         return items
+
+    def normalize(self, frames: Tensor) -> Tensor:
+        """Clips of items, on any device, as the processor normalises them: see [`normalize`]."""
+        return normalize(frames, *pixel_statistics(self.transform.processor))
 
     @property
     def views_per_video(self) -> int:

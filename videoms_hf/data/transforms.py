@@ -11,8 +11,9 @@ Source: the official code's augmentation; its RandAugment, erasing and crop are 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,12 +34,17 @@ CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
 
 
-def normalize(frames: Tensor) -> Tensor:
-    """Frames (..., 3, H, W) in 0 to 255 scaled to [0, 1] and normalised by ImageNet's mean and deviation, float32."""
-    mean, std = (
-        255 * torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+def normalize(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
+    """Frames (..., 3, H, W) in 0 to 255 scaled to [0, 1] and normalised by `mean` and `std`, float32."""
+    mean, std = (255 * torch.tensor(values, device=frames.device).view(3, 1, 1) for values in (mean, std))
     return frames.to(torch.float32, copy=True, memory_format=torch.contiguous_format).sub_(mean).div_(std)
+
+
+def pixel_statistics(processor: VideoMSVideoProcessor) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel that a processor normalises with, for values in [0, 1]: see [`normalize`]."""
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
+    return tuple([value / scale for value in np.broadcast_to(values, 3).tolist()] for values in (mean, std))
 
 
 class PretrainingTransform:
@@ -86,6 +92,7 @@ class FinetuningTransform:
         random_crop: crop an area of 8 to 100 % with an aspect of 3/4 to 4/3; false: the centre, as in evaluation.
         flip: mirror half of the clips; false where left and right make a difference.
         random_erasing: share of clips in which a box of 2 to 33 % of the area is overwritten with noise, in [0, 1].
+        mean, std: what the clips will be normalised with.
     """
 
     def __init__(
@@ -95,10 +102,13 @@ class FinetuningTransform:
         random_crop: bool = True,
         flip: bool = True,
         random_erasing: float = 0.25,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ):
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing is {random_erasing}; it must be a probability, in [0, 1]")
         self.size, self.flip, self.random_erasing = size, flip, random_erasing
+        self.statistics = mean, std
         self.rand_augment = None if rand_augment is None else RandAugment.from_policy(rand_augment)
         self.centre_crop = None if random_crop else EvaluationTransform(size)
 
@@ -108,7 +118,7 @@ class FinetuningTransform:
         frames = self._random_crop(frames) if self.centre_crop is None else self.centre_crop(frames)
         if self.flip and torch.rand(()) < 0.5:
             frames = frames.flip(-1)
-        return erase_box(frames) if torch.rand(()) < self.random_erasing else frames
+        return erase_box(frames, *self.statistics) if torch.rand(()) < self.random_erasing else frames
 
     def _random_crop(self, frames: Tensor) -> Tensor:
         top, left, height, width = RandomResizedCrop.get_params(frames, CROP_AREA, CROP_ASPECT)
@@ -118,18 +128,22 @@ class FinetuningTransform:
 
 
 class EvaluationTransform:
-    """Shorter side to `size` and crop: what [`VideoMSVideoProcessor`] does before it normalises, for it does it here.
+    """Shorter side to `size` and crop: what `processor` does before it normalises, by default as ours does it.
 
     With several crops, spaced along the longer side, the result is (num_crops, T, 3, size, size).
     """
 
-    def __init__(self, size: int, num_crops: int = 1):
-        self.processor = VideoMSVideoProcessor(
-            size={"shortest_edge": size}, crop_size={"height": size, "width": size}, num_crops=num_crops
-        )
+    def __init__(self, size: int, num_crops: int = 1, processor: VideoMSVideoProcessor | None = None):
+        self.processor = VideoMSVideoProcessor() if processor is None else processor
+        self.options = {
+            "size": {"shortest_edge": size},
+            "crop_size": {"height": size, "width": size},
+            "num_crops": num_crops,
+            **dict.fromkeys(("do_sample_frames", "do_rescale", "do_normalize"), False),
+        }
 
     def __call__(self, frames: Tensor) -> Tensor:
-        batch = self.processor(frames, do_rescale=False, do_normalize=False, return_tensors="pt")
+        batch = self.processor(frames, return_tensors="pt", **self.options)
         return batch["pixel_values"][0]
 
 
@@ -230,16 +244,16 @@ OPERATIONS: list[Callable[[Tensor, float], Tensor]] = [
 ]
 
 
-def erase_box(frames: Tensor) -> Tensor:
+def erase_box(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
     """Frames uint8 (T, 3, H, W) with one random box, the same in all, overwritten with noise of its own for each.
 
-    The noise is normal after normalisation.
+    The noise is normal after normalisation by `mean` and `std`.
     """
     top, left, height, width, _ = RandomErasing.get_params(frames, ERASED_AREA, ERASED_ASPECT, value=[0.0])
     if (height, width) == tuple(frames.shape[-2:]):  # torchvision's way to say that no box was found
         return frames
     noise = torch.randn(*frames.shape[:-2], height, width)
-    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (mean, std))
     frames = frames.clone()
     # Official code: noise beyond black and white too, 3 % of the values.
     frames[..., top : top + height, left : left + width] = noise.mul_(std).add_(mean).round_().clamp_(0, 255).byte()

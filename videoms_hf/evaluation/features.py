@@ -24,7 +24,6 @@ from transformers import AutoConfig
 from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
 from ..data.tables import video_names
-from ..data.transforms import normalize
 from ..modeling_videoms import VideoMSModel
 
 
@@ -93,7 +92,7 @@ def encode_views(
     encoder = encoder.to(accelerator.device).eval()
     for batch in tqdm(loader, desc="Encoding", unit="batch", disable=not accelerator.is_main_process):
         clips = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-        clips = clips if clips.is_floating_point() else normalize(clips)
+        clips = clips if clips.is_floating_point() else views.normalize(clips)
         with torch.inference_mode(), accelerator.autocast():
             outputs = encoder(clips)
             height, width = clips.shape[-2:]

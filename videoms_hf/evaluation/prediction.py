@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 from ..data.annotations import CLASS_NAMES_FILE, read_class_names, read_videos
 from ..data.dataset import BadVideo, ViewDataset
 from ..data.tables import video_name
-from ..data.transforms import normalize
 from ..decoding_videoms import VideoDecodeError
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..video_processing_videoms import VideoMSVideoProcessor
@@ -113,6 +112,7 @@ def evaluation_views(
         num_crops,
         size,
         skip_broken=True,
+        processor=processor,
     )
     if not skip_broken and views.bad_videos():
         bad = views.bad_videos()
@@ -192,7 +192,7 @@ def predict_views(
         reasons |= broken
         if clips is not None:
             with torch.inference_mode(), accelerator.autocast():
-                scores = model(normalize(clips.to(accelerator.device, non_blocking=True))).logits
+                scores = model(views.normalize(clips.to(accelerator.device, non_blocking=True))).logits
             numbers += batch
             logits.append(scores.float().cpu())
     logits = torch.cat(logits).numpy() if logits else np.empty((0, model.num_labels), dtype=np.float32)

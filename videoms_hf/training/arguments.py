@@ -96,9 +96,17 @@ class DataArguments:
     class_names: str | None = field(
         default=None, metadata={"help": "File with a class name a line, in the order of the label numbers."}
     )
-    num_frames: int = field(default=16, metadata={"help": "Frames of a clip that the network sees."})
-    frame_stride: int = field(default=4, metadata={"help": "Take every n-th frame of the video."})
-    image_size: int = field(default=224, metadata={"help": "Height and width of a clip, pixels."})
+    num_frames: int | None = field(
+        default=None,
+        metadata={"help": "Frames of a clip that the network sees; null: the checkpoint's, or 16."},
+    )
+    frame_stride: int | None = field(
+        default=None, metadata={"help": "Take every n-th frame of the video; null: the checkpoint's, or 4."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Height and width of a clip, pixels; null: the checkpoint's, or 224."},
+    )
     scale_in_decoder: bool = field(
         default=False,
         metadata={
@@ -121,7 +129,7 @@ class DataArguments:
                 "train_data is not given; it must be a list of videos or a folder: --train_data my/train.csv"
             )
         for name in ("num_frames", "frame_stride", "image_size"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")

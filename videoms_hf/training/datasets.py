@@ -62,6 +62,8 @@ def finetuning_clips(
         augmentation_args.random_crop,
         augmentation_args.horizontal_flip,
         augmentation_args.random_erasing,
+        config.image_mean,
+        config.image_std,
     )
     return random_clips(
         table,
@@ -89,7 +91,7 @@ def evaluation_clips(
 
 
 def processor_for(data_args: DataArguments, config: VideoMSConfig) -> VideoMSVideoProcessor:
-    """The processor that goes with the model: the run's size, frames and stride."""
+    """The processor that goes with the model: the run's size, frames and stride, and its normalisation."""
     size = data_args.image_size
     return VideoMSVideoProcessor(
         size={"shortest_edge": size},
@@ -97,4 +99,6 @@ def processor_for(data_args: DataArguments, config: VideoMSConfig) -> VideoMSVid
         num_frames=config.num_frames,
         frame_stride=data_args.frame_stride,
         candidate_ratio=config.num_candidate_frames / config.num_frames,  # whole tubelets, which it does not know
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
     )

@@ -4,17 +4,24 @@
 Checkpoints are ours, or those of VideoMAE and the official code, which are converted on the way.
 """
 
+import contextlib
 import re
 from typing import NamedTuple
 
 import torch
 from transformers.utils import logging
 
+from ..configuration_videoms import VideoMSConfig
 from ..conversion.building import build_config, load, wanted_shapes
 from ..conversion.reading import is_foreign, read_checkpoint
 from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
+from ..data.transforms import pixel_statistics
+from ..evaluation.classifier import load_processor
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSPreTrainedModel
 from .arguments import DataArguments, ModelArguments
+
+
+CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 224}  # from scratch
 
 
 class LoadingReport(NamedTuple):
@@ -24,11 +31,13 @@ class LoadingReport(NamedTuple):
     loaded: list[str]
     new: list[str]
     dropped: list[str]
+    differences: list[str] = []  # of the run's clips from the checkpoint's, in words
 
     def __str__(self) -> str:
         lines = [f"Weights of {self.source}:"]
         for what, names in (("loaded", self.loaded), ("newly drawn", self.new), ("dropped", self.dropped)):
             lines += [f"  {what}: {len(names)}", *(f"    {name}" for name in fold_numbers(names))]
+        lines += [f"  other clips than the checkpoint's: {difference}" for difference in self.differences]
         return "\n".join(lines)
 
 
@@ -49,8 +58,11 @@ def fold_numbers(names: list[str]) -> list[str]:
 def pretraining_model(
     model_args: ModelArguments, data_args: DataArguments
 ) -> tuple[VideoMSForPreTraining, LoadingReport | None]:
-    """The model to pre-train and, if it starts from a checkpoint, the report; such a checkpoint must be complete."""
-    return _build(VideoMSForPreTraining, model_args, _clip_fields(data_args), may_be_new=())
+    """The model to pre-train and, if it starts from a checkpoint, the report; such a checkpoint must be complete.
+
+    What `data_args` leave open of the clips (size, frames, stride) is filled in: the checkpoint's, else the defaults.
+    """
+    return _build(VideoMSForPreTraining, model_args, data_args, {}, may_be_new=())
 
 
 def classification_model(
@@ -59,18 +71,45 @@ def classification_model(
     """The classifier to fine-tune and, if it starts from a checkpoint, the report.
 
     Of a pre-training checkpoint the encoder is taken, without its final norm; the decoder is dropped and the head is
-    new. A classifier's head is taken over if it has as many classes.
+    new. A classifier's head is taken over if it has as many classes. `data_args` are filled in as for pre-training.
 
     Raises:
         ValueError: The checkpoint lacks weights of the encoder, or has them in another shape.
     """
     labels = dict(enumerate(class_names))
-    fields = _clip_fields(data_args) | {
+    fields = {
         "id2label": labels,
         "label2id": {name: i for i, name in labels.items()},
         "problem_type": "single_label_classification",
     }
-    return _build(VideoMSForVideoClassification, model_args, fields, may_be_new=HEAD)
+    return _build(VideoMSForVideoClassification, model_args, data_args, fields, may_be_new=HEAD)
+
+
+def _settle_clips(
+    model_args: ModelArguments, data_args: DataArguments, config: VideoMSConfig | None, frame_stride: int | None = None
+) -> list[str]:
+    """Fill in what was not given of the clips: what a checkpoint has (`config`), else the defaults.
+
+    Returns what was given and differs from the checkpoint's, in words.
+    """
+    own = {}
+    if config is not None:
+        height, width = config.image_shape
+        if height != width and data_args.image_size is None:
+            raise ValueError(
+                f"{model_args.model_name_or_path} takes frames of {height} x {width}, but training cuts squares; give "
+                "an image_size, for example --image_size 224"
+            )
+        own = {"num_frames": config.num_frames, "image_size": height, "candidate_ratio": config.candidate_ratio}
+        own |= {} if frame_stride is None else {"frame_stride": frame_stride}
+    given = vars(data_args) | {"candidate_ratio": model_args.candidate_ratio}
+    differences = [
+        f"{name} {given[name]}, not {value}" for name, value in own.items() if given[name] not in (None, value)
+    ]
+    for name, default in (CLIPS | own).items():
+        if name in CLIPS and given[name] is None:
+            setattr(data_args, name, default)
+    return differences
 
 
 def _clip_fields(data_args: DataArguments) -> dict:
@@ -78,15 +117,27 @@ def _clip_fields(data_args: DataArguments) -> dict:
 
 
 def _build(
-    kind: type[VideoMSPreTrainedModel], model_args: ModelArguments, fields: dict, may_be_new: tuple[str, ...]
+    kind: type[VideoMSPreTrainedModel],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    fields: dict,
+    may_be_new: tuple[str, ...],
 ) -> tuple[VideoMSPreTrainedModel, LoadingReport | None]:
     source = model_args.model_name_or_path
     if source is None:
-        config = model_args.to_config(**fields)
+        _settle_clips(model_args, data_args, None)
+        config = model_args.to_config(**fields, **_clip_fields(data_args))
         config._attn_implementation = model_args.attn_implementation
         return kind(config), None
     if is_foreign(source):
-        return _convert(kind, model_args, fields, may_be_new)
+        return _convert(kind, model_args, data_args, fields, may_be_new)
+    stride = None
+    with contextlib.suppress(OSError):  # it was saved without a processor
+        processor = load_processor(source)
+        stride = processor.frame_stride
+        fields["image_mean"], fields["image_std"] = pixel_statistics(processor)
+    differences = _settle_clips(model_args, data_args, VideoMSConfig.from_pretrained(source), stride)
+    fields |= _clip_fields(data_args)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # transformers' own report says the same, for other readers
     try:
@@ -108,11 +159,15 @@ def _build(
             f"{', '.join(fold_numbers(needed)[:6])}. It must be a checkpoint of the same architecture"
         )
     loaded = sorted(model.state_dict().keys() - set(new))
-    return model, LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]))
+    return model, LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]), differences)
 
 
 def _convert(
-    kind: type[VideoMSPreTrainedModel], model_args: ModelArguments, fields: dict, may_be_new: tuple[str, ...]
+    kind: type[VideoMSPreTrainedModel],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    fields: dict,
+    may_be_new: tuple[str, ...],
 ) -> tuple[VideoMSPreTrainedModel, LoadingReport]:
     """The same from another program's checkpoint; fine-tuning may drop decoder, final norm and head, nothing else."""
     checkpoint = read_checkpoint(model_args.model_name_or_path)
@@ -121,7 +176,8 @@ def _convert(
         # Its classifier learned from one token after another norm; on the mean of the kept ones it is worth nothing.
         no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
         state = {name: value for name, value in state.items() if name not in no_head}
-    config = build_config(checkpoint, **(fields | model_args.config_fields()))
+    differences = _settle_clips(model_args, data_args, build_config(checkpoint))
+    config = build_config(checkpoint, **(fields | _clip_fields(data_args) | model_args.config_fields()))
     config._attn_implementation = model_args.attn_implementation
     try:
         converted = convert(
@@ -134,4 +190,5 @@ def _convert(
         raise ValueError(f"{checkpoint.source} is no checkpoint to start a {kind.__name__} from: {error}") from error
     model = load(kind(config), converted, dtype=torch.float32)
     dropped = sorted([*converted.dropped, *no_head])
-    return model, LoadingReport(checkpoint.source, sorted(converted.state), sorted(converted.new), dropped)
+    loaded, new = sorted(converted.state), sorted(converted.new)
+    return model, LoadingReport(checkpoint.source, loaded, new, dropped, differences)

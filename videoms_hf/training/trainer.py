@@ -16,9 +16,10 @@ from transformers.utils import logging
 
 from ..data.streaming import ClipStream, VideoStream
 from ..data.tables import video_name
-from ..data.transforms import normalize
+from ..data.transforms import normalize, pixel_statistics
 from ..hub import publish, write_card
 from ..modeling_videoms import VideoMSForPreTraining
+from ..video_processing_videoms import VideoMSVideoProcessor
 from .averaging import WeightAverage
 from .checkpoints import (
     mark_complete,
@@ -65,6 +66,8 @@ class VideoMSTrainer(Trainer):
         # Labels are smoothed by the collator of training; Trainer's smoother takes no soft labels and would change
         # the evaluation loss too.
         self.label_smoother = None
+        if isinstance(self.processing_class, VideoMSVideoProcessor):  # it is saved with the model, so they must agree
+            self.model.config.image_mean, self.model.config.image_std = pixel_statistics(self.processing_class)
         self.is_pretraining = isinstance(self.bare_model(), VideoMSForPreTraining)
         if self.is_pretraining:
             self.label_names = [self.model.main_input_name]  # else Trainer finds no labels and computes no loss
@@ -170,9 +173,9 @@ class VideoMSTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict) -> dict:
         # Under DeepSpeed Trainer would round the pixels to bfloat16, and with them motion and targets.
         inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
-        pixels = inputs.get(self.model.main_input_name)
+        pixels, config = inputs.get(self.model.main_input_name), self.model.config
         if pixels is not None and pixels.dtype == torch.uint8:
-            inputs[self.model.main_input_name] = normalize(pixels)
+            inputs[self.model.main_input_name] = normalize(pixels, config.image_mean, config.image_std)
         return inputs
 
     # -- steps ----------------------------------------------------------------------------------------------------

@@ -27,14 +27,17 @@ from .picture import (
 )
 
 
-def frames_from_pixel_values(pixel_values: Tensor) -> Tensor:
+def frames_from_pixel_values(
+    pixel_values: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
     """The frames to draw, uint8 (T, C, H, W) on the CPU, from one clip of a model's input (T, C, H, W).
 
-    Colour clips lose their ImageNet normalisation, other channel counts are taken as values in [0, 1].
+    The normalisation by `mean` and `std` is undone; clips with another number of channels are taken as values in
+    [0, 1].
     """
     pixels = pixel_values.detach().float().cpu()
-    if pixels.shape[1] == len(IMAGENET_MEAN):
-        mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    if pixels.shape[1] == len(mean):
+        mean, std = (torch.tensor(values)[:, None, None] for values in (mean, std))
         pixels = pixels * std + mean
     return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
 
