@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.processes import run_program, run_torchrun
 from tests.tiny_run import CAN_GO_ON, losses, sharded_steps, tiny_trainer, weights
+from videoms_hf.data.annotations import read_videos
+from videoms_hf.evaluation.classifier import load_classifier, load_processor
+from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 
 
 ROOT = Path(__file__).parents[1]
@@ -41,9 +45,17 @@ def two_processes(tmp_path_factory) -> Path:
     vain = {"stage": "finetune", "fsdp": True, "max_steps": 2, "eval_strategy": "no", "save_strategy": "no"}
     jobs.append(vain | {"folder": str(folder / "vain"), "result": str(folder / "vain.pt")})
     jobs.append({"stage": "sharded", "folder": "unused", "result": str(folder / "sharded.pt")})
+    # The second process cannot read a video that the first one can.
+    save_classifier(folder / "views" / "model")
+    for process in ("0", "1"):
+        (folder / "views" / process).mkdir()
+        write_labelled_videos(folder / "views" / process)
+    (folder / "views" / "1" / "clip 1.mp4").write_bytes(b"")
+    jobs.append({"stage": "views", "folder": str(folder / "views"), "result": str(folder / "views.pt")})
     (folder / "jobs.json").write_text(json.dumps(jobs))
     done = run_torchrun(["-m", "tests.tiny_run", folder / "jobs.json"])
     (folder / "stderr.txt").write_text(done.stderr)
+    (folder / "stdout.txt").write_text(done.stdout)
     for process in (0, 1):
         assert done.stdout.count(f"process {process} of 2 has done its job") == len(jobs)
     return folder
@@ -110,6 +122,26 @@ def test_one_process_goes_on_from_what_two_began(two_processes, tmp_path):
     assert losses(one) == pytest.approx(two["losses"][6:], rel=1e-5)
     for name, value in weights(one).items():
         torch.testing.assert_close(two["weights"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_video_that_one_process_cannot_read_shifts_no_score_to_another(two_processes):
+    """The first process looks at the videos for both; the score of a video that fails later is left out whole."""
+    found = torch.load(two_processes / "views.pt", weights_only=False)
+    model = load_classifier(two_processes / "views" / "model")
+    table = read_videos(two_processes / "views" / "0" / "test.csv")
+    processor = load_processor(two_processes / "views" / "model")
+    one = predict_views(model, evaluation_views(table, model, processor, 2, 1), start_accelerator())
+    kept = one.video_ids != 1
+    assert [bad.row for bad in found["broken"]] == [1]
+    assert found["video_ids"].tolist() == one.video_ids[kept].tolist() == [0, 0, 2, 2, 3, 3, 4, 4]
+    assert found["labels"].tolist() == one.labels[kept].tolist()
+    assert torch.tensor(found["logits"]).allclose(torch.tensor(one.logits[kept]), atol=1e-5)
+
+
+def test_processes_with_different_lists_of_videos_are_refused(two_processes):
+    said = (two_processes / "stdout.txt").read_text()
+    for process in (0, 1):
+        assert f"process {process} was refused: the processes read different lists of 5, 4 videos" in said
 
 
 LEFT_ALONE = """

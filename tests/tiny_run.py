@@ -1,6 +1,7 @@
 """A training run of a second: clips in memory, a tiny network. Also a program for torchrun (test_distributed.py)."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, set_seed
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
+from videoms_hf.data.dataset import ViewDataset
+from videoms_hf.data.tables import make_table
+from videoms_hf.evaluation.classifier import load_classifier, load_processor
 from videoms_hf.evaluation.metrics import compute_accuracies
+from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 from videoms_hf.training.optimization import parameter_groups
 from videoms_hf.training.runs import leave_processes
 from videoms_hf.training.trainer import VideoMSTrainer
@@ -153,6 +158,29 @@ def sharded_steps(rank: int | None, world_size: int | None) -> dict:
     }
 
 
+def scores_where_videos_differ(folder: Path) -> dict:
+    """What evaluation makes of videos of which each process sees an own copy, in a folder called by its number.
+
+    Beside the scores, what becomes of lists that differ.
+    """
+    accelerator = start_accelerator()
+    model, processor = load_classifier(folder / "model"), load_processor(folder / "model")
+    rank, before = accelerator.process_index, Path.cwd()
+    os.chdir(folder / str(rank))
+    names = [f"clip {i}.mp4" for i in range(5)]
+    try:
+        table = make_table(names, [i % 3 for i in range(5)], ["wave", "hop", "spin"])
+        views = evaluation_views(table, model, processor, 2, 1, skip_broken=True)
+        predictions = predict_views(model, views, accelerator, batch_size=3, skip_broken=True)
+        try:
+            ViewDataset(table.select(range(5 - rank)), 8, 2, size=32, skip_broken=True)
+        except ValueError as error:
+            print(f"process {rank} was refused: {error}")
+    finally:
+        os.chdir(before)
+    return predictions._asdict()
+
+
 def gloo_threads() -> set[str]:
     """Names of this process's threads that talk to other processes."""
     names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
@@ -172,9 +200,10 @@ def main() -> None:
     for job in json.loads(Path(sys.argv[1]).read_text()):
         result = job.pop("result")
         resume = job.pop("resume", False)
-        if job["stage"] == "sharded":
+        if job["stage"] in ("sharded", "views"):
             rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-            found = sharded_steps(rank, world_size)
+            is_sharded = job["stage"] == "sharded"
+            found = sharded_steps(rank, world_size) if is_sharded else scores_where_videos_differ(Path(job["folder"]))
             if rank == 0:
                 torch.save(found, result)
             print(f"process {rank} of {world_size} has done its job")

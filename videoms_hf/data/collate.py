@@ -1,10 +1,12 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """From items to batches: stacking, and the mixtures of clips and labels that fine-tuning trains on."""
 
+import math
+
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 from torch.utils.data import default_collate
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 
 def collate_clips(items: list[dict]) -> dict:
@@ -30,11 +32,13 @@ def collate_clips(items: list[dict]) -> dict:
 
 
 class MixingCollator:
-    """Batches with soft labels, float32 (B, num_classes) of sum 1: smoothed, and mixed if so wished.
+    """Batches with soft labels, float32 (B, num_classes) of sum 1: smoothed and, optionally, mixed.
 
-    Every batch is mixed by mixup or by cutmix; with both, by either as often. Partners are neighbours in the batch;
-    the share, and cutmix's box, hold for the whole batch and all frames. Clips of uint8 stay so: mixed ones are
-    rounded, by half a level at most. What is random is drawn from torch's global generator.
+    Every batch is mixed by mixup or by cutmix; with both, by either as often. As in the official code a clip's partner
+    is its counterpart in the reversed batch; the middle video of an odd batch is left as it is, so that no clip is
+    mixed with another of its own video. The share, and cutmix's box, hold for the whole batch and all frames. Clips of
+    uint8 stay so: mixed ones are rounded, by half a level at most. What is random is drawn from torch's global
+    generator.
 
     Args:
         num_classes: classes of the labels.
@@ -46,22 +50,39 @@ class MixingCollator:
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be a share, in [0, 1]")
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
-        self.mixtures = [
-            mixture(alpha=alpha, num_classes=num_classes)
-            for mixture, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-            if alpha > 0
-        ]
+        self.mixtures = [(mix, alpha) for mix, alpha in ((mixup_clips, mixup), (cutmix_clips, cutmix)) if alpha > 0]
 
     def __call__(self, items: list[dict]) -> dict:
         batch = collate_clips(items)
-        clips, labels = batch["pixel_values"], batch["labels"]
+        clips, labels = batch["pixel_values"], one_hot(batch["labels"], self.num_classes).float()
         if self.mixtures:
-            mixture = self.mixtures[int(torch.randint(len(self.mixtures), ()))]
-            is_rounded = not clips.is_floating_point() and isinstance(mixture, v2.MixUp)
-            clips, labels = mixture(tv_tensors.Video(clips.float() if is_rounded else clips), labels)
-            clips = clips.as_subclass(torch.Tensor)
-            clips = clips.round_().byte() if is_rounded else clips
-        else:
-            labels = torch.nn.functional.one_hot(labels, self.num_classes)
+            mix, alpha = self.mixtures[int(torch.randint(len(self.mixtures), ()))]
+            share = torch.distributions.Beta(alpha, alpha).sample(()).item()
+            own = torch.arange(len(clips))
+            partners, num_samples = own.flip(0), len(clips) // len(items)
+            partners = torch.where(partners // num_samples == own // num_samples, own, partners)
+            clips, share = mix(clips, clips[partners], share)
+            labels = share * labels + (1 - share) * labels[partners]
         labels = labels * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
-        return {**batch, "pixel_values": clips, "labels": labels.to(torch.float32)}
+        return {**batch, "pixel_values": clips, "labels": labels}
+
+
+def mixup_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
+    """`share` of each clip and the rest of its partner, and the share."""
+    mixed = clips.float().mul_(share).add_(others, alpha=1 - share)
+    return (mixed if clips.is_floating_point() else mixed.round_().byte()), share
+
+
+def cutmix_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
+    """Clips with a random box of their partners, of 1 - `share` of the area where it does not reach over an edge.
+
+    Returns the share of the clips' own pixels too.
+    """
+    sides = clips.shape[-2:]
+    centres = [int(torch.randint(side, ())) for side in sides]
+    halves = [int(0.5 * math.sqrt(1 - share) * side) for side in sides]
+    top, left = (max(centre - half, 0) for centre, half in zip(centres, halves, strict=True))
+    bottom, right = (min(c + half, side) for c, half, side in zip(centres, halves, sides, strict=True))
+    clips = clips.clone()
+    clips[..., top:bottom, left:right] = others[..., top:bottom, left:right]
+    return clips, 1 - (bottom - top) * (right - left) / math.prod(sides)

@@ -22,7 +22,7 @@ from ..pictures_videoms import Crop
 from ..sampling_videoms import segment_clip, validation_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .frame_folders import decode_row_clips
-from .tables import UNLABELLED, video_name
+from .tables import UNLABELLED, table_fingerprint, video_name
 from .transforms import EvaluationTransform, normalize, pixel_statistics
 
 
@@ -202,13 +202,15 @@ class ViewDataset(Dataset):
         size: height and width of a view.
         skip_broken: look at every video on construction and leave broken ones out; they are logged and stand in
             [`~ViewDataset.bad_videos`]. Without it a broken video is an error when its turn comes, for a score without
-            it would be that of another test.
+            it would be that of another test. Of a distributed job the first process looks and tells the others, so
+            all of them must construct the dataset.
         processor: how frames are resized, and what they are to be normalised with ([`~ViewDataset.normalize`]); by
             default ours.
 
     Raises:
         VideoDecodeError, FileNotFoundError: for an item, if its video cannot be decoded or has a single frame.
-        ValueError: on construction, no video that could be used, or a number below 1.
+        ValueError: on construction, no video that could be used, a number below 1, or, with `skip_broken`, processes
+            with different tables.
     """
 
     def __init__(
@@ -229,7 +231,7 @@ class ViewDataset(Dataset):
         self.table, self.num_frames, self.stride = table, num_frames, stride
         self.num_segments, self.num_crops = num_segments, num_crops
         self.transform = EvaluationTransform(size, num_crops, processor)
-        self._bad = _scan(table) if skip_broken else []
+        self._bad = _scan_once(table) if skip_broken else []
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
         if not self.rows:
             raise ValueError(f"none of {len(table)} videos can be used; there must be at least one")
@@ -317,6 +319,23 @@ def _fault(row: dict) -> str | None:
 
 def _reason(error: VideoDecodeError | OSError) -> str:
     return error.reason if isinstance(error, VideoDecodeError) else f"cannot be read ({error.strerror or error})"
+
+
+def _scan_once(table: datasets.Dataset) -> list[BadVideo]:
+    """The same list on every process: a read error that passes would else shift the views of one of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return _scan(table)
+    own = (len(table), table_fingerprint(table))
+    tables = [own] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(tables, own)
+    if len(set(tables)) > 1:
+        raise ValueError(
+            f"the processes read different lists of {', '.join(str(count) for count, _ in tables)} videos; all must "
+            "see the same files, unchanged while the job starts"
+        )
+    found = [_scan(table) if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(found)
+    return found[0]
 
 
 def _scan(table: datasets.Dataset) -> list[BadVideo]:

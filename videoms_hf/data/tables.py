@@ -10,6 +10,7 @@ A table is a `datasets.Dataset` with a row for each video:
 - `line`, if the table comes from a list: the line, counted from 1.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -62,6 +63,13 @@ def video_names(table: Dataset) -> list[str]:
     batches = table.select_columns("video").with_format("arrow").iter(batch_size=256)
     names = [name for batch in batches for name in pc.struct_field(batch["video"], "path").to_pylist()]
     return [name or f"video of row {row}" for row, name in enumerate(names)]
+
+
+def table_fingerprint(table: Dataset) -> str:
+    """A hash of a table's videos (their names and windows) and labels, in their order."""
+    columns = [name for name in ("label", *WINDOW_COLUMNS) if name in table.column_names]
+    rows = zip(video_names(table), *(table[name][:] for name in columns), strict=True)
+    return hashlib.sha256("\n".join(map(repr, rows)).encode(errors="backslashreplace")).hexdigest()
 
 
 def video_source(row: Mapping) -> str | BinaryIO:

@@ -155,11 +155,11 @@ class _NumberedViews(Dataset):
         return items
 
 
-def _stack(items: list[tuple]) -> tuple[list[int], Tensor | None, dict[int, str]]:
-    """Numbers and clips uint8 (B, T, C, H, W) of the views that could be had, and the broken rows with the reason."""
+def _stack(items: list[tuple]) -> tuple[list[tuple[int, int]], Tensor | None, dict[int, str]]:
+    """(view, row) and clips uint8 (B, T, C, H, W) of the views that were decoded; the broken rows with the reason."""
     good = [item for item in items if item[2] is not None]
     clips = torch.stack([clip for _, _, clip, _ in good]) if good else None
-    return [item[0] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
+    return [item[:2] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
 
 
 def predict_views(
@@ -203,10 +203,10 @@ def predict_views(
 def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     """What the processes found, view by view."""
     reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
-    numbers = np.concatenate([np.asarray(part[0], dtype=np.int64) for part in parts])
+    numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
     logits = np.concatenate([part[1] for part in parts])
     order = numbers.argsort()
-    rows = np.asarray(views.rows)[numbers[order] // (views.num_segments * views.num_crops)]
+    rows = rows[order]
     used = ~np.isin(rows, list(reasons))
     if not used.any():
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
