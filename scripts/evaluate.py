@@ -12,7 +12,13 @@ from pathlib import Path
 from videoms_hf.data.tables import video_names
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
-from videoms_hf.evaluation.report import accuracy_table, describe_origin, evaluation_report, write_json
+from videoms_hf.evaluation.report import (
+    accuracy_table,
+    check_not_of_another_model,
+    describe_origin,
+    evaluation_report,
+    write_json,
+)
 from videoms_hf.training import leave_processes, parse_recipe
 
 
@@ -38,6 +44,8 @@ class EvaluationArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(EvaluationArguments, arguments=arguments)
+    path = Path(args.output_dir) / "evaluation.json"
+    check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)
     model = load_classifier(
         args.model, keep_ratio=args.keep_ratio, num_frames=args.num_frames, image_size=args.image_size
@@ -69,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "seconds": seconds,
         **evaluation_report(predictions, video_names(table), names),
     }
-    path = Path(args.output_dir) / "evaluation.json"
     write_json(report, path)
     print(accuracy_table(report))
     print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, keep ratio {report['keep_ratio']}")

@@ -14,7 +14,6 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
 
 from transformers import set_seed
-from transformers.trainer_utils import IntervalStrategy
 
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.evaluation.metrics import compute_accuracies
@@ -31,7 +30,9 @@ from videoms_hf.training import (
     finetuning_clips,
     given_options,
     parse_recipe,
+    plan_evaluation,
     processor_for,
+    record_data,
     training_table,
 )
 
@@ -41,11 +42,11 @@ KINDS = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArgumen
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, data_args, augmentation_args, training_args = parse_recipe(*KINDS, arguments=arguments)
-    if data_args.eval_data is None:
-        training_args.eval_strategy = IntervalStrategy.NO
+    plan_evaluation(training_args, data_args.eval_data, metrics=("loss", "top1", "top5"))
     was_begun = begin_run("finetune", training_args, given_options(*KINDS, arguments=arguments))
     table = training_table(data_args, require_labels=True)
     class_names = table.features["label"].names
+    record_data(training_args, "train_data", data_args.train_data, table, class_names)
     set_seed(training_args.seed)
     model, loading_report = classification_model(model_args, data_args, class_names)
     trainer = VideoMSTrainer(

@@ -13,7 +13,6 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
 
 from transformers import set_seed
-from transformers.trainer_utils import IntervalStrategy
 
 from videoms_hf.data.collate import collate_clips
 from videoms_hf.training import (
@@ -26,9 +25,12 @@ from videoms_hf.training import (
     evaluation_clips,
     given_options,
     parse_recipe,
+    plan_evaluation,
     pretraining_clips,
     pretraining_model,
     processor_for,
+    record_data,
+    training_table,
 )
 
 
@@ -37,9 +39,10 @@ KINDS = (ModelArguments, DataArguments, PreTrainingArguments)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     model_args, data_args, training_args = parse_recipe(*KINDS, arguments=arguments)
-    if data_args.eval_data is None:
-        training_args.eval_strategy = IntervalStrategy.NO
+    plan_evaluation(training_args, data_args.eval_data, metrics=("loss",))
     was_begun = begin_run("pretrain", training_args, given_options(*KINDS, arguments=arguments))
+    table = training_table(data_args, require_labels=False)
+    record_data(training_args, "train_data", data_args.train_data, table)
     set_seed(training_args.seed)
     model, loading_report = pretraining_model(model_args, data_args)
     trainer = VideoMSTrainer(
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         training_args,
         data_collator=collate_clips,
         eval_data_collator=collate_clips,
-        train_dataset=pretraining_clips(data_args, model.config),
+        train_dataset=pretraining_clips(table, data_args, model.config),
         eval_dataset=evaluation_clips(data_args, model.config),
         processing_class=processor_for(data_args, model.config),
     )

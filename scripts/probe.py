@@ -14,7 +14,7 @@ from videoms_hf.evaluation.features import extract_features, load_encoder
 from videoms_hf.evaluation.multiview import multiview_accuracies
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
 from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours
-from videoms_hf.evaluation.report import describe_origin, write_json
+from videoms_hf.evaluation.report import check_not_of_another_model, describe_origin, write_json
 from videoms_hf.training import leave_processes, parse_recipe
 
 
@@ -41,6 +41,8 @@ class ProbingArguments:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(ProbingArguments, arguments=arguments)
+    path = Path(args.output_dir) / "probing.json"
+    check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)
     encoder, processor = load_encoder(args.model, keep_ratio=args.keep_ratio), load_processor(args.model)
     train = read_videos(args.train_data, args.data_root, require_labels=True)
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         top1, low, high = (results[name][f"video_top1{end}"] for end in ("", "_low", "_high"))
         print(f"{name:10} top-1 {top1:.2%} ({low:.2%} to {high:.2%} at 95 %), chance {1 / count:.2%}")
     content = {"arguments": asdict(args), "num_training_videos": len(train), "probes": results, **describe_origin()}
-    write_json(content, Path(args.output_dir) / "probing.json")
+    write_json(content, path)
 
 
 if __name__ == "__main__":

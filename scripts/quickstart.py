@@ -56,6 +56,11 @@ def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     return tuple(write_list(part, args.output_dir / "lists", name) for name, part in lists)
 
 
+def batch_size(num_videos: int) -> int:
+    """The largest batch of up to 32 that leaves out no more than a tenth of the videos in an epoch."""
+    return max(size for size in range(1, min(32, num_videos) + 1) if num_videos % size <= num_videos / 10)
+
+
 def a_file(video: str | dict, folder: Path) -> str:
     """Path of a video, written to `folder` if its table keeps it inside."""
     if isinstance(video, str):
@@ -102,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return {
             "num_train_epochs": epochs,
             "warmup_epochs": round(min(4, epochs / 3), 3),
-            "per_device_train_batch_size": min(32, count),
+            "per_device_train_batch_size": batch_size(count),
         }
 
     run(

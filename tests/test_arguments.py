@@ -12,6 +12,7 @@ from videoms_hf.training import (
     PreTrainingArguments,
     given_options,
     parse_recipe,
+    plan_evaluation,
 )
 
 
@@ -48,9 +49,9 @@ def test_the_authors_recipes_have_their_numbers(name):
     )
     assert (training.adam_beta1, training.adam_beta2, training.weight_decay) == (0.9, beta, 0.05)
     assert (training.max_grad_norm, training.optim, training.lr_scheduler_type) == (0, "adamw_torch_fused", "cosine")
-    assert (data.num_frames, data.frame_stride, data.image_size) == (frames, stride, 224)
+    assert (data.num_frames, data.frame_stride, data.image_size) == (frames, stride, None)
     assert (model.model_size, model.token_selection) == ("base", "motion")
-    config = model.to_config(image_size=data.image_size, num_frames=data.num_frames)
+    config = model.to_config(num_frames=data.num_frames)
     assert (config.hidden_size, config.num_hidden_layers, config.candidate_ratio) == (768, 12, 1)
     if name.endswith("pretrain"):
         assert (config.pretraining_keep_ratio, config.mask_ratio, training.layer_decay) == (0.3, 0.9, 1)
@@ -184,6 +185,41 @@ def test_mistakes_on_the_command_line_are_named():
 def test_values_out_of_range_are_named(option, message):
     with pytest.raises(ValueError, match=message):
         parse_recipe(*FINETUNING, arguments=[*REQUIRED, option])
+
+
+def test_options_without_effect_are_refused_before_anything_is_loaded():
+    for name, value in (("train_sampling_strategy", "group_by_length"), ("neftune_noise_alpha", 5.0)):
+        with pytest.raises(ValueError, match=f"{name} is {value!r}, but has no effect"):
+            FineTuningArguments(output_dir="run", use_cpu=True, **{name: value})
+    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but pre-training has no labels"):
+        PreTrainingArguments(output_dir="run", use_cpu=True, label_smoothing_factor=0.1)
+
+
+def test_the_best_checkpoint_is_known_by_a_metric_that_there_is_and_by_data():
+    options = {"output_dir": "run", "use_cpu": True}
+    best = options | {"load_best_model_at_end": True}
+    metrics = ("loss", "top1", "top5")
+    for name in ("top1", "eval_top5", "loss"):
+        plan_evaluation(FineTuningArguments(metric_for_best_model=name, **best), "val.csv", metrics)
+    with pytest.raises(ValueError, match="metric_for_best_model is 'accuracy'; it must be one of loss, top1, top5"):
+        plan_evaluation(FineTuningArguments(metric_for_best_model="accuracy", **best), "val.csv", metrics)
+    for needy in (best, options | {"save_strategy": "best"}, options | {"metric_for_best_model": "top1"}):
+        with pytest.raises(ValueError, match="need eval_data, which is not given"):
+            plan_evaluation(FineTuningArguments(**needy), None, metrics)
+    args = FineTuningArguments(**options)
+    plan_evaluation(args, None, metrics)
+    assert args.eval_strategy == "no"
+
+
+def test_a_batch_that_leaves_many_videos_out_is_warned_of():
+    args = FineTuningArguments(output_dir="run", use_cpu=True, per_device_train_batch_size=8)
+    assert args.batch_warning(80) is None and args.batch_warning(88 + 7) is None
+    assert "leaves out 7 of 15 training videos, which do not fill a batch of 8" in args.batch_warning(15)
+    assert "A step is to take 8 clips" in args.batch_warning(5) and "than the 5 training videos" in args.batch_warning(
+        5
+    )
+    args.dataloader_drop_last = False
+    assert args.batch_warning(15) is None
 
 
 def test_an_empty_checkpoint_means_from_scratch(tmp_path):

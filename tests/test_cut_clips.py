@@ -15,7 +15,13 @@ from videoms_hf.data.transforms import PretrainingTransform
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.pictures_videoms import Crop
 from videoms_hf.sampling_videoms import pretraining_clip
-from videoms_hf.training import AugmentationArguments, DataArguments, finetuning_clips, pretraining_clips
+from videoms_hf.training import (
+    AugmentationArguments,
+    DataArguments,
+    finetuning_clips,
+    pretraining_clips,
+    training_table,
+)
 
 from .video_files import write_video
 
@@ -83,7 +89,8 @@ def test_a_run_is_told_to_scale_in_the_decoder(tmp_path, video, tiny_config):
     for is_scaled in (False, True):
         options = {"image_size": 32, "frame_stride": 1, "scale_in_decoder": is_scaled}
         data_args = DataArguments(train_data=str(tmp_path / "list.csv"), **options)
-        assert pretraining_clips(data_args, tiny_config()).transform.scale_in_decoder == is_scaled
+        table = training_table(data_args, require_labels=False)
+        assert pretraining_clips(table, data_args, tiny_config()).transform.scale_in_decoder == is_scaled
     with pytest.raises(ValueError, match="scale_in_decoder is set, but fine-tuning augments whole frames first"):
         finetuning_clips(read_videos(data_args.train_data), data_args, AugmentationArguments(), tiny_config())
 

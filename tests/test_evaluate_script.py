@@ -129,6 +129,15 @@ def test_the_report_holds_what_is_needed_to_repeat_it(report, model):
     assert report["gflops_per_clip"] == flops / 1e9 and report["gflops_per_video"] == 9 * flops / 1e9
 
 
+def test_the_results_of_another_model_are_not_overwritten(model, videos, tmp_path):
+    (tmp_path / "evaluation.json").write_text(json.dumps({"arguments": {"model": "runs/other"}}))
+    with pytest.raises(FileExistsError, match=f"holds the results of runs/other, not of {model}; give another"):
+        evaluate(tmp_path, model=model, data=videos)
+    assert "runs/other" in (tmp_path / "evaluation.json").read_text()
+    (tmp_path / "evaluation.json").write_text(json.dumps({"arguments": {"model": f"{model}/"}}))
+    assert evaluate(tmp_path, model=model, data=videos)["accuracies"]["num_videos"] == 5  # its own are
+
+
 def test_the_table_shows_clips_videos_chance_and_cost(model, videos, tmp_path, capsys):
     report = evaluate(tmp_path, model=model, data=videos, num_segments=1, num_crops=1)
     said = capsys.readouterr().out

@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 
 from tests.processes import killed_on_failure, run_forked
 from tests.tiny_run import losses, tiny_trainer, weights
+from videoms_hf.data.tables import make_table
 from videoms_hf.training import checkpoints
 from videoms_hf.training.checkpoints import (
     all_checkpoints,
@@ -25,7 +26,7 @@ from videoms_hf.training.checkpoints import (
     set_incomplete_aside,
     what_is_missing,
 )
-from videoms_hf.training.runs import claim_output_dir
+from videoms_hf.training.runs import begin_run, claim_output_dir, record_data
 
 
 # Everything that a checkpoint has to bring back: the generators (dropout, stochastic depth, frames), the average, the
@@ -261,6 +262,63 @@ def test_a_start_that_failed_or_was_killed_at_once_does_not_block_the_folder(tmp
     write_checkpoint(tmp_path, 5)
     with pytest.raises(FileExistsError, match="warmup_epochs was 1, now 2"):
         claim_output_dir(tmp_path, "pretrain", 16, {"warmup_epochs": 2})
+
+
+def test_training_longer_than_planned_gets_the_exact_command(tmp_path):
+    run = tmp_path / "run"
+    options = {"train_data": "a.csv", "num_train_epochs": 2.0}
+    claim_output_dir(run, "finetune", 16, options)
+    write_checkpoint(run, 5)
+    command = f"python scripts/finetune.py {run}/recipe.yaml --output_dir {run}-longer --model_name_or_path {{}} "
+    for weights_in in (run / "checkpoint-5", run):  # while it lasts, and after its end
+        with pytest.raises(FileExistsError, match="num_train_epochs was 2.0, now 4.0") as error:
+            claim_output_dir(run, "finetune", 16, options | {"num_train_epochs": 4.0})
+        assert str(error.value).endswith(command.format(weights_in) + "--num_train_epochs 4.0")
+        (run / "config.json").write_text("{}")
+
+
+def table_of(names, labels, classes=("walk", "wave")):
+    return make_table(names, labels, classes)
+
+
+def test_a_run_says_that_its_videos_have_changed_and_keeps_its_classes(tmp_path, caplog):
+    args = tiny_trainer("finetune", tmp_path / "run").args
+    begin_run("finetune", args, {"train_data": "l.csv"})
+    started = ("a.mp4", "b.mp4"), (0, 1)
+
+    def record(table) -> str:
+        caplog.clear()
+        with caplog.at_level("WARNING", "videoms_hf"):
+            record_data(args, "train_data", "l.csv", table, table.features["label"].names)
+        return caplog.text
+
+    assert record(table_of(*started)) == record(table_of(*started)) == ""
+    write_checkpoint(tmp_path / "run", 5)
+    assert begin_run("finetune", args, {"train_data": "l.csv"})  # the data are no option
+    assert "l.csv has changed since the run" in record(table_of(["a.mp4", "b.mp4", "c.mp4"], [0, 1, 1]))
+    assert record(table_of(["a.mp4", "b.mp4", "c.mp4"], [0, 1, 1])) == ""  # said once
+    assert "3 videos then, 3 now (others, or with other labels)" in record(
+        table_of(["a.mp4", "b.mp4", "c.mp4"], [1, 1, 1])
+    )
+    for classes, message in (
+        (["walk", "jump"], "class 1 was 'wave', now 'jump'"),
+        (["walk", "wave", "jump"], "it has 2, l.csv has 3, and class 2 was None, now 'jump'"),
+    ):
+        with pytest.raises(FileExistsError, match=message):
+            record(table_of(*started, classes))
+
+
+def test_resuming_is_asked_for_as_in_transformers_scripts(tmp_path):
+    assert tiny_trainer("finetune", tmp_path, resume_from_checkpoint="true").args.resume_from_checkpoint is True
+    for path in (tmp_path / "nothing" / "checkpoint-9", tmp_path):
+        args = tiny_trainer("finetune", tmp_path / "run", resume_from_checkpoint=str(path)).args
+        wanted = "saving it was not finished" if path.exists() else "there is no such folder"
+        with pytest.raises(ValueError, match=f"{path} is no complete checkpoint of this trainer: {wanted}"):
+            begin_run("finetune", args, {})
+    write_checkpoint(tmp_path / "run", 5)
+    args = tiny_trainer("finetune", tmp_path / "run", resume_from_checkpoint="False").args
+    with pytest.raises(ValueError, match="resume_from_checkpoint is false, but .* has checkpoints"):
+        begin_run("finetune", args, {})
 
 
 @pytest.mark.parametrize("run_file", [None, "not a run", "[1]"])

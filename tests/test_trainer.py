@@ -1,19 +1,24 @@
 """The trainer: the recipe's schedule in a real run, clips and noise by seed, whole evaluations, and what is logged."""
 
+import ast
 import copy
+import inspect
 import random
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import EarlyStoppingCallback, default_data_collator
+from transformers import EarlyStoppingCallback, Trainer, default_data_collator
 
 from tests.test_optimization import reference_schedule
 from tests.tiny_run import NUM_CLASSES, ClipsInMemory, losses, tiny_model, tiny_trainer, weights
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from videoms_hf.training import DataArguments, ModelArguments, TimeEstimate, describe_run
+from videoms_hf.training import trainer as trainer_module
 from videoms_hf.training.clips import EpochSampler, SeededClips, SeededCollator, noise_lengths, seeded
 from videoms_hf.training.starting_weights import classification_model, fold_numbers, pretraining_model
 
@@ -55,6 +60,46 @@ def test_warmup_steps_replace_warmup_epochs_and_other_schedules_are_transformers
     trainer = tiny_trainer("pretrain", tmp_path / "b", save_strategy="no", lr_scheduler_type="linear")
     trainer.train()
     assert logs_of(trainer, "learning_rate") == pytest.approx([scale * (1 - i / 15) for i in range(15)])
+
+
+def test_a_run_that_is_shorter_than_its_warmup_shortens_it_and_says_so(tmp_path, caplog):
+    trainer = tiny_trainer("finetune", tmp_path, max_steps=1, warmup_epochs=5, save_strategy="no", eval_strategy="no")
+    with caplog.at_level("WARNING", "videoms_hf"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+    assert "The warm-up of 25 steps is longer than the run of 1; it is shortened to 0" in caplog.text
+
+
+def test_a_batch_that_leaves_many_videos_out_is_said_at_the_start(tmp_path, caplog):
+    with caplog.at_level("WARNING", "videoms_hf"):
+        tiny_trainer("finetune", tmp_path, clips=3, max_steps=1, save_strategy="no", eval_strategy="no").train()
+    assert caplog.text.count("leaves out 1 of 3 training videos") == 1
+
+
+def test_private_members_of_trainer_are_listed_in_one_place():
+    """A release of transformers may rename them without a word."""
+    used = set()
+    for path in Path(trainer_module.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.Attribute):
+                used.add(node.name if isinstance(node, ast.FunctionDef) else node.attr)
+    source = inspect.getsource(Trainer)
+    members = {name for name in used if re.fullmatch("_[a-z]+(_[a-z]+)*", name) and f"self.{name}" in source}
+    members -= vars(trainer_module.VideoMSTrainer).keys() - vars(Trainer).keys()
+    assert sorted(members) == sorted(trainer_module.PRIVATE_MEMBERS)
+
+
+def test_trainers_own_signatures_keep_working():
+    """Every public method takes what transformers' takes, in the same order."""
+    for name, ours in vars(trainer_module.VideoMSTrainer).items():
+        theirs = getattr(Trainer, name, None)
+        if name.startswith("_") and name != "__init__" or not inspect.isfunction(theirs):
+            continue
+        own = inspect.signature(ours).parameters
+        kinds = {part.kind for part in own.values()}
+        is_open = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds
+        wanted = [part for part in inspect.signature(theirs).parameters if part != "kwargs"]
+        assert is_open or list(own)[: len(wanted)] == wanted, name
 
 
 def test_too_few_videos_for_a_batch_are_refused_with_the_numbers(tmp_path):

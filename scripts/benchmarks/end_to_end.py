@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from videoms_hf.data.collate import collate_clips
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.transforms import normalize
-from videoms_hf.training import DataArguments, pretraining_clips
+from videoms_hf.training import DataArguments, pretraining_clips, training_table
 
 
 def batches(loader: DataLoader) -> Iterator[dict]:
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = build("videoms", "pretraining", args.size, image_size=args.image_size).to(args.device)
         for num_workers in args.workers:
             loader = DataLoader(
-                pretraining_clips(data_args, model.config),
+                pretraining_clips(training_table(data_args, require_labels=False), data_args, model.config),
                 args.batch,
                 shuffle=True,
                 drop_last=True,

@@ -88,6 +88,21 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
     }
 
 
+def check_not_of_another_model(path: Path, model: str) -> None:
+    """Raise `FileExistsError` if the report at `path` is there and is about another model than `model`."""
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))["arguments"]["model"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        other = "something else"
+    if os.path.normpath(other) != os.path.normpath(model):
+        raise FileExistsError(
+            f"{path} holds the results of {other}, not of {model}; give another --output_dir, for example --output_dir "
+            f"{os.path.join(path.parent, os.path.basename(os.path.normpath(model)))}"
+        )
+
+
 def accuracy_table(report: dict) -> str:
     """The accuracies of an `evaluation_report` as an aligned table, and a line for each broken video."""
     accuracies, k = report["accuracies"], min(5, len(report["class_names"]))

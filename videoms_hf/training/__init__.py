@@ -4,7 +4,7 @@
 from .announcement import TimeEstimate, describe_run
 from .arguments import AugmentationArguments, DataArguments, ModelArguments, given_options, parse_recipe
 from .datasets import evaluation_clips, finetuning_clips, pretraining_clips, processor_for, training_table
-from .runs import begin_run, carry_out, leave_processes
+from .runs import begin_run, carry_out, leave_processes, plan_evaluation, record_data
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer
 from .training_arguments import FineTuningArguments, PreTrainingArguments, TrainingArguments
@@ -28,8 +28,10 @@ __all__ = [
     "given_options",
     "leave_processes",
     "parse_recipe",
+    "plan_evaluation",
     "pretraining_clips",
     "pretraining_model",
     "processor_for",
+    "record_data",
     "training_table",
 ]

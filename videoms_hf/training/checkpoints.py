@@ -40,6 +40,8 @@ def mark_incomplete(checkpoint: str | os.PathLike) -> None:
 def what_is_missing(checkpoint: str | os.PathLike) -> str | None:
     """Why a checkpoint is incomplete, in words; `None` if it is complete."""
     checkpoint = Path(checkpoint)
+    if not checkpoint.is_dir():
+        return "there is no such folder"
     try:
         wanted = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -51,6 +53,12 @@ def what_is_missing(checkpoint: str | os.PathLike) -> str | None:
         if found.get(name) != size:
             return f"{name} has {found.get(name, 'no')} bytes instead of {size}"
     return None
+
+
+def check_complete(checkpoint: str | os.PathLike) -> None:
+    """Raise `ValueError` if a checkpoint is incomplete or there is none."""
+    if missing := what_is_missing(checkpoint):
+        raise ValueError(f"{checkpoint} is no complete checkpoint of this trainer: {missing}")
 
 
 def all_checkpoints(output_dir: str | os.PathLike) -> list[Path]:

@@ -36,11 +36,13 @@ def random_clips(table: Table | Shards, *positional, **named) -> ClipDataset | C
     return (ClipStream if isinstance(table, Shards) else ClipDataset)(table, *positional, **named)
 
 
-def pretraining_clips(data_args: DataArguments, config: VideoMSConfig) -> ClipDataset | ClipStream:
-    """Random clips of `train_data`, without labels."""
+def pretraining_clips(
+    table: Table | Shards, data_args: DataArguments, config: VideoMSConfig
+) -> ClipDataset | ClipStream:
+    """Random clips of the videos of `table`, without labels."""
     choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     return random_clips(
-        training_table(data_args, require_labels=False),
+        table,
         choose,
         PretrainingTransform(data_args.image_size, data_args.scale_in_decoder),
         with_labels=False,

@@ -2,20 +2,29 @@
 """The folder of a run: whose it is at the start, what lies in it at the end."""
 
 import gc
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 import yaml
+from datasets import Dataset as Table
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from ..data.dataset import ViewDataset
+from ..data.shards import Shards
+from ..data.tables import table_fingerprint
 from ..evaluation.report import write_json
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from .announcement import TimeEstimate, describe_run
+from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
 from .logbook import write_training_log
 from .trainer import VideoMSTrainer
 from .training_arguments import TrainingArguments
@@ -36,12 +45,37 @@ FREE_OPTIONS = re.compile(
 )
 
 
+def plan_evaluation(args: TrainingArguments, eval_data: str | None, metrics: Sequence[str]) -> None:
+    """Switch evaluation off where there is nothing to evaluate on.
+
+    Raises:
+        ValueError: The best checkpoint is to be known by a metric that there is not, or without data.
+    """
+    metric = args.metric_for_best_model
+    if metric is not None and metric.removeprefix("eval_") not in metrics:
+        raise ValueError(f"metric_for_best_model is {metric!r}; it must be one of {', '.join(metrics)}")
+    if eval_data is None:
+        if args.load_best_model_at_end or args.eval_on_start or args.save_strategy == "best" or metric is not None:
+            raise ValueError(
+                "load_best_model_at_end, metric_for_best_model, eval_on_start and save_strategy best need eval_data, "
+                "which is not given; give it, or leave them out"
+            )
+        args.eval_strategy = IntervalStrategy.NO
+
+
 def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     """Make `args.output_dir` this run's ([`claim_output_dir`]) and return whether the run was begun before.
 
     The recipe of the whole run, command line included, is written to `recipe.yaml` in it.
     """
     begun = False
+    if isinstance(args.resume_from_checkpoint, str):
+        check_complete(args.resume_from_checkpoint)
+    elif args.resume_from_checkpoint is False and all_checkpoints(args.output_dir):
+        raise ValueError(
+            f"resume_from_checkpoint is false, but {args.output_dir} has checkpoints; give another --output_dir, or "
+            "remove this one yourself"
+        )
     with args.main_process_first(local=False, desc="claiming the output folder"):
         if args.process_index == 0:
             begun = claim_output_dir(args.output_dir, script, args.total_batch_size, options)
@@ -51,12 +85,56 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     return begun
 
 
+def record_data(
+    args: TrainingArguments, option: str, source: str, table: Table | Shards, class_names: Sequence[str] | None = None
+) -> None:
+    """Note in the run's folder which videos and classes it has; when the run goes on, say what has changed since.
+
+    `option` is what the data are called ("train_data"), and `source` where they come from.
+
+    Raises:
+        FileExistsError: The run has other classes.
+    """
+    if isinstance(table, Shards):
+        text = repr([(os.path.basename(shard.path), shard.num_videos) for shard in table.shards])
+        now = {"videos": len(table), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    else:
+        now = {"videos": len(table), "sha256": table_fingerprint(table)}
+    now |= {} if class_names is None else {"class_names": list(class_names)}
+    path = Path(args.output_dir) / RUN_FILE
+    with args.main_process_first(local=False, desc="comparing the data"):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        before = run.setdefault("data", {}).get(option, now)
+        names, names_before = now.get("class_names", []), before.get("class_names", [])
+        if names != names_before:
+            pairs = enumerate(zip_longest(names_before, names))
+            number, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+            raise FileExistsError(
+                f"{args.output_dir} holds a run with other classes: it has {len(names_before)}, {source} has "
+                f"{len(names)}, and class {number} was {old!r}, now {new!r}. A run keeps its classes: restore them, or "
+                f"give another --output_dir; --model_name_or_path {args.output_dir} lets a new run begin with the "
+                "weights of this one"
+            )
+        if before["sha256"] != now["sha256"] and args.process_index == 0:
+            kind = "" if before["videos"] != now["videos"] else " (others, or with other labels)"
+            logger.warning(
+                f"{option} {source} has changed since the run in {args.output_dir} began: {before['videos']} videos "
+                f"then, {now['videos']} now{kind}. The run goes on with the new ones and will not equal one that saw "
+                "the same throughout; to avoid that, restore the file, or start over with another --output_dir"
+            )
+        if args.process_index == 0 and run["data"].get(option) != now:
+            run["data"][option] = now
+            write_json(run, path)
+
+
 def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, float]:
     """Train, from the newest complete checkpoint on if there is one, evaluate, save; returns the evaluation's metrics.
 
     `say` is told what the run is going to do, how long it will take, and how it went. The output folder then has the
     model with its processor, and `training_log.json`. Without evaluation data the metrics are empty.
     """
+    if isinstance(trainer.eval_dataset, ViewDataset) and (Path(trainer.args.output_dir) / RUN_FILE).exists():
+        record_data(trainer.args, "eval_data", "of this run", trainer.eval_dataset.table)
     say(describe_run(trainer))
     trainer.add_callback(TimeEstimate(say))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint or True)
@@ -122,7 +200,7 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
             write_json(now, output_dir / RUN_FILE)
         except OSError as error:
             raise OSError(
-                f"{output_dir} cannot be written to ({error}); give another --output_dir, or mend its permissions"
+                f"{output_dir} cannot be written to ({error}); give another --output_dir, or change its permissions"
             ) from error
         return False
     advice = "give another --output_dir, or remove this one yourself"
@@ -130,13 +208,26 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
         before = json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = None
-    if not isinstance(before, dict):
+    if isinstance(before, dict):
+        before.pop("data", None)  # [`record_data`] compares them
+    else:
         raise FileExistsError(f"{output_dir} holds something else than a run of this kind; {advice}")
-    changes = [
-        f"{name} was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}"
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name)
-    ]
-    if changes:
+    changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if changed:
+        changes = [f"{name} was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}" for name in changed]
+        if set(changed) <= {"num_train_epochs", "max_steps"} and (weights := _weights_of(output_dir)):
+            longer = f"{output_dir}-longer"
+            words = ["python", f"scripts/{script}.py", f"{output_dir / RECIPE_FILE}", "--output_dir", longer]
+            words += ["--model_name_or_path", f"{weights}"]
+            words += [word for name in changed if name in now for word in (f"--{name}", str(now[name]))]
+            advice = (
+                "the learning rate has followed the planned length, so start another run from this one's weights: "
+                f"{shlex.join(words)}"
+            )
         raise FileExistsError(f"{output_dir} holds a run with other options ({'; '.join(changes)}); {advice}")
     return True
+
+
+def _weights_of(output_dir: Path) -> Path | None:
+    """Where a run's last weights lie: in its folder when it has ended, else in its newest complete checkpoint."""
+    return output_dir if (output_dir / "config.json").exists() else newest_complete_checkpoint(output_dir)

@@ -22,12 +22,12 @@ from ..modeling_videoms import VideoMSForPreTraining
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .averaging import WeightAverage
 from .checkpoints import (
+    check_complete,
     mark_complete,
     mark_incomplete,
     newest_complete_checkpoint,
     remove_old_checkpoints,
     set_incomplete_aside,
-    what_is_missing,
 )
 from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_lengths
 from .logbook import write_training_log
@@ -40,6 +40,17 @@ from .training_arguments import TrainingArguments
 logger = logging.get_logger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
+# Private members of transformers' Trainer that are overridden or used here, and nowhere else in this package. Checked
+# against transformers 5.17.0 and 5.24.0; look at them again before a newer one is allowed.
+PRIVATE_MEMBERS = (
+    "_created_lr_scheduler",
+    "_finish_current_push",
+    "_get_output_dir",
+    "_get_train_sampler",
+    "_load_best_model",
+    "_prepare_inputs",
+    "_save_checkpoint",
+)
 NOT_PREDICTIONS = ["visible_ids", "target_ids", "kept_ids", "importance", "slice_ids", "hidden_states", "attentions"]
 
 
@@ -113,6 +124,13 @@ class VideoMSTrainer(Trainer):
         num_warmup_steps = self.args.get_warmup_steps(num_training_steps)
         if self.args.warmup_steps == 0:
             num_warmup_steps = int(self.args.warmup_epochs * self.num_steps_per_epoch)
+        if num_warmup_steps > num_training_steps:
+            shortened = num_training_steps // 10
+            logger.warning(
+                f"The warm-up of {num_warmup_steps} steps is longer than the run of {num_training_steps}; it is "
+                f"shortened to {shortened} (warmup_epochs, warmup_steps)"
+            )
+            num_warmup_steps = shortened
         self.lr_scheduler = warmup_cosine_schedule(
             self.optimizer if optimizer is None else optimizer,
             num_training_steps,
@@ -238,7 +256,7 @@ class VideoMSTrainer(Trainer):
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, **named):
+    def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, *positional, **named):
         """Trainer's training. `True` goes on from the newest complete checkpoint, or starts afresh if there is none;
         incomplete ones are set aside. A path must be a complete checkpoint."""
         if resume_from_checkpoint is True:
@@ -247,8 +265,8 @@ class VideoMSTrainer(Trainer):
                     for path in set_incomplete_aside(self.args.output_dir):
                         logger.warning(f"A checkpoint that was not saved completely is set aside as {path}")
                 resume_from_checkpoint = newest_complete_checkpoint(self.args.output_dir)
-        elif resume_from_checkpoint and (missing := what_is_missing(resume_from_checkpoint)):
-            raise ValueError(f"{resume_from_checkpoint} is no complete checkpoint of this trainer: {missing}")
+        elif resume_from_checkpoint:
+            check_complete(resume_from_checkpoint)
         has_state = self.is_deepspeed_enabled or (Path(resume_from_checkpoint or "") / "scheduler.pt").exists()
         if resume_from_checkpoint and not has_state:
             raise ValueError(
@@ -256,7 +274,9 @@ class VideoMSTrainer(Trainer):
                 "from it; start anew in another output_dir, with this as model_name_or_path"
             )
         self.resumed_from = os.fspath(resume_from_checkpoint) if resume_from_checkpoint else None
-        return super().train(resume_from_checkpoint=self.resumed_from, **named)
+        if self.is_world_process_zero() and (warning := self.args.batch_warning(len(self.train_dataset))):
+            logger.warning(warning)
+        return super().train(self.resumed_from, *positional, **named)
 
     def _save_checkpoint(self, model, trial):
         """Trainer's checkpoint with the average; older ones are removed when it is known to be complete."""
@@ -295,10 +315,27 @@ class VideoMSTrainer(Trainer):
 
     # -- the Hub --------------------------------------------------------------------------------------------------
 
-    def create_model_card(self, model_name: str | None = None, **facts: str) -> None:
-        """Write the card of the output folder; `facts` as for [`~hub.write_card`]."""
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+        **facts: str,
+    ) -> None:
+        """Write the card of the output folder; `facts` as for [`~hub.write_card`].
+
+        The other arguments are Trainer's own. The card knows the task, and names the data as `dataset` does.
+        """
         if self.is_world_process_zero():
-            write_card(self.args.output_dir, name=model_name, **facts)
+            given = {"language": language, "license": license, "tags": tags}
+            given |= {"finetuned_from": finetuned_from, "dataset": dataset}
+            write_card(self.args.output_dir, name=model_name, **_card_facts(given | facts))
 
     def push_to_hub(
         self,
@@ -311,6 +348,7 @@ class VideoMSTrainer(Trainer):
     ) -> CommitInfo | Future | None:
         """The commit of all that belongs to the model ([`~hub.publish`], which `facts` go to), on the main process.
 
+        `facts` may also be those of [`~VideoMSTrainer.create_model_card`], for example `tags` and `dataset`.
         If there is an average of the weights, that is what is published. With `blocking` false the result is a future.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -328,7 +366,7 @@ class VideoMSTrainer(Trainer):
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,
             commit_message=commit_message,
-            **facts,
+            **_card_facts(facts),
         )
         return task() if blocking else HfApi().run_as_future(task)
 
@@ -345,6 +383,17 @@ class VideoMSTrainer(Trainer):
         if self._flops is None:
             self._flops = 2 * self.bare_model().flops(training=True)
         return self._flops * len(inputs[self.model.main_input_name])
+
+
+def _card_facts(facts: dict) -> dict:
+    """What Trainer's own methods are told of a model, by the names that our card has for it; the rest as it is."""
+    names = {"finetuned_from": "base_model", "dataset": "data", "model_name": "name"}
+    ours = {names.get(name, name): value for name, value in facts.items() if value is not None}
+    for name in ("tasks", "dataset_tags", "dataset_args"):
+        ours.pop(name, None)
+    if isinstance(ours.get("data"), list):
+        ours["data"] = ", ".join(ours["data"])
+    return ours
 
 
 class _TrainingCallback(TrainerCallback):

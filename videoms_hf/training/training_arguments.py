@@ -5,7 +5,7 @@ transformers' documentation holds for every option that is not explained here.
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 import transformers
@@ -13,6 +13,13 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 
 REFERENCE_BATCH = 256  # clips that the recipes' learning rates are given for
+WITHOUT_EFFECT = {  # transformers' options that would do nothing, and why
+    "train_sampling_strategy": "the order of the clips is made from seed and epoch",
+    "length_column_name": "clips have no length to group them by",
+    "neftune_noise_alpha": "there are no embeddings of words that noise could be added to",
+    "use_cache": "nothing is generated",
+    "do_predict": "scripts/evaluate.py predicts",
+}
 
 
 def available_cores() -> int:
@@ -116,7 +123,32 @@ class TrainingArguments(transformers.TrainingArguments):
         """Learning rate that the run starts from."""
         return self.base_warmup_learning_rate * self.learning_rate / self.base_learning_rate
 
+    def batch_warning(self, num_videos: int) -> str | None:
+        """What is odd about a batch for so many training videos; `None` if nothing is."""
+        batch, total = self.train_batch_size * self.world_size, self.total_batch_size
+        num_dropped = num_videos % batch if self.dataloader_drop_last else 0
+        if total > num_videos:
+            return (
+                f"A step is to take {total} clips (per_device_train_batch_size {self.per_device_train_batch_size} x "
+                f"{self.world_size} processes x gradient_accumulation_steps {self.gradient_accumulation_steps}), more "
+                f"than the {num_videos} training videos; lower them"
+            )
+        if num_dropped > num_videos / 10:
+            return (
+                f"Every epoch leaves out {num_dropped} of {num_videos} training videos, which do not fill a batch of "
+                f"{batch}; choose another per_device_train_batch_size, or set dataloader_drop_last to false"
+            )
+        return None
+
     def _check(self) -> None:
+        for part in fields(self):
+            if part.name in WITHOUT_EFFECT and getattr(self, part.name) != part.default:
+                reason = WITHOUT_EFFECT[part.name]
+                raise ValueError(
+                    f"{part.name} is {getattr(self, part.name)!r}, but has no effect: {reason}; leave it out"
+                )
+        if str(self.resume_from_checkpoint).lower() in ("true", "false"):  # as transformers' scripts are told
+            self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         for name in ("base_learning_rate", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -144,6 +176,14 @@ class PreTrainingArguments(TrainingArguments):
     warmup_epochs: float = field(default=40.0, metadata={"help": "Epochs of linear warm-up."})
     save_strategy: str = field(default="steps", metadata={"help": "When to save: no, steps, epoch or best."})
     save_steps: float = field(default=0.02, metadata={"help": "Save every n steps; below 1: a share of the run."})
+
+    def _check(self) -> None:
+        super()._check()
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}, but pre-training has no labels; leave it "
+                "out"
+            )
 
 
 @dataclass
