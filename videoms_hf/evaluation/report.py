@@ -97,9 +97,9 @@ def check_not_of_another_model(path: Path, model: str) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         other = "something else"
     if os.path.normpath(other) != os.path.normpath(model):
+        own = path.parent / os.path.basename(os.path.normpath(model))
         raise FileExistsError(
-            f"{path} holds the results of {other}, not of {model}; give another --output_dir, for example --output_dir "
-            f"{os.path.join(path.parent, os.path.basename(os.path.normpath(model)))}"
+            f"{path} holds the results of {other}, not of {model}; give another --output_dir, for example {own}"
         )
 
 

@@ -111,8 +111,8 @@ def record_data(
             number, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise FileExistsError(
                 f"{args.output_dir} holds a run with other classes: it has {len(names_before)}, {source} has "
-                f"{len(names)}, and class {number} was {old!r}, now {new!r}. A run keeps its classes: restore them, or "
-                f"give another --output_dir; --model_name_or_path {args.output_dir} lets a new run begin with the "
+                f"{len(names)}, and class {number} was {old!r}, now {new!r}. A run keeps its classes: restore them, "
+                f"or give another --output_dir; --model_name_or_path {args.output_dir} lets a new run begin with the "
                 "weights of this one"
             )
         if before["sha256"] != now["sha256"] and args.process_index == 0:
