@@ -191,6 +191,8 @@ def test_options_without_effect_are_refused_before_anything_is_loaded():
     for name, value in (("train_sampling_strategy", "group_by_length"), ("neftune_noise_alpha", 5.0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}, but has no effect"):
             FineTuningArguments(output_dir="run", use_cpu=True, **{name: value})
+    with pytest.raises(ValueError, match="few_shot_seed is 3, but has no effect without few_shot"):
+        DataArguments(train_data="train.csv", few_shot_seed=3)
     with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but pre-training has no labels"):
         PreTrainingArguments(output_dir="run", use_cpu=True, label_smoothing_factor=0.1)
 

@@ -131,6 +131,8 @@ class DataArguments:
         for name in ("num_frames", "frame_stride", "image_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.few_shot is None and self.few_shot_seed:
+            raise ValueError(f"few_shot_seed is {self.few_shot_seed}, but has no effect without few_shot")
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")
 
