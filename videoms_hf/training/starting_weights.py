@@ -176,8 +176,10 @@ def _convert(
         # Its classifier learned from one token after another norm; on the mean of the kept ones it is worth nothing.
         no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
         state = {name: value for name, value in state.items() if name not in no_head}
-    differences = _settle_clips(model_args, data_args, build_config(checkpoint))
-    config = build_config(checkpoint, **(fields | _clip_fields(data_args) | model_args.config_fields()))
+    given = model_args.config_fields()
+    own = build_config(checkpoint, **(given | {"candidate_ratio": None}))  # heads may have to be given
+    differences = _settle_clips(model_args, data_args, own)
+    config = build_config(checkpoint, **(fields | _clip_fields(data_args) | given))
     config._attn_implementation = model_args.attn_implementation
     try:
         converted = convert(
