@@ -164,33 +164,35 @@ class VideoMSEmbeddings(nn.Module):
         keep_ratio: float | None = None,
         for_pretraining: bool = False,
         slice_noise: Tensor | None = None,
-    ) -> tuple[Tensor, VideoMSModelOutput]:
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """The encoder's input (B, V, D), and which tokens it holds, as the fields of [`VideoMSModelOutput`]."""
         grid = check_clip(pixel_values, self.config)
-        chosen = VideoMSModelOutput()
+        chosen = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
         if self.config.candidate_ratio > 1:
             importance = self.importance(pixel_values)
-            chosen.slice_ids = self.frame_selector(importance, grid[0], slice_noise)
-            pixel_values = gather_slices(pixel_values, chosen.slice_ids, self.config.tubelet_size)
+            chosen["slice_ids"] = self.frame_selector(importance, grid[0], slice_noise)
+            pixel_values = gather_slices(pixel_values, chosen["slice_ids"], self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
-        embeddings = None
+        importance = embeddings = None
         if bool_masked_pos is None and self.selector.uses_motion:
             if torch.is_grad_enabled():  # score without a gradient, then embed what is kept with one
-                chosen.importance = self.importance(pixel_values)
+                importance = self.importance(pixel_values)
             else:
-                chosen.importance, embeddings = self.importance_and_embeddings(pixel_values)
+                importance, embeddings = self.importance_and_embeddings(pixel_values)
+        chosen["importance"] = importance
 
         num_tokens, place = grid[0] * grid[1] * grid[2], (pixel_values.shape[0], grid)
         if bool_masked_pos is not None:
-            chosen.visible_ids, chosen.target_ids = split_masked(bool_masked_pos, num_tokens)
+            chosen["visible_ids"], chosen["target_ids"] = split_masked(bool_masked_pos, num_tokens)
         elif for_pretraining:
-            selection = self.selector.split(chosen.importance, *place, noise, pixel_values.device)
-            chosen.visible_ids, chosen.target_ids = selection
+            selection = self.selector.split(importance, *place, noise, pixel_values.device)
+            chosen["visible_ids"], chosen["target_ids"] = selection
         else:
             keep_ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
             if not 0 < keep_ratio <= 1:
                 raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
-            chosen.kept_ids = self.selector.keep(chosen.importance, *place, keep_ratio, pixel_values.device)
-        ids = chosen.visible_ids if chosen.kept_ids is None else chosen.kept_ids
+            chosen["kept_ids"] = self.selector.keep(importance, *place, keep_ratio, pixel_values.device)
+        ids = chosen["visible_ids"] if chosen["kept_ids"] is None else chosen["kept_ids"]
 
         if embeddings is None:
             tubelets = split_tubelets(pixel_values, self.config)
@@ -313,8 +315,8 @@ class VideoMSModel(VideoMSPreTrainedModel):
         hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
-        chosen.last_hidden_state = hidden_states
-        return chosen
+        # Built at once: a field that is assigned later would come later in the tuple, too.
+        return VideoMSModelOutput(last_hidden_state=hidden_states, **chosen)
 
     def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature a clip, (B, D): the mean over its kept tokens. `inputs` go to `forward`."""
