@@ -131,6 +131,8 @@ def test_the_card_counts_tokens_parameters_and_multiply_adds(folder, tiny_config
     assert "fine-tune it first" in text and ModelCard(text).data.pipeline_tag is None
     VideoMSModel(tiny_config(token_selection="none")).save_pretrained(tmp_path / "features")
     assert "64, of them 64 encoded" in write_card(tmp_path / "features").read_text()
+    VideoMSModel(tiny_config(token_selection="tube")).save_pretrained(tmp_path / "tube")
+    assert "64, of them 36 encoded" in write_card(tmp_path / "tube").read_text()  # floor(0.6 * 16) places in 4 steps
 
 
 def test_the_ten_lines_of_the_card_run(folder, tmp_path, monkeypatch, capsys):

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.configuration_videoms import token_counts
 from videoms_hf.selection_videoms import (
     VideoMSTokenSelector,
     fixed_noise,
@@ -119,10 +120,26 @@ def test_a_mask_that_cannot_be_used_is_refused(mask, message):
         split_masked(torch.tensor(mask), 4)
 
 
-@pytest.mark.parametrize("selection", ["motion", "random", "none"])
-def test_pretraining_counts_are_the_papers(tiny_config, selection):
-    selector = VideoMSTokenSelector(tiny_config(token_selection=selection))
-    assert selector.pretraining_counts((8, 14, 14)) == (470 if selection == "motion" else 1568, 156)
+@pytest.mark.parametrize(
+    "selection, pretraining, kept",
+    [("motion", (156, 314), 940), ("tube", (160, 1408), 936), ("none", (156, 1412), 1568)],
+)
+def test_counts_at_the_defaults_are_the_papers(selection, pretraining, kept):
+    config = VideoMSConfig(token_selection=selection)
+    assert token_counts(config, for_pretraining=True) == (1568, *pretraining)
+    assert token_counts(config) == (1568, kept, 0)
+
+
+@pytest.mark.parametrize("grid", [(4, 4, 4), (3, 5, 3)])
+@pytest.mark.parametrize("selection", ["motion", "random", "tube", "none"])
+def test_counts_are_those_of_the_tokens_that_are_chosen(tiny_config, selection, grid):
+    config = tiny_config(token_selection=selection, mask_ratio=0.8)
+    selector, importance = VideoMSTokenSelector(config), torch.rand(2, math.prod(grid))
+    visible, target = selector.split(importance, 2, grid, None, "cpu")
+    assert token_counts(config, grid, for_pretraining=True) == (math.prod(grid), visible.shape[1], target.shape[1])
+    for ratio in (0.13, 0.5, 0.6, 0.95, 1):
+        kept = selector.keep(importance, 2, grid, ratio, "cpu")
+        assert token_counts(config, grid, keep_ratio=ratio) == (math.prod(grid), kept.shape[1], 0)
 
 
 def test_a_tube_masks_the_same_places_in_every_step(tiny_config):
@@ -194,5 +211,6 @@ def test_keep_is_deterministic_in_evaluation_and_ascending(tiny_config, selectio
 
 
 def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
-    with pytest.raises(ValueError, match="keeps none of 64"):
-        VideoMSTokenSelector(tiny_config()).keep(torch.rand(1, 64), 1, (4, 4, 4), 0.01, "cpu")
+    for selection, least in (("motion", 0.0156), ("tube", 0.0625)):
+        with pytest.raises(ValueError, match=f"keeps none of 64 tokens; it must be at least {least}"):
+            token_counts(tiny_config(token_selection=selection), keep_ratio=0.01)

@@ -366,6 +366,8 @@ def test_the_run_describes_itself_in_the_numbers_it_then_has(tmp_path):
     assert trainer.state.global_step == 9
     text = describe_run(tiny_trainer("finetune", tmp_path / "b", {"candidate_ratio": 1.5}))
     assert "8 frames of 16x16, drawn from 12" in text and "38 encoded" in text
+    text = describe_run(tiny_trainer("finetune", tmp_path / "c", {"token_selection": "tube"}))
+    assert "64 = 4x4x4, 36 encoded (selection: tube)" in text
 
 
 def test_the_time_that_is_left_is_told_once(tmp_path):

@@ -7,6 +7,7 @@ Source: Hwang et al., arXiv:2211.10636 (later versions: EVEREST, ICML 2024), sec
 import math
 from dataclasses import field
 from os import PathLike
+from typing import NamedTuple
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -263,3 +264,52 @@ def token_grid(clip_shape: tuple[int, int, int, int], config: VideoMSConfig) -> 
             f'use at least {2 * config.tubelet_size} frames, or token_selection "random", "tube" or "none"'
         )
     return frames // config.tubelet_size, height // patch_height, width // patch_width
+
+
+class TokenCounts(NamedTuple):
+    """Tokens of one clip."""
+
+    total: int
+    encoded: int  # classification: kept; pre-training: visible
+    predicted: int  # pre-training: targets; else 0
+
+
+def token_counts(
+    config: VideoMSConfig,
+    grid: tuple[int, int, int] | None = None,
+    for_pretraining: bool = False,
+    keep_ratio: float | None = None,
+) -> TokenCounts:
+    """How many tokens a model encodes and predicts, for every `token_selection`.
+
+    `grid` is the clip's (see [`token_grid`]; with frame selection, after it) and `keep_ratio` the share to keep
+    outside pre-training; both default to the configuration's.
+
+    Raises:
+        ValueError: No token would be encoded, or, in pre-training, none predicted.
+    """
+    num_steps, *places = config.token_grid if grid is None else grid
+    num_patches = math.prod(places)
+    total, is_tube = num_steps * num_patches, config.token_selection == "tube"
+    if for_pretraining:
+        uses_motion = config.token_selection == "motion"
+        kept = floor_share(config.pretraining_keep_ratio, total) if uses_motion else total
+        if is_tube:
+            visible = num_steps * (num_patches - floor_share(config.mask_ratio, num_patches))
+        else:
+            visible = floor_share(1 - config.mask_ratio, total)
+        if not 0 < visible < kept:
+            raise ValueError(
+                f"of {total} tokens, pretraining_keep_ratio {config.pretraining_keep_ratio} keeps {kept} and "
+                f"mask_ratio {config.mask_ratio} shows {visible}; at least 1 must be visible and fewer than kept: "
+                "1 - mask_ratio must be less than pretraining_keep_ratio, or the clip larger"
+            )
+        return TokenCounts(total, visible, kept - visible)
+    keep_ratio = config.keep_ratio if keep_ratio is None else keep_ratio
+    if not 0 < keep_ratio <= 1:
+        raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
+    unit = num_patches if is_tube else total  # a tube is kept or dropped in all time steps
+    kept = total if config.token_selection == "none" else total // unit * floor_share(keep_ratio, unit)
+    if kept < 1:
+        raise ValueError(f"keep_ratio {keep_ratio} keeps none of {total} tokens; it must be at least {1 / unit:.3g}")
+    return TokenCounts(total, kept, 0)

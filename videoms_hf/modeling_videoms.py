@@ -20,7 +20,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_videoms import VideoMSConfig, check_architecture
+from .configuration_videoms import VideoMSConfig, check_architecture, token_counts
 from .layers_videoms import (
     VideoMSDecoder,
     VideoMSEncoder,
@@ -188,9 +188,6 @@ class VideoMSEmbeddings(nn.Module):
             selection = self.selector.split(importance, *place, noise, pixel_values.device)
             chosen["visible_ids"], chosen["target_ids"] = selection
         else:
-            keep_ratio = self.config.keep_ratio if keep_ratio is None else keep_ratio
-            if not 0 < keep_ratio <= 1:
-                raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
             chosen["kept_ids"] = self.selector.keep(importance, *place, keep_ratio, pixel_values.device)
         ids = chosen["visible_ids"] if chosen["kept_ids"] is None else chosen["kept_ids"]
 
@@ -342,7 +339,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
     def __init__(self, config: VideoMSConfig):
         super().__init__(config)
         self.videoms = VideoMSModel(config)
-        self.videoms.embeddings.selector.pretraining_counts(config.token_grid)  # refuse a clash now, not in a step
+        token_counts(config, for_pretraining=True)  # refuse a clash now, not in a step
         self.encoder_to_decoder = VideoMSLinear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMSDecoder(config)

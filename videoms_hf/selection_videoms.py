@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .configuration_videoms import VideoMSConfig, floor_share
+from .configuration_videoms import VideoMSConfig, floor_share, token_counts
 
 
 class TokenSelection(NamedTuple):
@@ -158,37 +158,26 @@ class VideoMSTokenSelector(nn.Module):
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
-        self.token_selection = config.token_selection
-        self.pretraining_keep_ratio = config.pretraining_keep_ratio
-        self.mask_ratio = config.mask_ratio
-        self.keep_ratio = config.keep_ratio
+        self.config = config
 
     @property
     def uses_motion(self) -> bool:
         """Whether the tokens are chosen by their motion, so that scores are needed."""
-        return self.token_selection == "motion"
+        return self.config.token_selection == "motion"
 
-    def keep(self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float, device) -> Tensor:
+    def keep(
+        self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float | None, device
+    ) -> Tensor:
         """Tokens to encode in classification and feature extraction, (B, K) ascending."""
-        num_steps, num_patches = grid[0], grid[1] * grid[2]
-        num_tokens = num_steps * num_patches
-        num_kept = num_tokens if self.token_selection == "none" else floor_share(keep_ratio, num_tokens)
-        if num_kept < 1:
-            raise ValueError(
-                f"keep_ratio {keep_ratio} keeps none of {num_tokens} tokens; it must be at least {1 / num_tokens:.3g}"
-            )
+        num_tokens, num_kept, _ = token_counts(self.config, grid, keep_ratio=keep_ratio)
         if num_kept == num_tokens:
             return torch.arange(num_tokens, device=device).expand(batch_size, -1)
-        if self.token_selection == "motion":
+        if self.uses_motion:
             return most_important(importance, num_kept).sort(dim=1).values
-        if self.token_selection == "random":
-            order = stable_order(self._noise(batch_size, num_tokens, None, device))
-            return order[:, :num_kept].sort(dim=1).values
-        order = stable_order(self._noise(batch_size, num_patches, None, device))
-        num_places = floor_share(keep_ratio, num_patches)
-        if num_places < 1:
-            raise ValueError(f"keep_ratio {keep_ratio} keeps none of the {num_patches} patches of a time step")
-        return _repeat_over_time(order[:, :num_places].sort(dim=1).values, num_steps, num_patches)
+        num_steps = grid[0] if self.config.token_selection == "tube" else 1  # a tube: the same places in every step
+        num_places = num_tokens // num_steps
+        order = stable_order(self._noise(batch_size, num_places, None, device))
+        return _repeat_over_time(order[:, : num_kept // num_steps].sort(dim=1).values, num_steps, num_places)
 
     def split(self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device):
         """Visible and target tokens of pre-training.
@@ -196,50 +185,23 @@ class VideoMSTokenSelector(nn.Module):
         `noise`: (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and "none",
         (B, L) for "tube"; the smallest become visible. Drawn here if not given.
         """
-        num_steps, num_patches = grid[0], grid[1] * grid[2]
-        num_tokens = num_steps * num_patches
-        num_kept, num_visible = self.pretraining_counts(grid)
-        if self.token_selection == "tube":
-            noise = self._noise(batch_size, num_patches, noise, device)
-            places = torch.arange(num_patches, device=device).expand(batch_size, -1)
-            visible, target = split_kept(places, num_visible // num_steps, noise)
-            return TokenSelection(
-                _repeat_over_time(visible, num_steps, num_patches), _repeat_over_time(target, num_steps, num_patches)
-            )
-        noise = self._noise(batch_size, num_kept, noise, device)
-        if self.token_selection == "motion":
-            kept_ids = most_important(importance, num_kept)
-        else:
-            kept_ids = torch.arange(num_tokens, device=device).expand(batch_size, -1)
-        return split_kept(kept_ids, num_visible, noise)
-
-    def pretraining_counts(self, grid: tuple) -> tuple[int, int]:
-        """Numbers of kept and of visible tokens in pre-training: K and V.
-
-        Raises:
-            ValueError: Nothing would be visible, or nothing would be left to predict.
-        """
-        num_patches = grid[1] * grid[2]
-        num_tokens = grid[0] * num_patches
-        num_kept = floor_share(self.pretraining_keep_ratio, num_tokens) if self.uses_motion else num_tokens
-        if self.token_selection == "tube":
-            num_visible = grid[0] * (num_patches - floor_share(self.mask_ratio, num_patches))
-        else:
-            num_visible = floor_share(1 - self.mask_ratio, num_tokens)
-        if not 0 < num_visible < num_kept:
-            raise ValueError(
-                f"of {num_tokens} tokens, pretraining_keep_ratio {self.pretraining_keep_ratio} keeps {num_kept} and "
-                f"mask_ratio {self.mask_ratio} shows {num_visible}; at least 1 must be visible and fewer than kept: "
-                "1 - mask_ratio must be less than pretraining_keep_ratio, or the clip larger"
-            )
-        return num_kept, num_visible
+        num_tokens, num_visible, num_targets = token_counts(self.config, grid, for_pretraining=True)
+        if self.uses_motion:
+            num_kept = num_visible + num_targets
+            noise = self._noise(batch_size, num_kept, noise, device)
+            return split_kept(most_important(importance, num_kept), num_visible, noise)
+        num_steps = grid[0] if self.config.token_selection == "tube" else 1
+        num_places = num_tokens // num_steps
+        place_ids = torch.arange(num_places, device=device).expand(batch_size, -1)
+        places = split_kept(place_ids, num_visible // num_steps, self._noise(batch_size, num_places, noise, device))
+        return TokenSelection(*(_repeat_over_time(ids, num_steps, num_places) for ids in places))
 
     def _noise(self, batch_size: int, num: int, noise: Tensor | None, device) -> Tensor:
         if noise is not None:
             if noise.shape != (batch_size, num):
                 raise ValueError(
                     f"noise has the shape {tuple(noise.shape)}; it must be {(batch_size, num)} for token_selection "
-                    f"{self.token_selection!r} and this clip"
+                    f"{self.config.token_selection!r} and this clip"
                 )
             return noise
         if self.training:
@@ -248,6 +210,6 @@ class VideoMSTokenSelector(nn.Module):
 
 
 def _repeat_over_time(place_ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
-    """The same places in every time step, (B, P) -> (B, T * P) ascending."""
+    """The same places in each of `num_steps` steps of `num_patches` tokens, (B, P) -> (B, T * P) ascending."""
     steps = torch.arange(num_steps, device=place_ids.device)[:, None] * num_patches
     return (steps + place_ids[:, None]).flatten(1)

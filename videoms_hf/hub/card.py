@@ -13,8 +13,7 @@ from statistics import median
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, floor_share
-from ..selection_videoms import VideoMSTokenSelector
+from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, token_counts
 from .model_folder import (
     CARD_FILE,
     EVALUATION_FILE,
@@ -168,17 +167,13 @@ def _summary(config: VideoMSConfig, kind: str, num_parameters: int) -> str:
 
 def _model_rows(config: VideoMSConfig, model_class, kind: str, num_parameters: int) -> list[tuple[str, str]]:
     height, width = config.image_shape
-    total = config.num_tokens
-    if kind == "pretraining":
-        kept, visible = VideoMSTokenSelector(config).pretraining_counts(config.token_grid)
-        tokens = (
-            f"{total}, of them {visible} encoded and {kept - visible} predicted (`mask_ratio` {config.mask_ratio}, "
-        )
-        tokens += f"`pretraining_keep_ratio` {config.pretraining_keep_ratio}), selection: {config.token_selection}"
+    total, encoded, predicted = token_counts(config, for_pretraining=kind == "pretraining")
+    if predicted:
+        ratios = f"`mask_ratio` {config.mask_ratio}, `pretraining_keep_ratio` {config.pretraining_keep_ratio}"
+        tokens = f"{total}, of them {encoded} encoded and {predicted} predicted ({ratios})"
     else:
-        kept = total if config.token_selection == "none" else floor_share(config.keep_ratio, total)
-        tokens = f"{total}, of them {kept} encoded (`keep_ratio` {config.keep_ratio}), selection: "
-        tokens += config.token_selection
+        tokens = f"{total}, of them {encoded} encoded (`keep_ratio` {config.keep_ratio})"
+    tokens += f", selection: {config.token_selection}"
     frames = f"{config.num_frames} frames of {height} x {width}"
     if config.candidate_ratio > 1:
         frames += f", drawn from {config.num_candidate_frames}"

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from transformers import TrainerCallback
 
-from ..configuration_videoms import VideoMSConfig, floor_share
-from ..selection_videoms import VideoMSTokenSelector
+from ..configuration_videoms import VideoMSConfig, token_counts
 from .trainer import VideoMSTrainer
 
 
@@ -35,15 +34,12 @@ def describe_run(trainer: VideoMSTrainer) -> str:
 
 
 def _selection(config: VideoMSConfig, is_pretraining: bool) -> str:
-    if is_pretraining:
-        num_kept, num_visible = VideoMSTokenSelector(config).pretraining_counts(config.token_grid)
-        chosen = f"{num_visible} encoded, {num_kept - num_visible} predicted"
-    elif config.token_selection == "none":
-        chosen = "all encoded"
-    else:
-        chosen = f"{floor_share(config.keep_ratio, config.num_tokens)} encoded"
+    total, encoded, predicted = token_counts(config, for_pretraining=is_pretraining)
+    chosen = (
+        ("all" if encoded == total else f"{encoded}") + " encoded" + (f", {predicted} predicted" if predicted else "")
+    )
     grid = "x".join(map(str, config.token_grid))
-    return f"{config.num_tokens} = {grid}, {chosen} (selection: {config.token_selection})"
+    return f"{total} = {grid}, {chosen} (selection: {config.token_selection})"
 
 
 class TimeEstimate(TrainerCallback):

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
-from ..configuration_videoms import VideoMSConfig
+from ..configuration_videoms import VideoMSConfig, token_counts
 from ..data.streaming import VideoStream
-from ..selection_videoms import VideoMSTokenSelector
 
 
 @contextlib.contextmanager
@@ -51,9 +50,8 @@ def noise_lengths(config: VideoMSConfig, for_pretraining: bool) -> dict[str, int
     """How many values of each kind of noise a model takes for one clip, by the argument's name."""
     lengths = {}
     if for_pretraining:
-        places = config.token_grid[1] * config.token_grid[2]
-        is_tube = config.token_selection == "tube"
-        lengths["noise"] = places if is_tube else VideoMSTokenSelector(config).pretraining_counts(config.token_grid)[0]
+        total, encoded, predicted = token_counts(config, for_pretraining=True)
+        lengths["noise"] = total // config.token_grid[0] if config.token_selection == "tube" else encoded + predicted
     if config.candidate_ratio > 1:
         lengths["slice_noise"] = config.num_candidate_frames // config.tubelet_size
     return lengths
