@@ -128,6 +128,17 @@ def test_configuration_survives_json(tmp_path):
     assert VideoMSConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
 
 
+def test_class_numbers_given_as_strings_become_numbers(tmp_path, tiny_config):
+    tiny_config().save_pretrained(tmp_path)
+    words = {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": "0", "b": "1"}}
+    late = VideoMSConfig()
+    late.id2label, late.label2id = words["id2label"], words["label2id"]
+    for config in (VideoMSConfig(**words), VideoMSConfig.from_pretrained(tmp_path, **words), late):
+        assert config.id2label == {0: "a", 1: "b"} and config.label2id == {"a": 0, "b": 1}
+    late.id2label = None
+    assert late.id2label is None
+
+
 def test_a_spoilt_field_is_refused_on_saving(tmp_path):
     config = VideoMSConfig()
     config.keep_ratio = 2

@@ -39,7 +39,7 @@ def extract(folder: Path, output: Path, **options) -> None:
 
 def reference(folder: Path, level: str, segments: int = 2):
     """Features and kept ids of every view, one view at a time, by the model's own functions."""
-    model = VideoMSModel.from_pretrained(folder / "model", for_classification=True).eval()
+    model = VideoMSModel.from_pretrained(folder / "model").eval()
     table = read_videos(folder / "test.csv")
     views = ViewDataset(table, NUM_FRAMES, STRIDE, segments, 1, SIZE)
     features, kept = [], []

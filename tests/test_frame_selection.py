@@ -149,6 +149,15 @@ def test_drawn_steps_are_treated_as_if_there_were_no_others(selection, tiny_conf
         assert (found.importance is None) == (selection != "motion")
 
 
+def test_a_classifier_ranks_time_steps_by_the_papers_share_whatever_it_keeps(tiny_config):
+    """The paper's rho_pre, `pretraining_keep_ratio`, decides in fine-tuning too."""
+    clips, drawn = torch.rand(8, 12, 3, 32, 32), {}
+    for share, keep_ratio in ((0.05, 0.6), (0.05, 0.2), (0.5, 0.6)):
+        config = tiny_config(candidate_ratio=1.5, pretraining_keep_ratio=share, keep_ratio=keep_ratio)
+        drawn[share, keep_ratio] = randomize(VideoMSForVideoClassification(config)).eval()(clips).slice_ids
+    assert drawn[0.05, 0.6].equal(drawn[0.05, 0.2]) and not drawn[0.05, 0.6].equal(drawn[0.5, 0.6])
+
+
 def test_evaluation_is_deterministic_and_training_draws_from_torchs_generator(tiny_config):
     model = VideoMSModel(tiny_config(candidate_ratio=1.5))
     clips = torch.rand(4, 12, 3, 32, 32)

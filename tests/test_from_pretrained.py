@@ -113,6 +113,24 @@ def test_a_classifier_still_starts_from_a_pretraining_folder(tmp_path, tiny_conf
     assert sorted(report["missing_keys"]) == ["classifier.bias", "classifier.weight", "fc_norm.bias", "fc_norm.weight"]
 
 
+@pytest.mark.parametrize("has_field", [True, False])
+def test_a_classifiers_folder_gives_its_own_features(tmp_path, tiny_config, has_field):
+    classifier = randomize(VideoMSForVideoClassification(tiny_config())).eval()
+    classifier.save_pretrained(tmp_path / "classifier")
+    if not has_field:  # as it was written before `final_norm`
+        path = tmp_path / "classifier" / "config.json"
+        fields = json.loads(path.read_text())
+        assert fields.pop("final_norm") is False
+        path.write_text(json.dumps(fields))
+    pixels = torch.randn(2, 8, 3, 32, 32)
+    wanted = classifier.videoms(pixels).last_hidden_state
+    for source in ("classifier", "encoder"):
+        encoder, report = VideoMSModel.from_pretrained(tmp_path / source, output_loading_info=True)
+        assert not report["missing_keys"] and encoder.layernorm is None
+        torch.testing.assert_close(encoder.eval()(pixels).last_hidden_state, wanted)
+        encoder.save_pretrained(tmp_path / "encoder")
+
+
 # --- fine-tuning ----------------------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import BatchFeature
+from transformers.testing_utils import CaptureLogger
 
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.modeling_videoms import logger
 
 
 # How the tokens are chosen: fields of the configuration, arguments of forward, frames of the clip.
@@ -65,3 +68,24 @@ def test_the_first_output_gives_gradients_to_recorded_states(cls, mode, tiny_con
     outputs.hidden_states[0].retain_grad(), outputs.attentions[0].retain_grad()
     outputs[0].flatten()[0].backward(retain_graph=True)
     assert outputs.hidden_states[0].grad is not None and outputs.attentions[0].grad is not None
+
+
+@pytest.mark.parametrize("cls", [VideoMSModel, VideoMSForPreTraining, VideoMSForVideoClassification])
+@pytest.mark.parametrize("kind", [BatchFeature, dict])
+def test_inputs_passed_as_one_object_are_refused_with_the_right_call(cls, kind, tiny_config):
+    model, inputs = model_and_inputs(cls, "motion", tiny_config)
+    with pytest.raises(TypeError, match=rf"pixel_values is a {kind.__name__}; .* model\(\*\*inputs\)"):
+        model(kind(inputs))
+
+
+@pytest.mark.parametrize("cls", [VideoMSModel, VideoMSForPreTraining, VideoMSForVideoClassification])
+def test_attentions_that_sdpa_does_not_give_are_explained(cls, tiny_config):
+    """No error: transformers' test_eager_matches_sdpa_inference asks for attentions under sdpa too."""
+    model, inputs = model_and_inputs(cls, "motion", tiny_config)
+    for implementation, is_warned in (("sdpa", True), ("eager", False)):
+        model.set_attn_implementation(implementation)
+        logger.warning_once.__func__.cache_clear()
+        with CaptureLogger(logger) as captured:
+            outputs = model(**inputs, output_attentions=True)
+        assert ('set_attn_implementation("eager")' in captured.out) == is_warned
+        assert len(outputs.attentions) == (0 if is_warned else 2)

@@ -155,6 +155,31 @@ def test_bfloat16_keeps_the_tokens_of_float32(tiny_config, gradient, half):
     assert min(same) >= 0.98
 
 
+@pytest.mark.parametrize("cls", [VideoMSForPreTraining, VideoMSForVideoClassification])
+@pytest.mark.parametrize("candidate_ratio", [1, 1.5])
+def test_a_model_in_float64_computes_in_float64(tiny_config, cls, candidate_ratio):
+    fields = {"num_labels": 2, "problem_type": "single_label_classification"}
+    single = randomize(cls(tiny_config(candidate_ratio=candidate_ratio, **fields))).eval()
+    model = copy.deepcopy(single).double()
+    pixels = clips(frames=12 if candidate_ratio > 1 else 8).double()
+    inputs = {} if cls is VideoMSForPreTraining else {"labels": torch.tensor([[0.3, 0.7], [1, 0]]).double()}
+    outputs = model(pixels, **inputs)
+    with torch.no_grad():  # another order of sums
+        again = model(pixels, **inputs)
+    assert {outputs[name].dtype for name in ("loss", "logits", "importance")} == {torch.float64}
+    torch.testing.assert_close(again.logits, outputs.logits, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(single(pixels, **inputs).loss.double(), outputs.loss, rtol=1e-4, atol=1e-5)
+    assert single(pixels, **inputs).loss.dtype == single(pixels).importance.dtype == torch.float32
+    bias = next(parameter for name, parameter in model.named_parameters() if name.endswith("query.bias"))
+    outputs.loss.backward()
+    with torch.no_grad():
+        slope = []
+        for step in (1e-6, -2e-6):
+            bias[0] += step
+            slope.append(model(pixels, **inputs).loss)
+    torch.testing.assert_close((slope[0] - slope[1]) / 2e-6, bias.grad[0], rtol=1e-5, atol=1e-9)
+
+
 def test_eager_and_sdpa_choose_the_same_tokens_and_agree(tiny_config):
     model = randomize(VideoMSForVideoClassification(tiny_config())).eval()
     pixels = clips()

@@ -64,14 +64,16 @@ class VideoMSConfig(PreTrainedConfig):
             How tokens are chosen: `"motion"` keeps the most moving ones (the paper), `"random"` any, `"tube"` the same
             places in every time step, `"none"` keeps all (in pre-training: any, as `"random"`).
         pretraining_keep_ratio (`float`, defaults to 0.3):
-            Share of all tokens kept in pre-training, in (0, 1]; the others are neither encoded nor predicted.
+            Share of all tokens kept in pre-training, in (0, 1]; the others are neither encoded nor predicted. Frame
+            selection ranks time steps by their number of such tokens, in classification too (the paper's rho_pre).
         mask_ratio (`float`, defaults to 0.9):
             1 - (visible tokens / all tokens) in pre-training, in (0, 1). The kept tokens that are not visible are
             predicted.
         keep_ratio (`float`, defaults to 0.6):
             Share of all tokens kept in classification and feature extraction, in (0, 1]; 1 means no selection.
         candidate_ratio (`float`, defaults to 1.0):
-            Frame selection: this many times `num_frames` are loaded and the informative ones are drawn; 1 means off.
+            Frame selection: this many times `num_frames` are loaded, and the time steps with most of the
+            `pretraining_keep_ratio` most moving tokens are used; 1 means off.
         drop_path_rate (`float`, defaults to 0.0):
             Stochastic depth of the last encoder block, in [0, 1); it rises linearly from 0 at the first block.
         classifier_dropout (`float`, defaults to 0.0):
@@ -81,6 +83,9 @@ class VideoMSConfig(PreTrainedConfig):
         image_mean, image_std (`list[float]`, default to ImageNet's):
             Mean and standard deviation of each channel, on a scale from 0 to 1, that clips were normalised with; the
             processor has the same. Pre-training undoes the normalisation of its targets with them.
+        final_norm (`bool`, defaults to `True`):
+            Whether a LayerNorm follows the encoder's last block, and linear weights start from Xavier uniform. Without
+            it they start from a truncated normal. A classifier is always without it and sets this to `False`.
 
     Raises:
         StrictDataclassError: A field has a wrong type or is out of its range. Fields that clash with each other are
@@ -88,6 +93,16 @@ class VideoMSConfig(PreTrainedConfig):
     """
 
     model_type = "videoms"
+    # Trainer's predictions are the logits alone.
+    keys_to_ignore_at_inference = [
+        "visible_ids",
+        "target_ids",
+        "kept_ids",
+        "importance",
+        "slice_ids",
+        "hidden_states",
+        "attentions",
+    ]
 
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
@@ -118,6 +133,7 @@ class VideoMSConfig(PreTrainedConfig):
     head_init_scale: float | int = 0.001
     image_mean: list[float] | tuple[float, ...] = field(default_factory=lambda: list(IMAGENET_MEAN))
     image_std: list[float] | tuple[float, ...] = field(default_factory=lambda: list(IMAGENET_STD))
+    final_norm: bool = True
 
     @classmethod
     def from_size(cls, size: str, **fields) -> "VideoMSConfig":
@@ -145,6 +161,20 @@ class VideoMSConfig(PreTrainedConfig):
         entries = (getattr(self, "auto_map", None) or {}).items()
         self.auto_map = AUTO_CLASSES | {name: reference for name, reference in entries if "--" not in reference}
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As transformers', and for classifiers that were saved before `final_norm` was a field: they have none."""
+        if config_dict.get("architectures") == ["VideoMSForVideoClassification"]:
+            config_dict = {"final_norm": False} | config_dict
+        return super().from_dict(config_dict, **kwargs)
+
+    def __setattr__(self, name: str, value):
+        if name == "id2label" and value is not None:  # JSON has strings; transformers converts them in `__init__` only
+            value = {int(i): label for i, label in value.items()}
+        elif name == "label2id" and value is not None:
+            value = {label: int(i) for label, i in value.items()}
+        super().__setattr__(name, value)
 
     @property
     def patch_shape(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ parameter names. B batch, T frames, C channels, N tokens of the clip, V encoded 
 Token order is raster: (time, row, column), time slowest.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -33,6 +34,9 @@ from .layers_videoms import (
 from .loading_videoms import OwnCheckpointsOnly
 from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
 from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -148,12 +152,14 @@ class VideoMSEmbeddings(nn.Module):
         first, changes = (split_tubelets(frames, self.config) for frames in self._first_and_changes(pixel_values))
         first = self.patch_embeddings(first).flatten(2, 3)
         changes = self.patch_embeddings(changes, with_bias=False).flatten(2, 3)  # (B, t - 1, L, D)
-        embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=torch.float32)
+        dtype = torch.promote_types(changes.dtype, torch.float32)
+        embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=dtype)
         return motion_importance(changes), embeddings.flatten(1, 2).to(changes.dtype)
 
     def _first_and_changes(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         size = self.config.tubelet_size
-        frames = pixel_values.float()
+        weight = self.patch_embeddings.projection.weight
+        frames = pixel_values.to(torch.promote_types(weight.dtype, torch.float32))
         return frames[:, :size], frames[:, size:] - frames[:, :-size]
 
     def forward(
@@ -208,6 +214,8 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = "video"
     supports_gradient_checkpointing = True
+    # Losses are means over clips and ignore Trainer's `num_items_in_batch`: Trainer is to average accumulated batches.
+    accepts_loss_kwargs = False
     _no_split_modules = ["VideoMSEmbeddings", "VideoMSLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -215,16 +223,15 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": VideoMSLayer, "attentions": VideoMSSelfAttention}
 
-    def __init__(self, config: VideoMSConfig, for_classification: bool = False):
+    def __init__(self, config: VideoMSConfig):
         check_architecture(config)
         super().__init__(config)
-        self.for_classification = for_classification
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Official code: pre-training starts from Xavier uniform, classification from a truncated normal."""
         if isinstance(module, nn.Linear):
-            if self.for_classification:
+            if not self.config.final_norm:
                 scale = self.config.head_init_scale if module is getattr(self, "classifier", None) else 1.0
                 std = self.config.initializer_range * scale
                 init.trunc_normal_(module.weight, std=std, a=-2 * scale, b=2 * scale)
@@ -268,15 +275,14 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
 class VideoMSModel(VideoMSPreTrainedModel):
     """The encoder: selects the moving tokens of a clip and returns their features.
 
-    With `for_classification` it has the truncated normal initialisation and no final norm, as the official code has it
-    below a classifier; [`VideoMSForVideoClassification`] sets it.
+    Loaded from a classifier's folder it returns the classifier's own features, which have no final norm.
     """
 
-    def __init__(self, config: VideoMSConfig, for_classification: bool = False):
-        super().__init__(config, for_classification)
+    def __init__(self, config: VideoMSConfig):
+        super().__init__(config)
         self.embeddings = VideoMSEmbeddings(config)
         self.encoder = VideoMSEncoder(config)
-        self.layernorm = None if for_classification else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -306,6 +312,11 @@ class VideoMSModel(VideoMSPreTrainedModel):
             slice_noise: with frame selection, (batch, candidate time steps) in [0, 1), by which the steps are drawn;
                 by default from torch's generator in training, and in evaluation the best steps are taken.
         """
+        if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
+            logger.warning_once(
+                f"output_attentions=True returns no attentions under {self.config._attn_implementation!r} attention; "
+                'call model.set_attn_implementation("eager") first'
+            )
         hidden_states, chosen = self.embeddings(
             pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise
         )
@@ -387,8 +398,9 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
                 config.image_mean,
                 config.image_std,
             )
+        predictions = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return VideoMSForPreTrainingOutput(
-            loss=F.mse_loss(logits.float(), targets.to(logits.device)),  # the decoder may lie on another device
+            loss=F.mse_loss(predictions, targets.to(predictions)),  # the decoder may lie on another device
             logits=logits,
             visible_ids=outputs.visible_ids,
             target_ids=outputs.target_ids,
@@ -403,9 +415,11 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
     """Classifier on the mean of the kept tokens."""
 
     def __init__(self, config: VideoMSConfig):
-        super().__init__(config, for_classification=True)
+        config = copy.deepcopy(config)
+        config.final_norm = False  # Official code: `fc_norm` after the mean takes its place.
+        super().__init__(config)
         self.num_labels = config.num_labels
-        self.videoms = VideoMSModel(config, for_classification=True)
+        self.videoms = VideoMSModel(config)
         self.fc_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = VideoMSLinear(config.hidden_size, config.num_labels)
@@ -430,7 +444,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
             keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
             slice_noise: see [`VideoMSModel`]; a row for each view.
         """
-        has_views = pixel_values.ndim == 6
+        has_views = isinstance(pixel_values, Tensor) and pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
         outputs = self.videoms(clips, keep_ratio=keep_ratio, slice_noise=slice_noise, return_dict=True, **kwargs)
         features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
@@ -461,7 +475,8 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
     def _loss(self, labels: Tensor, logits: Tensor, **kwargs) -> Tensor:
         # transformers' loss takes class numbers only; mixed clips and smoothed labels are probabilities.
         if self.config.problem_type == "single_label_classification" and labels.is_floating_point():
-            return F.cross_entropy(logits.float(), labels)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return F.cross_entropy(logits, labels.to(logits.dtype))
         return self.loss_function(labels, logits, self.config, **kwargs)
 
 

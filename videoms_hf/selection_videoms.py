@@ -24,12 +24,15 @@ class TokenSelection(NamedTuple):
 
 
 def motion_importance(changes: Tensor) -> Tensor:
-    """How much each token moves: the norm of its embedding's change, (B, T - 1, L, D) -> (B, N), in float32.
+    """How much each token moves: the norm of its embedding's change, (B, T - 1, L, D) -> (B, N).
+
+    Computed in float32, or in float64 for a model in float64.
 
     `changes[:, t - 1]` is embedding(t) - embedding(t - 1). The first time step has no predecessor and borrows the
     scores of the second. (Official code: right for T = 8 only.)
     """
-    motion = torch.linalg.vector_norm(changes, dim=-1, dtype=torch.float32)  # (B, T - 1, L)
+    dtype = torch.promote_types(changes.dtype, torch.float32)
+    motion = torch.linalg.vector_norm(changes, dim=-1, dtype=dtype)  # (B, T - 1, L)
     return torch.cat([motion[:, :1], motion], dim=1).flatten(1)
 
 

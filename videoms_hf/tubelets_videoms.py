@@ -15,6 +15,11 @@ from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig, t
 
 def check_clip(pixel_values: Tensor, config: VideoMSConfig) -> tuple[int, int, int]:
     """Tokens along time, height and width of `pixel_values`; `ValueError` if they are no clips for this model."""
+    if not isinstance(pixel_values, Tensor):
+        raise TypeError(
+            f"pixel_values is a {type(pixel_values).__name__}; it must be a tensor. Pass what a processor returns as "
+            "model(**inputs), not as model(inputs)"
+        )
     if pixel_values.ndim != 5:
         raise ValueError(
             f"pixel_values has the shape {tuple(pixel_values.shape)}; it must have five dimensions: "
@@ -52,14 +57,14 @@ def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) ->
 def pixel_targets(
     tubelets: Tensor, normalize: bool, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """What the decoder is to predict of tubelets (B, M, C, tubelet, patch, patch), as (B, M, values) in float32.
+    """What the decoder is to predict of tubelets (B, M, C, tubelet, patch, patch), as (B, M, values) in float32 or 64.
 
     Clips that were normalised by `mean` and `std` are brought back to [0, 1]; those with another number of channels
     are taken as they are.
     With `normalize`, each channel of each tubelet loses its mean and is divided by its unbiased standard deviation
     + 1e-6. The values are ordered (frame, row, column, channel), channel fastest.
     """
-    pixels = tubelets.float().flatten(3)  # (B, M, C, P)
+    pixels = tubelets.to(torch.promote_types(tubelets.dtype, torch.float32)).flatten(3)  # (B, M, C, P)
     if pixels.shape[2] == len(mean):
         mean, std = (pixels.new_tensor(values)[:, None] for values in (mean, std))
         pixels = pixels * std + mean

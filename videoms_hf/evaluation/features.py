@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
-from transformers import AutoConfig
 
 from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
@@ -49,11 +48,7 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
         ValueError: The checkpoint lacks weights of the encoder, so that they would be random.
     """
     fields = {name: value for name, value in config_fields.items() if value is not None}
-    config = AutoConfig.from_pretrained(model)
-    is_classifier = (config.architectures or [""])[0] == "VideoMSForVideoClassification"
-    encoder, loading = VideoMSModel.from_pretrained(
-        model, for_classification=is_classifier, output_loading_info=True, **fields
-    )
+    encoder, loading = VideoMSModel.from_pretrained(model, output_loading_info=True, **fields)
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"{model} lacks {len(missing)} weights of the encoder, first {missing[0]}; they would be random"

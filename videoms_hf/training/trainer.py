@@ -51,7 +51,6 @@ PRIVATE_MEMBERS = (
     "_prepare_inputs",
     "_save_checkpoint",
 )
-NOT_PREDICTIONS = ["visible_ids", "target_ids", "kept_ids", "importance", "slice_ids", "hidden_states", "attentions"]
 
 
 class VideoMSTrainer(Trainer):
@@ -71,9 +70,6 @@ class VideoMSTrainer(Trainer):
     def __init__(self, *positional, eval_data_collator: Callable[[list[dict]], dict] | None = None, **named):
         super().__init__(*positional, **named)
         self.eval_data_collator = eval_data_collator or default_data_collator
-        # Every loss here is a mean over the clips of a batch, and so is the gradient over accumulated and distributed
-        # batches. Trainer's own count of items would take each value of a soft label for an item.
-        self.model_accepts_loss_kwargs = False
         # Labels are smoothed by the collator of training; Trainer's smoother takes no soft labels and would change
         # the evaluation loss too.
         self.label_smoother = None
@@ -231,12 +227,11 @@ class VideoMSTrainer(Trainer):
         )
 
     def prediction_step(self, model, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None):
-        """Trainer's step: of the outputs only the logits are kept, and doubled clips do not enter the loss.
+        """Trainer's step, in which doubled clips do not enter the loss.
 
         Accelerate fills the last batches of several processes up with clips from the beginning. It removes their
         logits; the loss, a mean over a batch, is computed anew without them.
         """
-        ignore_keys = NOT_PREDICTIONS if ignore_keys is None else ignore_keys
         result = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not state.end_of_dataloader or state.remainder <= 0:
