@@ -154,6 +154,7 @@ def encoder_of(theirs):
     [
         (VideoMAEForPreTraining, {"use_mean_pooling": False}, 3, 4, 38),
         (VideoMAEForPreTraining, {"use_mean_pooling": True}, 3, 4, 36),
+        (VideoMAEForPreTraining, {"qkv_bias": False}, 3, 4, 36),
         (VideoMAEForVideoClassification, {"num_labels": 3}, 3, 0, 0),
         (VideoMAEForVideoClassification, {"num_labels": 5}, 3, 2, 2),
         (VideoMAEForVideoClassification, {"num_labels": 3, "use_mean_pooling": False}, 3, 4, 4),
@@ -172,7 +173,9 @@ def test_fine_tuning_starts_from_any_videomae_with_selection_on(
     assert (model.config.num_frames, model.config.image_size, model.config.num_attention_heads) == (8, 16, 2)
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"} and model.config.drop_path_rate == 0.1
     state, encoder = model.state_dict(), encoder_of(source)
-    assert len(encoder) == 2 + 2 * 15 and all(torch.equal(state[name], value) for name, value in encoder.items())
+    assert len(encoder) == 2 + 2 * (13 if "qkv_bias" in fields else 15) and all(
+        torch.equal(state[name], value) for name, value in encoder.items()
+    )
     dropped = [name for name in report.dropped if not name.endswith("key.bias")]
     assert len(report.new) == new and len(dropped) == num_dropped
     assert {*report.loaded} | {*report.new} == {*state} and not {*report.loaded} & {*report.new}
@@ -193,8 +196,9 @@ def test_fine_tuning_starts_from_an_official_file(tmp_path):
     assert {*report.dropped} == state.keys() - kept
 
 
-def test_pretraining_goes_on_from_a_whole_videomae_only(tmp_path):
-    source = videomae(VideoMAEForPreTraining, use_mean_pooling=False)
+@pytest.mark.parametrize("pools", [True, False])
+def test_pretraining_goes_on_from_a_whole_videomae_only(tmp_path, pools):
+    source = videomae(VideoMAEForPreTraining, use_mean_pooling=pools)
     source.save_pretrained(tmp_path / "whole")
     model, report = pretraining_model(ModelArguments(model_name_or_path=str(tmp_path / "whole")), CLIPS)
     assert report.new == [] and all(name.endswith("key.bias") for name in report.dropped)

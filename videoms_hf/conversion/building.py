@@ -17,13 +17,23 @@ from ..modeling_videoms import (
 )
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .reading import Checkpoint
-from .state_dict import Converted, checkpoint_kind, convert, infer_heads, infer_sizes, is_official, to_official
+from .state_dict import (
+    Converted,
+    checkpoint_kind,
+    convert,
+    has_final_norm,
+    infer_heads,
+    infer_sizes,
+    is_official,
+    to_official,
+)
 
 
 KINDS = {
     "pretraining": VideoMSForPreTraining,
     "classification": VideoMSForVideoClassification,
     "features": VideoMSModel,
+    "encoder": VideoMSModel,
 }
 
 # In no tensor; taken from the configuration of transformers' VideoMAE.
@@ -53,6 +63,8 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     known = infer_sizes(checkpoint.state)
     if checkpoint.config is not None:
         known |= _from_transformers(checkpoint, known)
+    if not is_official(checkpoint.state):  # those all have one, before a head is put on
+        known["final_norm"] = has_final_norm(checkpoint.state) or known.get("final_norm", False)
     known |= _from_arguments(checkpoint.arguments or {})
     processor = checkpoint.processor or {}
     known |= {name: [*map(float, processor[name])] for name in ("image_mean", "image_std") if name in processor}
@@ -93,7 +105,7 @@ def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
             f"{checkpoint.source} has layer_norm_eps {theirs.layer_norm_eps}; it must be at most 1e-5, for it becomes "
             "the official 1e-6"
         )
-    known = {name: getattr(theirs, name) for name in _TAKEN_OVER}
+    known = {name: getattr(theirs, name) for name in _TAKEN_OVER} | {"final_norm": not theirs.use_mean_pooling}
     if "num_labels" in sizes:
         known |= {"id2label": theirs.id2label, "label2id": theirs.label2id}
     return known
@@ -129,10 +141,10 @@ def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrai
             "takes the mean of the kept tokens, so no conversion computes the same. Its encoder can be fine-tuned: "
             "scripts/finetune.py --model_name_or_path"
         )
-    if kind == "encoder":
+    if kind == "encoder" and is_official(checkpoint.state):
         raise ValueError(
-            f"{checkpoint.source} has an encoder's blocks alone: no decoder, no head, and not the final norm that "
-            "features need. It can be fine-tuned: scripts/finetune.py --model_name_or_path"
+            f"{checkpoint.source} has an encoder's blocks alone: no decoder, no head and no final norm. It can be "
+            "fine-tuned: scripts/finetune.py --model_name_or_path"
         )
     if fields.get("token_selection") is None and not is_official(checkpoint.state):
         fields["token_selection"] = "tube" if kind == "pretraining" else "none"  # transformers' VideoMAE
@@ -148,8 +160,11 @@ def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor
         ValueError: tensors are missing, unexpected or of another shape; all of them are named.
     """
     kind = checkpoint_kind(checkpoint.state)
-    if kind not in KINDS:
-        raise ValueError(f"{checkpoint.source} is neither a pre-training checkpoint nor a classifier on all tokens")
+    if kind not in KINDS or kind in ("pretraining", "encoder") and not has_final_norm(checkpoint.state):
+        raise ValueError(
+            f"{checkpoint.source} is neither a classifier on all tokens nor a network with a final norm; the official "
+            "layout has no other"
+        )
     if (checkpoint.config or {}).get("model_type") == "videoms":
         config = VideoMSConfig.from_dict(checkpoint.config)
     else:

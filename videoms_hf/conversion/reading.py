@@ -23,8 +23,12 @@ from transformers.utils import (
     WEIGHTS_NAME,
 )
 
+from .state_dict import with_zero_biases
+
 
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
+# Where a file has its state dict: the official code, DeepSpeed, Lightning and mmengine, PyTorch's tutorials.
+STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")
 
 
 class Checkpoint(NamedTuple):
@@ -62,7 +66,7 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
     """The checkpoint in a file, a folder or on the Hub.
 
     Args:
-        source: a `.pth` file of the official code (plain, or with the weights under "model" or "module"), DeepSpeed's
+        source: a `.pth` or `.ckpt` file (a state dict, or one under a key of [`STATE_KEYS`]), DeepSpeed's
             `mp_rank_00_model_states.pt` or the folder that it lies in, a safetensors file; or a folder or Hub name
             of a model of transformers, its weights in one file or in several.
 
@@ -78,7 +82,7 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
         folder = str(path.parent) if path.suffix in (".safetensors", ".bin") else None  # one that transformers wrote?
         state, arguments = _read_file(path)
         config = folder and _read_json(folder, "config.json")
-        return Checkpoint(source, state, config, folder and _read_processor(folder), arguments)
+        return Checkpoint(source, _complete(state, config), config, folder and _read_processor(folder), arguments)
     try:
         config, reason = _read_json(source, "config.json"), "no config.json"
     except (OSError, HFValidationError) as error:
@@ -91,7 +95,13 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
     state: dict[str, Tensor] = {}
     for file in _weight_files(source):
         state |= _read_file(file)[0]
-    return Checkpoint(source, state, config, _read_processor(source))
+    return Checkpoint(source, _complete(state, config), config, _read_processor(source))
+
+
+def _complete(state: dict[str, Tensor], config: dict | None) -> dict[str, Tensor]:
+    config = config or {}
+    has_biases = config.get("qv_bias", config.get("qkv_bias", True))  # the name since transformers 5.23, and before
+    return state if has_biases or config.get("model_type") != "videomae" else with_zero_biases(state)
 
 
 def _weight_files(source: str) -> list[Path]:
@@ -140,10 +150,10 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold a state dict")
     arguments = content.get("args")
-    state = next((content[key] for key in ("model", "module") if isinstance(content.get(key), Mapping)), content)
+    state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     if not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
-            f'{path} has no state dict under "model" or "module" and is none itself; it has the keys '
+            f"{path} has no state dict under {' or '.join(STATE_KEYS)} and is none itself; it has the keys "
             f"{', '.join(map(str, state))}"
         )
     state = {str(name): value for name, value in state.items()}
@@ -156,5 +166,5 @@ def _refusal(path: Path, reason: str) -> str:
     return (
         f"{path} was not loaded, and nothing of it was run: {asks}. Only tensors, plain values and "
         "argparse.Namespace are read, for anything else can run code. If you trust whoever made the file, load it "
-        'where it can do no harm, save what is under "model" or "module" alone with torch.save, and convert that'
+        "where it can do no harm, save its state dict alone with torch.save, and convert that"
     )

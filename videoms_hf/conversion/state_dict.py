@@ -21,8 +21,8 @@ FINAL_NORM = ("videoms.layernorm.",)  # the encoder's; a classifier has none
 DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")
 HEAD = ("fc_norm.", "classifier.")
 
-# Put around a whole model by DistributedDataParallel and by models with a head of their own.
-_WRAPPERS = re.compile(r"(module\.|backbone\.)+")
+# Names under which other modules hold a whole model: DistributedDataParallel, torch.compile, Lightning, mmengine.
+_WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")
 
 _IN_BLOCK = {  # official name inside a block: ours
     "norm1": "layernorm_before",
@@ -150,6 +150,20 @@ def checkpoint_kind(names: Iterable[str]) -> str:
     if has(*HEAD):
         return "first_token" if has(*FINAL_NORM) and not has("fc_norm.") else "classification"
     return "features" if has(*FINAL_NORM) else "encoder"
+
+
+def has_final_norm(names: Iterable[str]) -> bool:
+    """Whether an encoder of these names ends with a norm; that of transformers has none if it pools its tokens."""
+    return any(ours.startswith(FINAL_NORM) for name in names for ours in our_names(name) or ())
+
+
+def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of a VideoMAE without biases of queries and values, with biases of zero: it computes the same."""
+    return {**state} | {
+        f"{name.removesuffix('weight')}bias": value.new_zeros(len(value))
+        for name, value in state.items()
+        if name.endswith(("attention.query.weight", "attention.value.weight"))
+    }
 
 
 def infer_sizes(state: Mapping[str, Tensor]) -> dict:
