@@ -33,7 +33,14 @@ from .layers_videoms import (
 )
 from .loading_videoms import OwnCheckpointsOnly
 from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
-from .tubelets_videoms import check_clip, gather_slices, gather_tubelets, pixel_targets, split_tubelets
+from .tubelets_videoms import (
+    check_clip,
+    gather_slices,
+    gather_tubelets,
+    mean_per_time_step,
+    pixel_targets,
+    split_tubelets,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -252,11 +259,10 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
             super()._init_weights(module)  # LayerNorm
 
     def flops(self, clip_shape: tuple[int, int, int, int] | None = None, training: bool = False, **inputs) -> int:
-        """Multiply-adds of one clip: the matrix products of a forward pass, with `training` of the backward pass too.
+        """MACs (what papers call FLOPs) of one clip's matrix products: a forward pass, with `training` backward too.
 
         `clip_shape` is (T, C, H, W), by default the configuration's; `inputs` go to `forward` (for example
-        `keep_ratio=0.5`). Counted by `torch.utils.flop_counter` on a copy without memory (it counts a multiply-add as
-        two operations, the result here as one).
+        `keep_ratio=0.5`). Counted by `torch.utils.flop_counter` on the meta device.
         """
         from torch.utils.flop_counter import FlopCounterMode
 
@@ -339,9 +345,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
         num_steps, rows, columns = check_clip(pixel_values, self.config)
         if outputs.slice_ids is not None:
             num_steps = outputs.slice_ids.shape[1]
-        step = outputs.kept_ids // (rows * columns)
-        member = F.one_hot(step, num_steps).to(outputs.last_hidden_state.dtype)  # (B, K, T)
-        return member.transpose(1, 2) @ outputs.last_hidden_state / member.sum(dim=1).clamp_min(1)[..., None]
+        return mean_per_time_step(outputs.last_hidden_state, outputs.kept_ids, num_steps, rows * columns)
 
 
 class VideoMSForPreTraining(VideoMSPreTrainedModel):

@@ -8,6 +8,7 @@ time slowest. A tubelet is `tubelet_size` frames by one patch.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig, token_grid
@@ -52,6 +53,12 @@ def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) ->
     slices = pixel_values.unflatten(1, (-1, tubelet_size))
     batch = torch.arange(slice_ids.shape[0], device=slice_ids.device)[:, None]
     return slices[batch, slice_ids].flatten(1, 2)
+
+
+def mean_per_time_step(features: Tensor, ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
+    """Features (B, V, D) of the tokens `ids` as means over each time step's, (B, T, D); zeros where it has none."""
+    member = F.one_hot(ids // num_patches, num_steps).to(features.dtype)  # (B, V, T)
+    return member.transpose(1, 2) @ features / member.sum(dim=1).clamp_min(1)[..., None]
 
 
 def pixel_targets(

@@ -24,6 +24,7 @@ from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
 from ..data.tables import video_names
 from ..modeling_videoms import VideoMSModel
+from ..tubelets_videoms import mean_per_time_step
 
 
 LEVELS = ("clip", "time_step", "token")
@@ -67,9 +68,7 @@ def pool_features(hidden_states: Tensor, kept_ids: Tensor, grid: tuple[int, int,
         return hidden_states
     if level == "clip":
         return hidden_states.mean(dim=1)
-    step = kept_ids // (grid[1] * grid[2])
-    member = torch.nn.functional.one_hot(step, grid[0]).to(hidden_states.dtype)  # (B, K, T)
-    return member.transpose(1, 2) @ hidden_states / member.sum(dim=1).clamp_min(1)[..., None]
+    return mean_per_time_step(hidden_states, kept_ids, grid[0], grid[1] * grid[2])
 
 
 def encode_views(

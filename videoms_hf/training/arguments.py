@@ -36,7 +36,8 @@ class ModelArguments:
     )
     token_selection: str | None = field(default=None, metadata={"help": "motion, random, tube or none."})
     pretraining_keep_ratio: float | None = field(
-        default=None, metadata={"help": "Share of tokens kept in pre-training, in (0, 1]."}
+        default=None,
+        metadata={"help": "Share of tokens kept in pre-training, and by which frame selection ranks, in (0, 1]."},
     )
     mask_ratio: float | None = field(default=None, metadata={"help": "1 - visible share in pre-training, in (0, 1)."})
     keep_ratio: float | None = field(
