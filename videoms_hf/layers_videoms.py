@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Encoder and decoder: their transformer block, and the fixed position embeddings.
+"""Encoder and decoder: their transformer block, the patch embeddings and the fixed position embeddings.
 
 Pre-norm blocks as in VideoMAE (Tong et al., arXiv:2203.12602), whose parameter names they keep, on transformers'
 attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
@@ -57,6 +57,29 @@ def eager_attention_forward(
     weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class VideoMSTubeletProjection(nn.Conv3d):
+    """One linear map of a flattened tubelet. The weights are those of a 3-d convolution, as in every checkpoint."""
+
+    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
+        """(..., C, tubelet, patch, patch) -> (..., D)"""
+        weight = self.weight.flatten(1)
+        return F.linear(tubelets.flatten(-4).to(weight.dtype), weight, self.bias if with_bias else None)
+
+
+class VideoMSPatchEmbeddings(nn.Module):
+    """Tubelets to embeddings, under the name that VideoMAE's checkpoints use."""
+
+    def __init__(self, config: VideoMSConfig):
+        super().__init__()
+        kernel = (config.tubelet_size, *config.patch_shape)
+        self.projection = VideoMSTubeletProjection(
+            config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel
+        )
+
+    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
+        return self.projection(tubelets, with_bias)
 
 
 class VideoMSPositionEmbeddings(nn.Module):

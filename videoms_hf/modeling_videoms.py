@@ -27,6 +27,7 @@ from .layers_videoms import (
     VideoMSEncoder,
     VideoMSLayer,
     VideoMSLinear,
+    VideoMSPatchEmbeddings,
     VideoMSPositionEmbeddings,
     VideoMSSelfAttention,
     sinusoid_table,
@@ -106,29 +107,6 @@ class VideoMSForVideoClassificationOutput(ModelOutput):
     slice_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-class VideoMSTubeletProjection(nn.Conv3d):
-    """One linear map of a flattened tubelet. The weights are those of a 3-d convolution, as in every checkpoint."""
-
-    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
-        """(..., C, tubelet, patch, patch) -> (..., D)"""
-        weight = self.weight.flatten(1)
-        return F.linear(tubelets.flatten(-4).to(weight.dtype), weight, self.bias if with_bias else None)
-
-
-class VideoMSPatchEmbeddings(nn.Module):
-    """Tubelets to embeddings, under the name that VideoMAE's checkpoints use."""
-
-    def __init__(self, config: VideoMSConfig):
-        super().__init__()
-        kernel = (config.tubelet_size, *config.patch_shape)
-        self.projection = VideoMSTubeletProjection(
-            config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel
-        )
-
-    def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
-        return self.projection(tubelets, with_bias)
 
 
 class VideoMSEmbeddings(nn.Module):
