@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videoms_hf import VideoMSForVideoClassification
-from videoms_hf.data.annotations import UNLABELLED, read_videos
+from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.splits import hold_out
 from videoms_hf.data.synthetic import render_motion_dataset
+from videoms_hf.data.tables import UNLABELLED
 from videoms_hf.evaluation.report import describe_origin, write_json
 
 

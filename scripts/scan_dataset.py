@@ -47,12 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     print(scan_summary(report))
-    for position, (name, table) in enumerate(tables.items()):
-        dropped = set().union(*(rows[name][kind] for kind in args.drop if kind != "leaks" or position == 0))
-        path = write_list(table.select(sorted(set(range(len(table))) - dropped)), folder, name)
-        print(f"{path}: {len(table) - len(dropped)} of {len(table)} videos")
     (folder / "scan.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"What was found is in {folder / 'scan.json'}")
+    empty = []
+    for position, (name, table) in enumerate(tables.items()):
+        dropped = set().union(*(rows[name][kind] for kind in args.drop if kind != "leaks" or position == 0))
+        if len(dropped) == len(table):
+            empty.append(f"{name} (all {len(table)})")
+            continue
+        path = write_list(table.select(sorted(set(range(len(table))) - dropped)), folder, name)
+        print(f"{path}: {len(table) - len(dropped)} of {len(table)} videos")
+    if empty:
+        raise ValueError(
+            f"no video is left of {', '.join(empty)}, so no list of it was written; the reasons are above"
+        )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from PIL import Image
 from transformers.utils import logging
 
 from tests.processes import run_program
-from videoms_hf.data.annotations import read_class_names, read_csv, read_folder, read_videos
+from videoms_hf.data.annotations import read_csv, read_folder, read_videos
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.frame_folders import decode_frame_folder
+from videoms_hf.data.labels import read_class_names
 from videoms_hf.data.tables import make_table, video_name, video_names
 from videoms_hf.decoding_videoms import VideoDecodeError
 
@@ -102,7 +103,9 @@ def test_every_bad_line_is_reported_with_its_number_what_it_has_and_what_it_shou
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"{path} has 4 errors")
     assert lines[1] == f"  line 2: there is no file {folder}/missing one.mp4"
-    assert lines[2].startswith("  line 4: the label is 'x1'; it must be a number from 0 on, or -1 for unlabelled")
+    assert lines[2].startswith(
+        "  line 4: the label is 'x1'; it must be a number from 0 to 99999, or -1 for unlabelled"
+    )
     assert lines[3].startswith("  line 5: the label is '-2'") and lines[4].startswith("  line 6: the label is '1.5'")
     assert len(lines) == 5
 
@@ -149,12 +152,13 @@ def test_a_byte_order_mark_is_no_part_of_the_first_path(folder):
     assert read_csv(folder / "bom.csv")["video"][:] == [str(folder / "a.mp4")]
 
 
-def test_class_names_may_be_numbered_from_zero(tmp_path):
+def test_class_names_may_be_numbered_from_zero_or_one(tmp_path):
     assert read_class_names(write(tmp_path / "c.txt", "0 pick up\n1 wave\n")) == ["pick up", "wave"]
     assert read_class_names(write(tmp_path / "d.txt", "pick up\n1 wave\n")) == ["pick up", "1 wave"]
+    assert read_class_names(write(tmp_path / "d.txt", "1 pick up\n2 wave\n")) == ["pick up", "wave"]
     with pytest.raises(ValueError, match="line 2 is empty"):
         read_class_names(write(tmp_path / "e.txt", "a\n\nb\n"))
-    with pytest.raises(ValueError, match="lines 1 and 3 both name the class 'a'"):
+    with pytest.raises(ValueError, match="classes 0 and 2 are both called 'a'"):
         read_class_names(write(tmp_path / "f.txt", "a\nb\na\n"))
 
 
@@ -340,13 +344,11 @@ def test_embedded_videos_are_read_from_every_form_that_datasets_stores(embedded,
     assert read.features["label"].names == ["wave", "clap"] and read["label"][:] == [1, 0, -1]
     assert video_names(read) == ["v0.mp4", "v1.mp4", "v2.mp4"] == [video_name(row) for row in read]
     assert lengths(read) == [6, 7, 8]
-    with pytest.raises(ValueError, match="1 labels that cannot be used:\n  row 2 has no label"):
+    with pytest.raises(ValueError, match="1 labels that cannot be used:\n  row 2: the video has no label"):
         read_videos(path, require_labels=True)
     other = read_videos(path, class_names=["jump", "clap", "wave"])
     assert other["label"][:] == [1, 2, -1] and other.features["label"].names == ["jump", "clap", "wave"]
-    with pytest.raises(
-        ValueError, match="row 0: the label is 'clap'; it must be a number from 0 to 0 or one of 'wave'"
-    ):
+    with pytest.raises(ValueError, match="row 0: the label is 'clap'; it must be one of 'wave'"):
         read_videos(path, class_names=["wave"])
 
 
@@ -369,7 +371,7 @@ def test_a_stored_table_of_paths_keeps_its_windows_and_misses_no_file_unseen(emb
     assert table["video"][:] == [str(videos[0]), str(videos[1])]
     assert table["label"][:] == [1, 0] and table.features["label"].names == ["clap", "wave"]
     assert lengths(table) == [3, 7]  # 0.1 s of 25 frames a second
-    with pytest.raises(ValueError, match="names 1 files that there are not:\n  row 1: there is no file .*v1.mp4"):
+    with pytest.raises(ValueError, match="names 1 videos that cannot be used:\n  row 1: there is no file .*v1.mp4"):
         read_videos(path, root=tmp_path)
 
 

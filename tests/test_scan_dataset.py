@@ -170,6 +170,16 @@ def test_the_script_leaves_a_report_and_lists_without_what_is_wrong(folder, tmp_
         main(["--data", str(train), str(train), str(train), *options])
 
 
+def test_a_scan_that_finds_no_video_fails_and_writes_no_empty_list(folder, tmp_path, capsys):
+    good, bad = listed(folder, tmp_path / "good.csv", "good.mp4"), listed(folder, tmp_path / "bad.csv", "gone.mp4")
+    main = runpy.run_path(str(SCRIPTS / "scan_dataset.py"))["main"]
+    with pytest.raises(ValueError, match=r"no video is left of bad \(all 1\)"):
+        main(["--data", str(bad), str(good), "--output_dir", str(tmp_path / "scan"), "--num_workers", "0"])
+    assert "gone.mp4 (line 1): cannot be read" in capsys.readouterr().out
+    assert not (tmp_path / "scan/bad.csv").exists() and len(read_csv(tmp_path / "scan/good.csv")) == 1
+    assert json.loads((tmp_path / "scan/scan.json").read_text())["tables"]["bad"]["broken"]
+
+
 def test_the_real_clips_are_sound_and_their_lists_share_nothing(shared_data):
     tables = {
         name: read_videos(shared_data / "weizmann" / f"{name}.csv").select(range(0, 10, 3))

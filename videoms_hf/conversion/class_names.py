@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ..data.tables import read_class_names, read_text
+from ..data.labels import read_class_names
+from ..data.tables import read_text
 
 
 class KnownDataSet(NamedTuple):
@@ -51,11 +52,7 @@ def read_labels(source: str | os.PathLike) -> list[str]:
         )
     if path.suffix.lower() == ".json":
         return _read_json(path)
-    names = read_class_names(path)  # which takes numbers from 0 away
-    numbered = [name.split(maxsplit=1) for name in names]
-    if all(len(parts) == 2 and parts[0] == str(i) for i, parts in enumerate(numbered, 1)):
-        return [name for _, name in numbered]
-    return names
+    return read_class_names(path)
 
 
 def _read_json(path: Path) -> list[str]:

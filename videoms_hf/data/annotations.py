@@ -5,25 +5,41 @@ Everything that can be known without opening the videos is checked while reading
 in one error. The benchmarks' own files are read in `benchmarks.py`.
 """
 
+import csv
+import io
+import json
 import os
-import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets import Dataset
 from transformers.utils import logging
 
 from .ego4d import read_oscc
-from .frame_folders import is_frame_folder
+from .frame_folders import is_frame_folder, is_video, why_missing
+from .labels import CLASS_NAMES_FILE, LABEL_COLUMNS, check_class_names, number_labels, read_class_names, sort_names
 from .stored_tables import is_stored_table, read_stored_table
-from .tables import CLASS_NAMES_FILE, UNLABELLED, first_of, make_table, read_class_names, read_text, shorten
+from .tables import (
+    PATH_COLUMNS,
+    SPLITS,
+    UNLABELLED,
+    VIDEO_ENDINGS,
+    VIDEO_NAME,
+    WINDOW_COLUMNS,
+    find_column,
+    first_of,
+    is_address,
+    make_table,
+    read_text,
+    shorten,
+)
 
 
 logger = logging.get_logger(__name__)
 
-# Endings by which a video in a folder is known; a list may name any file.
-VIDEO_ENDINGS = "3gp asf avi flv gif m4v mjpeg mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
-VIDEO_NAME = re.compile(rf".+\.({VIDEO_ENDINGS.replace(' ', '|')})", re.IGNORECASE)
+SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
 
 
 def read_videos(
@@ -42,7 +58,7 @@ def read_videos(
     if os.fspath(path).endswith(".json"):
         return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
     if is_stored_table(path):
-        return read_stored_table(path, root, class_names, require_labels)
+        return read_stored_table(path, root, class_names, require_labels, allow_missing)
     if not Path(path).is_dir():
         return read_csv(path, root, class_names, require_labels, allow_missing)
     if root is not None:
@@ -57,18 +73,30 @@ def read_csv(
     require_labels: bool = False,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The table of a list in the official form: `path label` a line, parted by a space, without a header.
+    """The table of a list of videos, in the form that the list has:
 
-    A path may be that of a folder with a picture for each frame. Paths may hold spaces, and relative ones start from
-    the list's own folder. Labels are numbers from 0 or names without spaces, the same throughout a list. The label -1,
-    and a line with a path alone, mean unlabelled.
+    - The official form: `path label` per line, separated by a space, without a header. Paths may hold spaces and any
+      other characters; labels hold no space.
+    - Separated by tabs, commas or semicolons, as spreadsheets and pandas write it, with or without a header. Paths and
+      labels may hold spaces, and the separator if they are quoted.
+    - JSON lines: an object per line.
+
+    A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
+    (`LABEL_COLUMNS`); other columns are ignored. Without a header the path comes first. A list that can be read in two
+    forms is read in the one that finds more existing videos; of equals, in the one that has a header, or whose paths
+    end like videos; of equals, in the official form.
+
+    A path may be that of a folder with a picture for each frame. Relative paths start from the list's own folder.
+    Labels are numbers from 0 or names, the same throughout a list. The label -1, an empty one, and a line with a path
+    alone mean unlabelled.
 
     Args:
         path: the list.
         root: folder that relative paths start from instead.
         class_names: names of the classes in the order of their numbers, as `table.features["label"].names` of the
-            training list: splits that are to share a model must share them. By default those of a `classes.txt` beside
-            the list; without one, "class_0" to the highest number, or all names of the list, sorted.
+            training list: splits that are to share a model must share them. By default those of a `classes.txt` next
+            to the list; without one, "class_0" to the highest number, or all names of the list, sorted. If classes
+            are called by numbers, labels are their names.
         require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
         allow_missing: take videos without a file too, to be reported by who looks at them.
 
@@ -77,31 +105,30 @@ def read_csv(
         ValueError: lines that cannot be used: their numbers, what is wrong and what would be right; or no line at all.
     """
     path = Path(path)
-    folder = path.parent if root is None else Path(root)
-    if class_names is None and (path.parent / CLASS_NAMES_FILE).is_file():
-        class_names = read_class_names(path.parent / CLASS_NAMES_FILE)
-    lines = [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
-    if not lines:
+    if VIDEO_NAME.fullmatch(path.name) and path.exists():
+        raise ValueError(f"{path} is a video; give a list of videos, or the folder that it is in")
+    names_file = path.parent / CLASS_NAMES_FILE
+    own_names = read_class_names(names_file) if class_names is None and names_file.is_file() else None
+    form, rows = _read_rows(read_text(path), path.parent if root is None else Path(root))
+    if not rows:
         raise ValueError(f"{path} lists no video; it must have a line `path label` for each")
-    errors: list[tuple[int, str]] = []
-    videos, texts = [], []
-    for number, line in lines:
-        video, text = _split_line(line, folder)
-        if not allow_missing and not _exists(video):
-            what = f"{video} is a folder without pictures" if os.path.isdir(video) else f"there is no file {video}"
-            errors.append((number, what))
-        videos.append(video), texts.append(text)
-    numbers = [number for number, _ in lines]
-    labels, names = _to_labels(numbers, texts, class_names, errors)
+    errors = [(row.line, row.problem) for row in rows if row.problem]
+    rows = [row for row in rows if not row.problem]
+    if not allow_missing:
+        errors += [(row.line, why_missing(row.video)) for row in rows if not row.is_there]
+    labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names)
+    errors += [(rows[i].line, problem) for i, problem in problems]
     if require_labels:
         errors += [
-            (number, f"{video} has no label, but every video needs one here")
-            for number, video, label in zip(numbers, videos, labels, strict=True)
+            (row.line, f"{row.video} has no label, but every video needs one here")
+            for row, label in zip(rows, labels, strict=True)
             if label == UNLABELLED
         ]
     if errors:
-        raise ValueError(_report(path, errors))
-    return make_table(videos, labels, names, lines=numbers)
+        count = f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}"
+        lines = [f"  line {line}: {what}" for line, what in sorted(errors)]
+        raise ValueError("\n".join([f"{path} has {count}; a line must be {form}:", *first_of(lines)]))
+    return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])
 
 
 def read_folder(
@@ -109,8 +136,9 @@ def read_folder(
 ) -> Dataset:
     """The table of a folder with a folder for each class, its videos directly inside, in the order of their names.
 
-    A video is a file, or a folder with a picture for each frame. Videos beside the class folders are unlabelled, -1;
-    there need be no class folder at all.
+    Names that are all numbers are ordered as numbers. A video is a file, or a folder with a picture for each frame.
+    Videos next to the class folders are unlabelled, -1; class folders are optional. Links are followed, and logged if
+    they leave the folder.
 
     Args:
         path: the folder.
@@ -120,101 +148,135 @@ def read_folder(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no video, a class folder without videos or not among `class_names`; all of them are named.
+        ValueError: no video, a class folder without videos or not among `class_names`; all of them are named. Or the
+            folders are splits such as train and test.
     """
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
-    folders = [entry for entry in entries if entry.is_dir() and not is_frame_folder(entry)]
-    names = list(class_names) if class_names is not None else [folder.name for folder in folders]
+    entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+    folders = {entry.name: entry for entry in entries if entry.is_dir() and not is_frame_folder(entry)}
+    if class_names is None and folders and SPLITS.issuperset(map(str.lower, folders)):
+        raise ValueError(
+            f"{path} has the splits {shorten(sorted(folders))}, not a folder for each class; give the folder of one "
+            f"split, such as {path / max(folders)}"
+        )
+    names = check_class_names(sort_names(folders) if class_names is None else class_names, path)
     videos = _videos_in(path)
     labels = [UNLABELLED] * len(videos)
     problems = []
     if require_labels and videos:
         problems.append(f"{videos[0]} and {len(videos) - 1} others are in no class folder, but need a label here")
-    for folder in folders:
-        found = _videos_in(folder)
-        if folder.name not in names:
-            problems.append(f"{folder.name!r} is not a class; the classes are {shorten(names)}")
+    for name in sort_names(folders):
+        found = _videos_in(folders[name])
+        if name not in names:
+            problems.append(f"{name!r} is not a class; the classes are {shorten(names)}")
         elif not found:
-            problems.append(f"{folder.name!r} has no video directly in it; it must be a class with its videos")
+            problems.append(f"{name!r} has no video directly in it; it must be a class with its videos")
         else:
             videos += found
-            labels += [names.index(folder.name)] * len(found)
+            labels += [names.index(name)] * len(found)
     if problems:
         raise ValueError("\n".join([f"{path} is not a folder with a folder for each class:", *first_of(problems)]))
     if not videos:
         raise ValueError(f"{path} holds no video; their names must end in one of {VIDEO_ENDINGS}")
+    inside = os.path.realpath(path) + os.sep
+    if outside := [video for video in videos if not os.path.realpath(video).startswith(inside)]:
+        what = f"{outside[0]} to {os.path.realpath(outside[0])}"
+        logger.warning(f"{path}: {len(outside)} videos are links that leave the folder, such as {what}; all are read")
     return make_table(videos, labels, names)
 
 
-def _split_line(line: str, folder: Path) -> tuple[str, str | None]:
-    """Absolute path and text of the label of a line; `None` if the line is a path alone."""
-    whole = _absolute(line, folder)
-    parts = line.rsplit(maxsplit=1)
-    if len(parts) == 1:
-        return whole, None
-    video = _absolute(parts[0], folder)
-    # "my clip.mp4" has no label: what stands before its space is no file.
-    return (whole, None) if not _exists(video) and _exists(whole) else (video, parts[1])
+class _Row(NamedTuple):
+    """A line of a list: its number, the absolute path of its video, its label as written, and what is wrong."""
+
+    line: int
+    video: str
+    label: str | int | float | None
+    is_there: bool
+    problem: str | None = None
 
 
-def _absolute(path: str, folder: Path) -> str:
-    return path if _is_address(path) else os.path.abspath(folder / path)
+def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
+    """The form of a list in words, and its rows; [`read_csv`] says how the form is chosen."""
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and isinstance(_json(lines[0][1]), dict):
+        rows = [_row_of(number, _json(line), folder) for number, line in lines]
+        return 'a JSON object like {"path": ..., "label": ...}', rows
+    form, rows = "`path label`", [_official_row(number, line, folder) for number, line in lines]
+    header = lines[0][1].lower().split() if lines else []
+    known = zip(header, (PATH_COLUMNS, LABEL_COLUMNS), strict=False)
+    has_header = len(header) in (1, 2) and all(word in names for word, names in known) and not rows[0].is_there
+    rows = rows[has_header:]
+    best = _fit(has_header, rows)
+    for separator in SEPARATORS if best[0] < len(rows) else ():
+        if separator in text:
+            with suppress(csv.Error):  # its quotes do not fit
+                has_header, others = _separated_rows(text, separator, folder)
+                if (fit := _fit(has_header, others)) > best:
+                    form, rows, best = f"a path and a label, separated by a {SEPARATORS[separator]}", others, fit
+    return form, rows
 
 
-def _exists(path: str) -> bool:
-    return _is_address(path) or os.path.isfile(path) or is_frame_folder(path)
+def _fit(has_header: bool, rows: Sequence[_Row]) -> tuple[int, bool, int]:
+    """How well a form fits: files that exist, whether it has a header, and paths that end like videos."""
+    num_files = sum(row.is_there and not is_address(row.video) for row in rows)
+    return num_files, has_header, sum(VIDEO_NAME.fullmatch(row.video) is not None for row in rows)
 
 
-def _is_address(path: str) -> bool:
-    return "://" in path
+def _official_row(number: int, line: str, folder: Path) -> _Row:
+    """A line `path label`, or a path alone."""
+    row = _row(number, *line.rsplit(maxsplit=1), folder=folder)
+    if row.is_there or row.label is None:
+        return row
+    # "my clip.mp4" has no label: what stands before its space is not a file.
+    if (whole := _row(number, line, folder=folder)).is_there:
+        return whole
+    with suppress(csv.Error):
+        cells = [cell for cell in next(csv.reader([line], delimiter=" ", strict=True)) if cell]
+        if '"' in line and 1 <= len(cells) <= 2:
+            return _row(number, *cells, folder=folder)
+    return row
 
 
-def _to_labels(
-    numbers: list[int], texts: list[str | None], class_names: Sequence[str] | None, errors: list[tuple[int, str]]
-) -> tuple[list[int], list[str]]:
-    """Label numbers of the lines, and the class names; what cannot be understood is added to `errors`."""
-    given = [text for text in texts if text not in (None, "-1")]
-    numeric = [text for text in given if _is_number(text)]
-    # What most lines have, so that a slip is one error and not many.
-    takes_numbers = class_names is not None or 2 * len(numeric) >= len(given)
-    takes_names = class_names is not None or not takes_numbers
-    if class_names is not None:
-        names = list(class_names)
-        wanted = f"a number from 0 to {len(names) - 1} or one of {shorten(names)}"
-    elif takes_numbers:
-        names = [f"class_{i}" for i in range(max(map(int, numeric), default=-1) + 1)]
-        wanted = "a number from 0 on"
-    else:
-        names = sorted(set(given) - set(numeric))
-        wanted = "a name, as in most lines"
-    number_of = {name: i for i, name in enumerate(names)}
-    labels = []
-    for number, text in zip(numbers, texts, strict=True):
-        label = None
-        if text in (None, "-1"):
-            label = UNLABELLED
-        elif takes_numbers and _is_number(text):
-            label = int(text) if 0 <= int(text) < len(names) else None
-        elif takes_names:
-            label = number_of.get(text)
-        if label is None:
-            errors.append((number, f"the label is {text!r}; it must be {wanted}, or -1 for unlabelled"))
-        labels.append(label)
-    return labels, names
+def _separated_rows(text: str, separator: str, folder: Path) -> tuple[bool, list[_Row]]:
+    """Whether the first line is a header, and the rows of the other lines."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True, strict=True)
+    lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
+    header = lines[0][1]
+    has_header = find_column(header, PATH_COLUMNS) is not None and not any(
+        VIDEO_NAME.fullmatch(cell) or (cell and _row(1, cell, folder=folder).is_there) for cell in header
+    )
+    header = header if has_header else ["path", "label"]
+    rows = []
+    for number, cells in lines[has_header:]:
+        row = _row_of(number, dict(zip(header, cells, strict=False)), folder)
+        if any(cells[len(header) :]):
+            what = f"it has {len(cells)} fields, not {len(header)}; quote those that hold a {SEPARATORS[separator]}"
+            row = row._replace(is_there=False, problem=what)
+        rows.append(row)
+    return has_header, rows
 
 
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]+", text) is not None
+def _row_of(number: int, cells: dict | None, folder: Path) -> _Row:
+    """The row of cells by the names of their columns."""
+    cells = cells if isinstance(cells, dict) else {}
+    path, label = (cells.get(find_column(cells, names)) for names in (PATH_COLUMNS, LABEL_COLUMNS))
+    if not isinstance(path, str) or not path:
+        return _Row(number, "", None, False, f"it has no path; it has {shorten(list(cells)) or 'nothing'}")
+    if any(name in cells for name in WINDOW_COLUMNS):
+        return _Row(number, path, None, False, "it has seconds, which only a parquet table can have")
+    return _row(number, path, label, folder)
 
 
-def _report(path: Path, errors: list[tuple[int, str]]) -> str:
-    """The message that lists the first errors, by line."""
-    lines = [f"  line {number}: {what}" for number, what in sorted(errors)]
-    head = f"{path} has {len(errors)} {'error' if len(errors) == 1 else 'errors'}; a line must be `path label`:"
-    return "\n".join([head, *first_of(lines)])
+def _row(number: int, path: str, label=None, folder: Path = Path()) -> _Row:
+    video = path if is_address(path) else os.path.abspath(folder / path)
+    return _Row(number, video, label, is_video(video))
+
+
+def _json(line: str):
+    with suppress(ValueError):
+        return json.loads(line)
 
 
 def _videos_in(folder: Path) -> list[str]:

@@ -16,9 +16,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from .annotations import VIDEO_NAME, read_videos
+from .annotations import read_videos
 from .ego4d import read_oscc
-from .tables import UNLABELLED, first_of, make_table, read_text, shorten
+from .tables import UNLABELLED, VIDEO_NAME, first_of, make_table, read_text, shorten
 
 
 logger = logging.get_logger(__name__)

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..decoding_videoms import MAX_FRAME_PIXELS, VideoDecodeError, decode_clips, decode_frames
 from ..pictures_videoms import Crop
-from .tables import video_source, window_of
+from .tables import is_address, video_source, window_of
 
 
 PICTURE_ENDINGS = "bmp jpeg jpg png ppm tif tiff webp"
@@ -25,6 +25,16 @@ def is_frame_folder(path: str | os.PathLike) -> bool:
         return False
     with os.scandir(path) as entries:
         return any(PICTURE_NAME.fullmatch(entry.name) for entry in entries)
+
+
+def is_video(path: str) -> bool:
+    """Whether a path can be that of a video: an address, a file that exists, or a folder of pictures."""
+    return is_address(path) or os.path.isfile(path) or is_frame_folder(path)
+
+
+def why_missing(path: str) -> str:
+    """What is wrong with a path that [`is_video`] denies."""
+    return f"{path} is a folder without pictures" if os.path.isdir(path) else f"there is no file {path}"
 
 
 def frame_files(folder: str | os.PathLike) -> list[str]:

@@ -17,8 +17,9 @@ from datasets import ClassLabel, Dataset, Features, Value, Video
 
 from ..decoding_videoms import VideoDecodeError, probe_video
 from .frame_folders import decode_row, is_frame_folder
+from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, TarWriter
-from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, video_name, video_source, window_of
+from .tables import UNLABELLED, WINDOW_COLUMNS, video_name, video_source, window_of
 from .transcoding import Encoding, transcode_video
 from .workers import WorkerKilled, work_through
 
@@ -64,7 +65,7 @@ def prepare_dataset(
             raise ValueError(f"the classes of {split} are not those of {next(iter(tables))}; they must be the same")
     folder = Path(output_dir)
     _claim(folder, {"form": form, "encoding": encoding and dataclasses.asdict(encoding), **(settings or {})})
-    _write(folder / CLASS_NAMES_FILE, "".join(f"{name}\n" for name in names))
+    _write(folder / CLASS_NAMES_FILE, class_names_text(names))
     targets: dict[str, tuple] = {}
     report = {}
     for split, table in tables.items():
@@ -73,7 +74,7 @@ def prepare_dataset(
             raise ValueError(f"none of {len(table)} videos of {split} can be used; {_first_reason(report[split])}")
         has_windows = any(name in rows[0] for name in WINDOW_COLUMNS)
         if form == "csv" and not has_windows:
-            _write(folder / f"{split}.csv", "".join(_line(row, folder) for row in rows))
+            _write(folder / f"{split}.csv", "".join(_line(row, folder, names) for row in rows))
         elif form == "csv":
             _write_table(folder / f"{split}.parquet", rows, names)
         else:
@@ -182,9 +183,9 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
         table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
         partial_path.replace(path)
         return path
-    _write(folder / CLASS_NAMES_FILE, "".join(f"{name}\n" for name in table.features["label"].names))
+    _write(folder / CLASS_NAMES_FILE, class_names_text(table.features["label"].names))
     rows = ({"path": video, "label": label} for video, label in zip(table["video"], table["label"], strict=True))
-    _write(folder / f"{name}.csv", "".join(_line(row, folder) for row in rows))
+    _write(folder / f"{name}.csv", "".join(_line(row, folder, table.features["label"].names) for row in rows))
     return folder / f"{name}.csv"
 
 
@@ -234,7 +235,7 @@ def _write(path: Path, text: str) -> None:
     partial_path.replace(path)
 
 
-def _line(row: Mapping, folder: Path) -> str:
+def _line(row: Mapping, folder: Path, class_names: Sequence[str]) -> str:
     """A row of a list: a path inside of the folder is relative to it, so that the folder can be moved."""
     if "path" not in row:
         raise ValueError(
@@ -245,7 +246,7 @@ def _line(row: Mapping, folder: Path) -> str:
     path = os.path.abspath(path).removeprefix(inside) if "://" not in path else path
     if "\n" in path or path != path.strip():
         raise ValueError(f"{path!r} cannot stand in a list, for its spaces or line breaks; rename it, or encode anew")
-    return f"{path} {row['label']}\n"
+    return f"{path} {label_text(row['label'], class_names)}\n"
 
 
 def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> None:

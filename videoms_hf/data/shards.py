@@ -10,7 +10,6 @@ one, tells how many videos each holds, so that they need not be counted; `classe
 import io
 import json
 import os
-import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -21,7 +20,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Video
 
-from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, read_class_names, shorten
+from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
+from .tables import UNLABELLED, WINDOW_COLUMNS, shorten
 
 
 STREAM_PREFIX = "stream:"  # before a folder of shards, where training data are asked for
@@ -68,7 +68,7 @@ class Shards:
             )
         if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
             raise ValueError(f"{folder} has the classes {shorten(unknown)}, which are none of {shorten(class_names)}")
-        self._own_names = own_names
+        self._read_label = LabelNumbers(self.class_names or [], own_names)
 
     @property
     def features(self) -> Features:
@@ -103,23 +103,12 @@ class Shards:
 
     def _label(self, row: dict, shard: Shard, place: int) -> int:
         """A row's label as a number of `class_names`."""
-        label, names = row.get("label"), self.class_names or []
-        if isinstance(label, str) and re.fullmatch(r"-?[0-9]+", label.strip()):
-            label = int(label)
-        if isinstance(label, int) and label >= 0 and self._own_names and label < len(self._own_names):
-            label = self._own_names[label]
-        if isinstance(label, str):
-            label = names.index(label.strip()) if label.strip() in names else label
-        if label in (None, UNLABELLED) and not self.require_labels:
-            return UNLABELLED
-        if self.class_names is None and not self.require_labels:
+        if self.class_names is None:
             return UNLABELLED  # numbers without names: pre-training, which has no use for them
-        if not isinstance(label, int) or not 0 <= label < len(names):
-            what = "no label" if label in (None, UNLABELLED) else f"the label {label!r}"
-            raise ValueError(
-                f"video {place} of {shard.path} has {what}; it must be a number from 0 to {len(names) - 1} or one of "
-                f"{shorten(names)}"
-            )
+        label = self._read_label(row.get("label"))
+        if label is None or (label == UNLABELLED and self.require_labels):
+            what = "no label" if label == UNLABELLED else f"the label {row['label']!r}"
+            raise ValueError(f"video {place} of {shard.path} has {what}; it must be {self._read_label.wanted}")
         return label
 
 

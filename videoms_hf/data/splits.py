@@ -4,7 +4,7 @@
 import numpy as np
 from datasets import Dataset
 
-from .annotations import UNLABELLED
+from .tables import UNLABELLED
 
 
 def hold_out(table: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:

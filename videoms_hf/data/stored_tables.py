@@ -6,18 +6,33 @@ import re
 from collections.abc import Sequence
 
 import datasets
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, Video
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Video
 from transformers.utils import logging
 
-from .frame_folders import is_frame_folder
+from .frame_folders import is_video, why_missing
+from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
-from .tables import UNLABELLED, WINDOW_COLUMNS, first_of, make_table, shorten
+from .tables import (
+    PATH_COLUMNS,
+    SPLITS,
+    UNLABELLED,
+    VIDEO_NAME,
+    WINDOW_COLUMNS,
+    find_column,
+    first_of,
+    is_address,
+    make_table,
+    shorten,
+)
 
 
 logger = logging.get_logger(__name__)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-LIST_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".tar", ".mp4", ".avi")  # a name with these is no data set of the Hub
+# A name with one of these endings, or with that of a video, is not a data set of the Hub.
+LIST_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".tar", ".parquet")
 SAVED_FILES = ("state.json", "dataset_dict.json")
 KEPT_COLUMNS = (*WINDOW_COLUMNS, "unique_id")
 
@@ -29,7 +44,7 @@ def is_stored_table(path: str | os.PathLike) -> bool:
         return _is_saved(path) or _is_repository(path) or bool(shard_files(path))
     if os.path.isfile(path):
         return path.endswith(".parquet")
-    return HUB_NAME.fullmatch(path) is not None and not path.endswith((*LIST_ENDINGS, ".parquet"))
+    return bool(HUB_NAME.fullmatch(path)) and not path.endswith(LIST_ENDINGS) and not VIDEO_NAME.fullmatch(path)
 
 
 def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
@@ -44,12 +59,13 @@ def read_stored_table(
     root: str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The table of a stored data set, with its videos' paths or bytes.
 
-    The videos are the column `video`, or the only one of the type `Video`; labels are the column `label`, or the only
-    `ClassLabel`: numbers or names. What `datasets` cannot map into memory as it is (parquet, tar) is copied to its
-    cache first; [`ClipStream`] reads shards without that.
+    Videos are the column `video`, the only one of the type `Video`, or one of `PATH_COLUMNS`; labels are the column
+    `label`, the only `ClassLabel`, or one of `LABEL_COLUMNS`: numbers or names, as in a list. What `datasets` cannot
+    map into memory as it is (parquet, tar) is copied to its cache first; [`ClipStream`] reads shards without that.
 
     Args:
         path: a `.parquet` file; a folder of `save_to_disk`, with shards, or a copy of a data set of the Hub; or the
@@ -58,6 +74,7 @@ def read_stored_table(
         class_names: names of the classes in the order of their numbers, as those of the training table; by default
             those that are stored, or all names, sorted, or "class_0" to the highest number.
         require_labels: refuse unlabelled videos.
+        allow_missing: take paths without a file too.
 
     Raises:
         FileNotFoundError: there is neither a folder nor a data set of the Hub of this name.
@@ -72,7 +89,7 @@ def read_stored_table(
     else:
         table = _one_split(_load(where), where, split)
     folder = root if root is not None else where if os.path.isdir(where) else os.path.dirname(os.path.abspath(where))
-    table = _with_videos(table, where, folder)
+    table = _with_videos(table, where, folder, allow_missing)
     return _with_labels(table, where, class_names, require_labels)
 
 
@@ -81,11 +98,12 @@ def _is_saved(path: str) -> bool:
 
 
 def _is_repository(path: str) -> bool:
-    """A copy of a data set of the Hub: its parquet files lie in `data`, or its videos beside their metadata."""
+    """A copy of a data set of the Hub: its parquet files lie in `data`, or its videos or splits by metadata."""
     data = os.path.join(path, "data")
     has_data = os.path.isdir(data) and any(name.endswith(".parquet") for name in os.listdir(data))
+    folders = [path, *(os.path.join(path, name) for name in SPLITS)]
     metadata = [f"metadata.{ending}" for ending in ("csv", "jsonl", "parquet")]
-    return has_data or any(os.path.isfile(os.path.join(path, name)) for name in metadata)
+    return has_data or any(os.path.isfile(os.path.join(folder, name)) for folder in folders for name in metadata)
 
 
 def _load(where: str) -> Dataset | DatasetDict:
@@ -115,59 +133,66 @@ def _one_split(table: Dataset | DatasetDict, where: str, split: str | None) -> D
     return table[split]
 
 
-def _with_videos(table: Dataset, where: str, folder: str | os.PathLike) -> Dataset:
+def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_missing: bool) -> Dataset:
     """The table with its videos under that name: paths, which must exist, or bytes."""
-    found = [name for name, feature in table.features.items() if isinstance(feature, Video)]
-    name = "video" if "video" in table.features else found[0] if len(found) == 1 else None
+    name = _column(table, "video", Video, PATH_COLUMNS)
     if name is None:
         raise ValueError(f"{where} has no column of videos; call it 'video'. It has {shorten(list(table.features))}")
     table = table if name == "video" else table.rename_column(name, "video")
-    if table.features["video"] != Value("string"):
-        return table.cast_column("video", Video(decode=False))
-    paths = [path if "://" in path else os.path.abspath(os.path.join(folder, path)) for path in table["video"][:]]
-    missing = [
-        f"  row {row}: there is no file {path}"
-        for row, path in enumerate(paths)
-        if "://" not in path and not os.path.isfile(path) and not is_frame_folder(path)
-    ]
-    if missing:
-        raise ValueError("\n".join([f"{where} names {len(missing)} files that there are not:", *first_of(missing)]))
-    return table.remove_columns("video").add_column("video", paths)
+    no_video = "there is neither a path nor bytes"
+    if getattr(table.features["video"], "dtype", None) not in ("string", "large_string"):
+        try:
+            table = table.cast_column("video", Video(decode=False))
+        except (TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"the column {name!r} of {where} has neither paths nor bytes ({error})") from error
+        batches = table.select_columns("video").with_format("arrow").iter(batch_size=256)
+        faults = [no_video if empty else None for batch in batches for empty in _is_empty(batch["video"])]
+    else:
+        paths = [
+            path and (path if is_address(path) else os.path.abspath(os.path.join(folder, path)))
+            for path in table["video"][:]
+        ]
+        faults = [
+            no_video if not path else None if allow_missing or is_video(path) else why_missing(path) for path in paths
+        ]
+        table = table.remove_columns("video").add_column("video", paths)
+    problems = [f"  row {row}: {fault}" for row, fault in enumerate(faults) if fault is not None]
+    if problems:
+        raise ValueError(
+            "\n".join([f"{where} names {len(problems)} videos that cannot be used:", *first_of(problems)])
+        )
+    return table
+
+
+def _is_empty(videos: pa.Array) -> list[bool]:
+    """Whether each of some stored videos has neither bytes nor a path; the bytes are not read."""
+    return pc.and_(*(pc.is_null(pc.struct_field(videos, part)) for part in ("bytes", "path"))).to_pylist()
 
 
 def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
     """The table with labels as numbers of `class_names`, and no columns but those that tables have."""
-    found = [name for name, feature in table.features.items() if isinstance(feature, ClassLabel)]
-    name = "label" if "label" in table.features else found[0] if len(found) == 1 else None
+    name = _column(table, "label", ClassLabel, LABEL_COLUMNS)
+    if name is None and require_labels:
+        raise ValueError(f"{where} has no column of labels; call it 'label'. It has {shorten(list(table.features))}")
     given = [None] * len(table) if name is None else table[name][:]
-    stored = list(table.features[name].names) if name is not None and name in found else None
-    given = [stored[label] if stored and isinstance(label, int) and label >= 0 else label for label in given]
-    labelled = [label for label in given if label not in (None, UNLABELLED)]
-    if class_names is not None:
-        names = list(class_names)
-    elif stored is not None:
-        names = stored
-    elif all(isinstance(label, str) for label in labelled):
-        names = sorted(set(labelled))
-    else:
-        names = [f"class_{i}" for i in range(max((x for x in labelled if isinstance(x, int)), default=-1) + 1)]
-    number_of = {name: i for i, name in enumerate(names)} | {i: i for i in range(len(names))} | {None: UNLABELLED}
-    labels = [number_of.get(label, UNLABELLED) if label != UNLABELLED else UNLABELLED for label in given]
-    wanted = f"a number from 0 to {len(names) - 1} or one of {shorten(names)}"
-    problems = [
-        f"  row {row}: the label is {text!r}; it must be {wanted}"
-        for row, text in enumerate(given)
-        if text != UNLABELLED and text not in number_of
-    ]
+    stored = getattr(table.features[name], "names", None) if name is not None else None
+    labels, names, problems = number_labels(where, given, class_names, stored)
     if require_labels:
-        problems += [f"  row {row} has no label" for row, text in enumerate(given) if text in (None, UNLABELLED)]
+        problems += [(row, "the video has no label") for row, label in enumerate(labels) if label == UNLABELLED]
     if problems:
-        raise ValueError("\n".join([f"{where} has {len(problems)} labels that cannot be used:", *first_of(problems)]))
+        lines = [f"  row {row}: {what}" for row, what in problems]
+        raise ValueError("\n".join([f"{where} has {len(problems)} labels that cannot be used:", *first_of(lines)]))
     kept = [name for name in KEPT_COLUMNS if name in table.features]
-    # Put beside the rest, for a cast of a column would copy the videos.
+    # Next to the rest, because a cast of a column would copy the videos.
     column = Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=names)}))
     table = datasets.concatenate_datasets([table.select_columns(["video", *kept]), column], axis=1)
     return table.select_columns(["video", "label", *kept])
+
+
+def _column(table: Dataset, name: str, kind: type, known: Sequence[str]) -> str | None:
+    """The column of that name, or the only one of that kind, or the first of known names."""
+    found = [column for column, feature in table.features.items() if isinstance(feature, kind)]
+    return name if name in table.features else found[0] if len(found) == 1 else find_column(table.features, known)
 
 
 def _table_of_tars(folder: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:

@@ -23,7 +23,14 @@ from datasets import ClassLabel, Dataset, Features, Value, Video
 
 
 UNLABELLED = -1
-CLASS_NAMES_FILE = "classes.txt"
+# Names that columns of paths have, the best first.
+PATH_COLUMNS = (
+    "video", "path", "video_path", "file_path", "filepath", "file_name", "filename", "file", "video_file", "video_name"
+)  # fmt: skip
+# Endings by which a video in a folder is known; a list may name any file.
+VIDEO_ENDINGS = "3gp asf avi flv gif m4v mjpeg mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+VIDEO_NAME = re.compile(rf".+\.({VIDEO_ENDINGS.replace(' ', '|')})", re.IGNORECASE | re.DOTALL)
+SPLITS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 WINDOW_COLUMNS = ("start_seconds", "end_seconds")
 MAX_LISTED_ERRORS = 10
 
@@ -35,9 +42,16 @@ def make_table(
     lines: Iterable[int] | None = None,
     windows: Mapping[str, Iterable[float | None]] | None = None,
 ) -> Dataset:
-    """The table of videos (paths, or `{"path", "bytes"}`) and the numbers of their labels."""
+    """The table of videos (paths, or `{"path", "bytes"}`) and the numbers of their labels.
+
+    Raises:
+        ValueError: paths that are not UTF-8, which no table can hold.
+    """
     videos = list(videos)
     embedded = bool(videos) and isinstance(videos[0], dict)
+    if bad := [] if embedded else [path for path in videos if re.search("[\ud800-\udfff]", path)]:
+        paths = first_of([f"  {os.fsencode(path)!r}" for path in bad])
+        raise ValueError("\n".join([f"the paths of {len(bad)} videos are not UTF-8; rename these files:", *paths]))
     data = {"video": videos, "label": list(labels)}
     features = {
         "video": Video(decode=False) if embedded else Value("string"),
@@ -89,6 +103,17 @@ def window_of(row: Mapping) -> dict[str, float | None]:
     return {name: row[name] for name in WINDOW_COLUMNS if name in row}
 
 
+def is_address(path: str) -> bool:
+    """Whether a path is an address such as https://host/video.mp4."""
+    return "://" in path
+
+
+def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
+    """The column with the first of the known names, in capitals or with spaces too; `None` if there is none."""
+    by_name = {re.sub(r"[ -]", "_", str(column).strip().lower()): column for column in columns}
+    return next((by_name[name] for name in known if name in by_name), None)
+
+
 def first_of(lines: Sequence[str]) -> list[str]:
     """The first lines of a report, and how many more there are."""
     rest = len(lines) - MAX_LISTED_ERRORS
@@ -101,27 +126,13 @@ def shorten(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - MAX_LISTED_ERRORS} more" if len(names) > MAX_LISTED_ERRORS else "")
 
 
-def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names, one a line in the order of their numbers; a line may begin with that number: `0 wave`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty line between names, no name, or one name twice.
-    """
-    names = [line.strip() for line in read_text(Path(path)).rstrip().split("\n")]
-    if all(re.match(rf"{i}\s+\S", name) for i, name in enumerate(names)):
-        names = [name.split(maxsplit=1)[1] for name in names]
-    if "" in names:
-        raise ValueError(f"{path}: line {names.index('') + 1} is empty; every line must name a class")
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise ValueError(f"{path}: lines {names.index(name) + 1} and {i + 1} both name the class {name!r}")
-    return names
-
-
 def read_text(path: Path) -> str:
     """A file's text, which must be UTF-8; a byte order mark is no part of it."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} in line {line}); save it as UTF-8, and rename files whose "
+            "names are not UTF-8"
+        ) from error

@@ -20,8 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.annotations import CLASS_NAMES_FILE, read_class_names, read_videos
+from ..data.annotations import read_videos
 from ..data.dataset import BadVideo, ViewDataset
+from ..data.labels import CLASS_NAMES_FILE, read_class_names
 from ..data.tables import video_name
 from ..decoding_videoms import VideoDecodeError
 from ..modeling_videoms import VideoMSForVideoClassification

@@ -6,9 +6,10 @@ from functools import partial
 from datasets import Dataset as Table
 
 from ..configuration_videoms import VideoMSConfig
-from ..data.annotations import read_class_names, read_videos
+from ..data.annotations import read_videos
 from ..data.dataset import ClipDataset, ViewDataset
 from ..data.few_shot import few_shot
+from ..data.labels import read_class_names
 from ..data.shards import STREAM_PREFIX, Shards
 from ..data.streaming import ClipStream
 from ..data.transforms import FinetuningTransform, PretrainingTransform

@@ -1,0 +1,167 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Names of classes, and what labels mean: the one place where labels become numbers."""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from transformers.utils import logging
+
+from .tables import UNLABELLED, read_text, shorten
+
+
+logger = logging.get_logger(__name__)
+
+CLASS_NAMES_FILE = "classes.txt"
+LABEL_COLUMNS = (
+    "label", "labels", "class", "class_name", "label_name", "class_id", "label_id", "category", "action", "target"
+)  # fmt: skip
+MAX_CLASSES = 100_000  # a greater number is a mistake, such as a column of times
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, and what is not UTF-8
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Class names in alphabetical order; if all are numbers, in that of the numbers: 2 before 10."""
+    names = sorted(names)
+    return sorted(names, key=int) if _are_numbers(names) else names
+
+
+def check_class_names(names: Sequence[str], source: str | os.PathLike) -> list[str]:
+    """The names, which every file and message can hold.
+
+    Raises:
+        ValueError: a name is empty, comes twice, is -1, or has characters that cannot be printed.
+    """
+    seen: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if not name.strip() or name == str(UNLABELLED) or _UNUSABLE.search(name):
+            raise ValueError(
+                f"{source}: class {i} is called {ascii(name)}; a name must be printable UTF-8 text, and not "
+                f"{UNLABELLED}, which means unlabelled"
+            )
+        if seen.setdefault(name, i) != i:
+            raise ValueError(f"{source}: classes {seen[name]} and {i} are both called {name!r}; rename one")
+    return list(names)
+
+
+def read_class_names(path: str | os.PathLike) -> list[str]:
+    """Class names, one per line in the order of their numbers.
+
+    Lines may begin with those numbers, counted from 0 (`0 wave`) or, as in UCF101's classInd.txt, from 1.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an empty line between names, a name twice, or one that cannot be used.
+    """
+    names = [line.strip() for line in read_text(Path(path)).rstrip().split("\n")]
+    if "" in names:
+        raise ValueError(f"{path}: line {names.index('') + 1} is empty; every line must name a class")
+    return check_class_names([name.split(maxsplit=1)[1] for name in names] if _are_numbered(names) else names, path)
+
+
+def class_names_text(names: Sequence[str]) -> str:
+    """The text of a file from which [`read_class_names`] reads these names."""
+    numbered = _are_numbered(names)  # "0 wave" is a name here, and would be read as "wave"
+    return "".join(f"{i} {name}\n" if numbered else f"{name}\n" for i, name in enumerate(names))
+
+
+def _are_numbered(names: Sequence[str]) -> bool:
+    return any(all(re.match(rf"{i}\s+\S", name) for i, name in enumerate(names, first)) for first in (0, 1))
+
+
+def label_text(label: int, names: Sequence[str]) -> str:
+    """A label as lists have it: its number, or its name if the classes are called by numbers; see [`LabelNumbers`]."""
+    return names[label] if label != UNLABELLED and _are_numbers(names) else str(label)
+
+
+class LabelNumbers:
+    """Labels as people write them to numbers of the classes `names`: -1 for unlabelled, `None` for no such class.
+
+    A label is a name or a number, as text or not; 1.0 is 1. None, NaN, an empty text and -1 mean unlabelled. If the
+    classes are called by numbers (folders 1, 2, 10), a number is a name: "2" is the class called "2", not the third.
+
+    Args:
+        names: of the classes, in the order of their numbers.
+        own_names: of the data's own classes, if their order may be another; numbers count these.
+    """
+
+    def __init__(self, names: Sequence[str], own_names: Sequence[str] | None = None):
+        names = list(names)
+        self.counted = names if own_names is None else list(own_names)
+        self.is_own = own_names is not None
+        self.are_names = _are_numbers(self.counted)
+        self.number_of = {name: i for i, name in enumerate(names)}
+        self.wanted = f"one of {shorten(names)}"
+        if not self.are_names and self.counted == names:
+            self.wanted = f"a number from 0 to {len(self.counted) - 1} or {self.wanted}"
+
+    def __call__(self, label) -> int | None:
+        text = _text(label)
+        return UNLABELLED if text is None else self.number_of.get(self.name_of(label))
+
+    def name_of(self, label) -> str | None:
+        """The name that a label means, which need not be that of a class."""
+        if label in self.number_of and not _NUMBER.fullmatch(label):  # "1.0" may be a name
+            return label
+        text = _text(label)
+        if text and _NUMBER.fullmatch(text) and not (self.are_names and (isinstance(label, str) or not self.is_own)):
+            return self.counted[int(text)] if 0 <= int(text) < len(self.counted) else None
+        return text
+
+
+def number_labels(
+    source: str | os.PathLike,
+    labels: Sequence,
+    class_names: Sequence[str] | None = None,
+    own_names: Sequence[str] | None = None,
+) -> tuple[list[int | None], list[str], list[tuple[int, str]]]:
+    """Numbers of labels, the classes' names, and what is wrong by position.
+
+    Without names the classes are "class_0" to the highest number or, if most labels are names, all of them, sorted.
+    Classes without a video are logged, unless `class_names` are given: a split may lack some.
+    """
+    if several := [i for i, label in enumerate(labels) if isinstance(label, list | dict)]:
+        what = "the label is {!r}; each video must have one label, a number or a name"
+        return [], [], [(i, what.format(labels[i])) for i in several]
+    texts = [text for text in map(_text, labels) if text is not None]
+    numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
+    is_open = class_names is None and own_names is None
+    # What most labels are, so that a slip is one error and not many.
+    if is_open and 2 * len(numbers) < len(texts):
+        names, hint = sort_names({text for text in texts if not _NUMBER.fullmatch(text)}), ""
+        read = LabelNumbers(names)
+        read.are_names, read.wanted = True, "a name, as in most lines"
+    else:
+        count = max((number for number in numbers if number < MAX_CLASSES), default=-1) + 1
+        names = [f"class_{i}" for i in range(count)] if own_names is None else own_names
+        names = list(names if class_names is None else class_names)
+        read = LabelNumbers(names, own_names)
+        read.wanted = f"a number from 0 to {MAX_CLASSES - 1}" if is_open else read.wanted
+        starts_at_1 = not read.are_names and min(numbers, default=0) == 1 and 1 < max(numbers) >= len(names) - is_open
+        hint = "; the labels seem to start at 1: subtract 1 from each" if starts_at_1 else ""
+    found = [read(label) for label in labels]
+    problems = [
+        (i, f"the label is {(read.name_of(label) or label)!r}; it must be {read.wanted}, or -1 for unlabelled{hint}")
+        for i, (label, number) in enumerate(zip(labels, found, strict=True))
+        if number is None
+    ]
+    used = set(found)
+    empty = [name for i, name in enumerate(names) if i not in used] if class_names is None else []
+    if empty and len(empty) < len(names) and not problems:
+        logger.warning(f"{source}: {len(empty)} of {len(names)} classes have no video: {shorten(empty)}{hint}")
+    return found, check_class_names(names, source), problems
+
+
+def _text(label) -> str | None:
+    """A label as text, a whole number without its fraction; `None` for unlabelled."""
+    if label is None or label != label:  # NaN
+        return None
+    label = int(label) if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()) else label
+    text = re.sub(r"^(-?[0-9]+)\.0*$", r"\1", str(label).strip())
+    return None if text in ("", str(UNLABELLED)) else text
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return bool(names) and all(_NUMBER.fullmatch(name) for name in names)
