@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{path}: {len(table) - len(dropped)} of {len(table)} videos")
     if empty:
         raise ValueError(
-            f"no video is left of {', '.join(empty)}, so no list of it was written; the reasons are above"
+            f"no video is left of {', '.join(empty)}, so no list of it was written; see the reasons above"
         )
 
 

@@ -1,5 +1,6 @@
 """Lists and folders of videos become tables, or one error that says what is wrong where."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from videoms_hf.data.annotations import read_csv, read_folder, read_videos
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.frame_folders import decode_frame_folder
 from videoms_hf.data.labels import read_class_names
+from videoms_hf.data.preparation import write_list
 from videoms_hf.data.tables import make_table, video_name, video_names
 from videoms_hf.decoding_videoms import VideoDecodeError
 
@@ -162,6 +164,121 @@ def test_class_names_may_be_numbered_from_zero_or_one(tmp_path):
         read_class_names(write(tmp_path / "f.txt", "a\nb\na\n"))
 
 
+# -- lists as spreadsheets and programs write them ------------------------------------------------------------------
+
+PATHS = ["a.mp4", "b c.mp4", "sub/#wave;(hand)!&.avi", "Übung 1.mp4"]
+NAMES = ["playing guitar", "wave", "wave", "playing guitar"]
+
+
+@pytest.mark.parametrize("options", [{}, {"sep": "\t"}, {"sep": ";"}, {"sep": " "}, {"index": True}, {"quoting": 1}])
+@pytest.mark.parametrize("labels", [NAMES, [1, 0, 0, 1], [1.0, None, 0.0, 1.0]])
+@pytest.mark.parametrize("columns", [("path", "label"), ("Video Path", "class"), ("file_name", "labels")])
+def test_what_pandas_writes_is_read(folder, options, labels, columns):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({columns[0]: PATHS, columns[1]: labels})
+    if options.get("sep") == " ":
+        frame.columns = ["path", "label"]  # a header separated by spaces holds no other
+    frame.to_csv(folder / "list.csv", **{"index": False, **options})
+    table = read_csv(folder / "list.csv")
+    names = table.features["label"].names
+    assert table["video"][:] == [str(folder / path) for path in PATHS] and table["line"][:] == [2, 3, 4, 5]
+    if labels is NAMES:
+        assert [names[label] for label in table["label"]] == NAMES
+    else:
+        assert names == ["class_0", "class_1"]
+        assert table["label"][:] == [-1 if label is None else label for label in labels]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a.mp4,wave", "b c.mp4,playing guitar"],
+        ["a.mp4\twave", "b c.mp4\tplaying guitar"],
+        ["a.mp4; wave", "b c.mp4; playing guitar"],
+        ["a.mp4 wave", '"b c.mp4" "playing guitar"'],
+        ["path label", "a.mp4 wave", '"b c.mp4" "playing guitar"'],
+        ["label,split,path", "wave,train,a.mp4", "playing guitar,train,b c.mp4"],
+        ['{"video": "a.mp4", "label": "wave"}', '{"label": "playing guitar", "video": "b c.mp4", "fps": 25}'],
+    ],
+)
+def test_lists_of_all_forms_endings_and_marks_are_read(folder, lines, mark, end):
+    (folder / "list").write_bytes((mark + end.join(lines) + end).encode())
+    table = read_csv(folder / "list", require_labels=True)
+    assert table["video"][:] == [str(folder / "a.mp4"), str(folder / "b c.mp4")]
+    assert table["label"][:] == [1, 0] and table.features["label"].names == ["playing guitar", "wave"]
+
+
+def test_the_official_form_wins_wherever_it_finds_as_many_videos(folder):
+    names = ["x,1.mp4", "y;2.mp4", '"z".mp4', "video", "x"]
+    for name in names:
+        (folder / name).touch()
+    table = read_csv(write(folder / "l.csv", "".join(f"{name} {i}\n" for i, name in enumerate(["video", *names]))))
+    assert [Path(path).name for path in table["video"]] == ["video", *names]
+    assert read_csv(write(folder / "one.csv", "x,1.mp4 0\n"))["video"][:] == [str(folder / "x,1.mp4")]
+    assert read_csv(write(folder / "no.csv", "x,1.mp4\ny;2.mp4\n"))["label"][:] == [-1, -1]
+    # Without any file the form is told from the ends of the paths, and by an official line if they say nothing.
+    lost = {"gone,1.mp4 0\n": "gone,1.mp4", "gone.mp4,0 1\n": "gone.mp4", "gone,1 0\n": "gone,1"}
+    for text, name in lost.items():
+        table = read_csv(write(folder / "lost.csv", text), allow_missing=True)
+        assert table["video"][:] == [str(folder / name)]
+
+
+def test_words_of_a_header_may_be_labels_and_addresses_may_hold_separators(folder):
+    table = read_csv(write(folder / "l.csv", "a.mp4,file\nb c.mp4,video\n"))
+    assert len(table) == 2 and table.features["label"].names == ["file", "video"]
+    table = read_csv(write(folder / "l.csv", "https://h/x.mp4,0\nhttps://h/y.mp4,1\n"))
+    assert rows(table) == [("https://h/x.mp4", 0), ("https://h/y.mp4", 1)]
+    table = read_csv(write(folder / "l.csv", "https://h/x?id=1,2 0\nhttps://h/x?id=1,3 1\n"))
+    assert rows(table) == [("https://h/x?id=1,2", 0), ("https://h/x?id=1,3", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.mp4,0\ngone.mp4,0\n", "a path and a label, separated by a comma:\n  line 3: there is no file"),
+        ("path,label\na.mp4,0\nx,y.mp4,0\n", "line 3: it has 3 fields, not 2; quote those that hold a comma"),
+        ("path,label\na.mp4,0\n,1\n", "line 3: it has no path"),
+        ("path,start_seconds\na.mp4,0\n", "line 2: it has seconds, which only a parquet table can have"),
+        ('{"clip": "a.mp4"}\n', "a JSON object like .*\n  line 1: it has no path; it has 'clip'"),
+        ('{"path": "a.mp4"}\n{"path": 3}\n[\n', "2 errors.*\n  line 2: it has no path; .*\n  line 3: it has no path"),
+        ('{"path": "a.mp4", "label": [0, 1]}\n', "line 1: the label is .0, 1.; each video must have one label"),
+    ],
+)
+def test_bad_lines_of_other_forms_are_named_too(folder, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_csv(write(folder / "list.csv", text))
+
+
+def test_a_video_where_a_list_is_wanted_is_called_a_video(folder):
+    with pytest.raises(ValueError, match="a.mp4 is a video; give a list"):
+        read_videos(folder / "a.mp4")
+
+
+def warnings_of(caplog, read):
+    caplog.clear()
+    logging.enable_propagation()
+    try:
+        read()
+    finally:
+        logging.disable_propagation()
+    return caplog.text
+
+
+def test_classes_without_videos_and_labels_from_1_are_logged(folder, caplog):
+    from_1 = write(folder / "list.csv", "a.mp4 1\nb c.mp4 2\na.mp4 3\n")
+    said = warnings_of(caplog, lambda: read_csv(from_1))
+    assert "1 of 4 classes have no video: 'class_0'; the labels seem to start at 1: subtract 1" in said
+    with pytest.raises(ValueError, match="line 3: the label is '3'.* seem to start at 1"):
+        read_csv(from_1, class_names=["x", "y", "z"])
+    said = warnings_of(caplog, lambda: read_csv(write(folder / "list.csv", "a.mp4 0\nb c.mp4 2\n")))
+    assert "1 of 3 classes have no video: 'class_1'" in said and "start at 1" not in said
+    assert not warnings_of(caplog, lambda: read_csv(folder / "list.csv", class_names=["x", "y", "z"]))
+    with pytest.raises(ValueError, match="the label is '20240101'; it must be a number from 0 to 99999"):
+        read_csv(write(folder / "list.csv", "a.mp4 0\nb c.mp4 20240101\n"))
+
+
 @pytest.fixture
 def class_folders(tmp_path):
     for name in ["wave/2.mp4", "wave/1.AVI", "clap/x y.webm", "clap/notes.md", "clap/.hidden.mp4"]:
@@ -210,6 +327,84 @@ def test_folders_that_are_no_classes_are_refused_by_name(class_folders):
         read_folder(class_folders, class_names=["wave"])
     with pytest.raises(ValueError, match="root is .*leave root out"):
         read_videos(class_folders, root=class_folders)
+
+
+def test_folders_called_by_numbers_are_classes_in_their_order_and_numbers_in_lists_mean_their_names(tmp_path):
+    for name in ("0", "1", "2", "10"):
+        write_pictures(tmp_path / f"train/{name}/a", [1, 2])
+    table = read_folder(tmp_path / "train")
+    names = table.features["label"].names
+    assert names == ["0", "1", "2", "10"] and table["label"][:] == [0, 1, 2, 3]
+    text = "train/2/a 2\ntrain/10/a 10\ntrain/0/a 0\n"
+    assert read_csv(write(tmp_path / "val.csv", text), class_names=names)["label"][:] == [2, 3, 0]
+    with pytest.raises(ValueError, match="the label is '3'; it must be one of '0', '1', '2', '10', or -1"):
+        read_csv(write(tmp_path / "val.csv", "train/2/a 3\n"), class_names=names)
+    # What is written of such classes is read again as the same, numbers and names.
+    (tmp_path / "out").mkdir()
+    other = make_table(table["video"][:], [2, 0, 1, -1], ["1", "2", "0"])
+    again = read_csv(write_list(other, tmp_path / "out", "train"))
+    assert again["label"][:] == [2, 0, 1, -1] and again.features == other.features | {"line": again.features["line"]}
+
+
+@pytest.mark.parametrize("names", [["0 a", "1 b"], ["1 a", "2 b"], ["a", "1 b"], ["1.0", "2.0"], ["2", "1"]])
+def test_class_names_and_labels_that_are_written_are_read_again(folder, names):
+    table = make_table([str(folder / "a.mp4"), str(folder / "b c.mp4")], [1, 0], names)
+    read = read_csv(write_list(table, folder, "list"))
+    assert read.features["label"].names == names and read["label"][:] == [1, 0]
+    if " " not in names[0]:
+        text = f"a.mp4,{names[1]}\nb c.mp4,{names[0]}\n"
+        assert read_csv(write(folder / "names.csv", text))["label"][:] == [1, 0]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "-1", b"caf\xe9"])
+def test_class_folders_whose_names_no_list_can_hold_are_refused(tmp_path, name):
+    write_ramp(tmp_path / "v.mp4", num_frames=2)
+    os.mkdir(os.path.join(os.fsencode(tmp_path), os.fsencode(name)))
+    os.rename(tmp_path / "v.mp4", os.path.join(os.fsencode(tmp_path), os.fsencode(name), b"v.mp4"))
+    with pytest.raises(ValueError, match="class 0 is called '.*'; a name must be printable"):
+        read_folder(tmp_path)
+
+
+def test_files_whose_names_are_not_utf8_are_named(class_folders):
+    (class_folders / "wave" / os.fsdecode(b"caf\xe9.mp4")).touch()
+    with pytest.raises(ValueError, match=r"paths of 1 videos are not UTF-8; rename .*\n.*caf\\xe9.mp4"):
+        read_folder(class_folders)
+    (class_folders / "list.csv").write_bytes(b"wave/1.AVI 0\nwave/caf\xe9.mp4 0\n")
+    with pytest.raises(ValueError, match="not UTF-8 text .*in line 2.*rename files whose names"):
+        read_csv(class_folders / "list.csv")
+
+
+def test_links_that_leave_the_folder_are_followed_and_logged_once(class_folders, tmp_path_factory, caplog):
+    (class_folders / "wave/3.mp4").symlink_to(class_folders / "wave/2.mp4")
+    assert "are links" not in warnings_of(caplog, lambda: read_folder(class_folders))
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.mp4"
+    elsewhere.touch()
+    for name in ("4.mp4", "5.mp4"):
+        (class_folders / "wave" / name).symlink_to(elsewhere)
+    said = warnings_of(caplog, lambda: read_folder(class_folders))
+    assert said.count("2 videos are links that leave the folder") == 1 and str(elsewhere) in said
+    assert len(read_folder(class_folders)) == 6
+
+
+@pytest.mark.parametrize("metadata", [None, "csv", "jsonl"])
+def test_splits_are_never_taken_for_classes(tmp_path, metadata):
+    for split, labels in {"train": "ba", "test": "ab"}.items():
+        for i, label in enumerate(labels):
+            folder = tmp_path / "set" / split / ("" if metadata else label)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_ramp(folder / f"{i}.mp4", num_frames=4 + i)
+        lines = {
+            "csv": ["file_name,label", *(f"{i}.mp4,{label}" for i, label in enumerate(labels))],
+            "jsonl": [json.dumps({"file_name": f"{i}.mp4", "label": label}) for i, label in enumerate(labels)],
+        }
+        if metadata:
+            write(folder / f"metadata.{metadata}", "\n".join(lines[metadata]) + "\n")
+    with pytest.raises(ValueError, match="set has the splits .*'train'.* (such as|write) .*set.train"):
+        read_videos(tmp_path / "set")
+    read = [read_videos(tmp_path / "set/train")] + ([read_videos(f"{tmp_path}/set:train")] if metadata else [])
+    for table in read:
+        assert table.features["label"].names == ["a", "b"]
+        assert {Path(video_name(row)).name: row["label"] for row in table} == {"0.mp4": 1, "1.mp4": 0}
 
 
 def test_the_real_lists_are_read(shared_data):
@@ -373,6 +568,45 @@ def test_a_stored_table_of_paths_keeps_its_windows_and_misses_no_file_unseen(emb
     assert lengths(table) == [3, 7]  # 0.1 s of 25 frames a second
     with pytest.raises(ValueError, match="names 1 videos that cannot be used:\n  row 1: there is no file .*v1.mp4"):
         read_videos(path, root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["path", "video", "Video Path", "filename"])
+@pytest.mark.parametrize(
+    ("column", "labels", "expected"),
+    [
+        ("label", [0.0, 1.0], [0, 1]),
+        ("labels", [1, 0], [1, 0]),
+        ("class", ["wave", "clap"], [1, 0]),
+        ("label", ["1", "0"], [1, 0]),
+        ("label", [float("nan"), 0.0], [-1, 0]),
+        ("target", [True, False], [1, 0]),
+    ],
+)
+def test_parquet_is_read_as_pandas_writes_it(embedded, tmp_path, name, column, labels, expected):
+    pandas = pytest.importorskip("pandas")
+    videos = [str(video) for video in embedded[0][:2]]
+    pandas.DataFrame({name: videos, column: labels}).to_parquet(tmp_path / "t.parquet")
+    table = read_videos(tmp_path / "t.parquet", require_labels=-1 not in expected)
+    assert rows(table) == list(zip(videos, expected, strict=True))
+
+
+def test_stored_rows_without_a_video_or_with_several_labels_are_named(embedded, tmp_path):
+    def read(**columns):
+        datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "t.parquet")
+        return read_videos(tmp_path / "t.parquet", require_labels=True)
+
+    videos, table = [str(video) for video in embedded[0][:2]], embedded[1]
+    with pytest.raises(ValueError, match="row 1: the label is .1.; each video must have one label"):
+        read(video=videos, label=[[0, 1], [1]])
+    with pytest.raises(ValueError, match="1 videos that cannot be used:\n  row 1: there is neither a path nor bytes"):
+        read(video=[videos[0], None], label=[0, 1])
+    empty = {"path": None, "bytes": None}
+    with pytest.raises(ValueError, match="1 videos that cannot be used:\n  row 1: there is neither a path nor bytes"):
+        read(video=[table[0]["video"], empty, table[1]["video"]], label=[0, 1, 1])
+    with pytest.raises(ValueError, match="column 'video' of .* has neither paths nor bytes"):
+        read(video=[1, 2], label=[0, 1])
+    with pytest.raises(ValueError, match="no column of labels; call it 'label'. It has .*'kind'"):
+        read(video=videos, kind=[0, 1])
 
 
 def test_a_name_that_neither_disk_nor_hub_knows_is_refused_with_both(monkeypatch, tmp_path):

@@ -103,7 +103,7 @@ class LabelNumbers:
 
     def name_of(self, label) -> str | None:
         """The name that a label means, which need not be that of a class."""
-        if label in self.number_of and not _NUMBER.fullmatch(label):  # "1.0" may be a name
+        if isinstance(label, str) and label in self.number_of and not _NUMBER.fullmatch(label):  # "1.0" may be a name
             return label
         text = _text(label)
         if text and _NUMBER.fullmatch(text) and not (self.are_names and (isinstance(label, str) or not self.is_own)):
