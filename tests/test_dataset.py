@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Features, Value
+from PIL import Image
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from videoms_hf.data import dataset as dataset_module
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
+from videoms_hf.data.scanning import scan_tables
 from videoms_hf.data.transforms import EvaluationTransform, FinetuningTransform, PretrainingTransform
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
 from videoms_hf.sampling_videoms import finetuning_clip, pretraining_clip, segment_clip, validation_clip
@@ -333,6 +335,29 @@ def test_the_frames_of_a_cut_video_that_can_be_had_are_used(tmp_path):
     )
     load(dataset)
     assert lengths == [left] and dataset.bad_videos() == []
+
+
+@pytest.mark.parametrize(
+    "transform", [PretrainingTransform(16), FinetuningTransform(16)], ids=["pretrain", "finetune"]
+)
+@pytest.mark.parametrize("kind", ["video", "pictures"])
+def test_a_video_of_one_pixels_height_is_bad_in_training_evaluation_and_scan(videos, tmp_path, transform, kind):
+    path = tmp_path / "line.mkv"
+    if kind == "video":
+        write_ramp(path, num_frames=26, height=1, width=200, codec="ffv1")
+    else:
+        path.mkdir()
+        for i in range(26):
+            Image.new("L", (200, 1), i).save(path / f"{i}.png")
+    table = make_table([*videos, path], [0, 1, 2, 0])
+    clips = ClipDataset(table, PRETRAINING, transform, max_bad_share=0.25)
+    assert clips[3]["pixel_values"].shape == (4, 3, 16, 16)
+    (bad,) = clips.bad_videos()
+    reason = "has frames of 200 x 1; they need at least 2 x 2 pixels"
+    assert (bad.row, bad.reason) == (3, reason)
+    assert [bad.reason for bad in ViewDataset(table, 4, 2, size=16, skip_broken=True).bad_videos()] == [reason]
+    (broken,) = scan_tables({"train": table})[0]["tables"]["train"]["broken"]
+    assert (broken["row"], broken["reason"]) == (3, reason)
 
 
 def test_a_fault_of_the_transform_is_no_bad_video(table):

@@ -126,7 +126,7 @@ def test_what_is_wrong_with_the_annotations_is_named(ego4d, tmp_path):
     ):
         assert words_wanted in str(error.value)
     (tmp_path / "b.json").write_text("[]")
-    with pytest.raises(ValueError, match="b.json is no OSCC file"):
+    with pytest.raises(ValueError, match="b.json is not an OSCC file"):
         read_oscc(tmp_path / "b.json", ego4d)
     with pytest.raises(ValueError, match="there are 3 classes"):
         read_oscc(ego4d / "fho_oscc-pnr_val.json", ego4d / "full_scale", ["a", "b", "c"])

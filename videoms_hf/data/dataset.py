@@ -52,8 +52,9 @@ class ClipDataset(Dataset):
     """One random clip of each video of a table; `labels` beside it unless `with_labels` is false.
 
     A clip depends on (seed, epoch, index) alone, however many workers there are and of whichever kind. A video that
-    cannot be decoded, or has a single frame, is replaced by another that is drawn from the same numbers; it is logged
-    once, counted at every draw, never tried again and never dropped unseen: see [`~ClipDataset.bad_videos`].
+    cannot be decoded, has a single frame, or frames one pixel high or wide, is replaced by another that is drawn from
+    the same numbers; it is logged once, counted at every draw, never tried again and never dropped unseen: see
+    [`~ClipDataset.bad_videos`].
 
     Args:
         table: videos and labels.
@@ -305,7 +306,19 @@ def _decode(
             raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
         return choose(num_frames)
 
-    return decode_row_clips(row, indices, num_clips, crops)
+    def check(height: int, width: int) -> None:
+        if min(height, width) < 2:
+            reason = f"has frames of {width} x {height}; they need at least 2 x 2 pixels"
+            raise VideoDecodeError(video_name(row), reason)
+
+    def checked_crops(height: int, width: int) -> list[Crop]:
+        check(height, width)
+        return crops(height, width)
+
+    clips = decode_row_clips(row, indices, num_clips, None if crops is None else checked_crops)
+    if crops is None:
+        check(*clips[0].shape[-2:])
+    return clips
 
 
 def _fault(row: dict) -> str | None:

@@ -40,7 +40,8 @@ def read_oscc(
         clips = json.loads(read_text(path))["clips"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(
-            f'{path} is no OSCC file; it must be JSON: {{"clips": [{{"unique_id": ...}}, ...]}}'
+            f'{path} is not an OSCC file; it must be JSON: {{"clips": [{{"unique_id": ...}}, ...]}}. '
+            "If it is a list with a JSON object per line, call it .jsonl"
         ) from error
     names = OSCC_CLASSES if class_names is None else list(class_names)
     problems = [f"there are {len(names)} classes, {names}; OSCC has 2"] if len(names) != 2 else []

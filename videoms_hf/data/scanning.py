@@ -140,8 +140,10 @@ def _look(row: dict | int, table: Dataset | None) -> Look:
     num_frames = lengths[-1]
     if num_frames < 2:
         return Look("has 1 frame; motion needs at least 2")
-    oddities = []
     height, width = frames.shape[2:]
+    if min(height, width) < 2:
+        return Look(f"has frames of {width} x {height}; they need at least 2 x 2 pixels")
+    oddities = []
     if bool((frames == frames[:1]).all()):
         oddities.append("its first, middle and last frame are the same: it does not move")
     if promised:
