@@ -26,7 +26,7 @@ FLOORS = [
         "decoding_videoms",
         "sampling_videoms",
     },
-    {"packets_videoms", "pictures_videoms"},
+    {"packets_videoms", "pictures_videoms", "inputs_videoms"},
     {"configuration_videoms"},
 ]
 

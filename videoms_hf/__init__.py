@@ -2,6 +2,8 @@
 
 from transformers import (
     AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
@@ -19,6 +21,9 @@ AutoModel.register(VideoMSConfig, VideoMSModel, exist_ok=True)
 AutoModelForPreTraining.register(VideoMSConfig, VideoMSForPreTraining, exist_ok=True)
 AutoModelForVideoClassification.register(VideoMSConfig, VideoMSForVideoClassification, exist_ok=True)
 AutoVideoProcessor.register(VideoMSConfig, VideoMSVideoProcessor, exist_ok=True)
+# VideoMAE's tutorials load these two; both give the video processor.
+AutoImageProcessor.register(VideoMSConfig, fast_image_processor_class=VideoMSVideoProcessor, exist_ok=True)
+AutoFeatureExtractor.register(VideoMSConfig, VideoMSVideoProcessor, exist_ok=True)
 
 # ... and saved with their code, for where it is not (trust_remote_code=True).
 VideoMSConfig.register_for_auto_class()

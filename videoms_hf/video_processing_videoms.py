@@ -5,19 +5,23 @@ Shorter side to 224 (bilinear), centre crop, ImageNet normalisation, as the offi
 decoded by PyAV, so that nothing needs torchcodec.
 """
 
+import inspect
+import json
 import math
-from os import PathLike, fspath
+from pathlib import Path
 
 import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import PILImageResampling
+from transformers.image_utils import ChannelDimension, PILImageResampling
 from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import IMAGE_PROCESSOR_NAME, VIDEO_PROCESSOR_NAME
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
-from .decoding_videoms import decode_frames, probe_video
+from .decoding_videoms import VideoDecodeError, decode_frames, probe_video
+from .inputs_videoms import ONE_FRAME, list_videos, to_8_bits
 from .sampling_videoms import segment_clip, uniform_clip, validation_clip
 
 
@@ -40,19 +44,22 @@ class VideoMSVideoProcessorKwargs(VideosKwargs, total=False):
 class VideoMSVideoProcessor(BaseVideoProcessor):
     """Turns videos into `pixel_values` (batch, frames, channels, height, width).
 
-    A video is a path, an http address, an array or tensor of frames (T, H, W, C) or (T, C, H, W), or a list of images.
+    A video is a path, an http address, bytes, an open file, a row of a `datasets` video column (`{"path", "bytes"}`),
+    an array or tensor of frames (T, H, W, C) or (T, C, H, W), or a list of frames: PIL images of any mode or arrays.
+    A list of videos is a batch. Frames are uint8, or other numbers in [0, 255], or floats in [0, 1], which are rounded
+    to uint8; alpha is dropped. With `do_rescale` off, values are taken as they are.
     Of files, `num_frames` are sampled over the whole video (a shorter video repeats its last frame). Frames that are
     given are taken as they are unless `do_sample_frames` is set, as pipelines do; then more frames than needed are
     taken for a whole video, and exactly as many for a clip. With several segments or crops, one video gives
     several views and `pixel_values` is (batch, views, frames, channels, height, width), segment by segment;
     [`VideoMSForVideoClassification`] averages their scores.
 
-    A pipeline has no options for stride and views; give it a processor that has them:
+    A pipeline's `frame_sampling_rate` is the stride. It has no options for views; give it a processor that has them:
     `pipeline(..., video_processor=AutoVideoProcessor.from_pretrained(folder, num_segments=5, num_crops=3))`.
 
     Raises:
-        VideoDecodeError: a file cannot be decoded; the message names it and says why.
-        ValueError: more frames are asked for than were given, or frames and options do not fit.
+        VideoDecodeError: a file cannot be decoded, or has a single frame; the message names it and says why.
+        ValueError: more frames are asked for than were given, what was given is not a video, or options do not fit.
     """
 
     resample = PILImageResampling.BILINEAR
@@ -77,19 +84,29 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values"]
 
     def preprocess(self, videos, **kwargs: Unpack[VideoMSVideoProcessorKwargs]) -> BatchFeature:
-        if isinstance(videos, PathLike):
-            videos = fspath(videos)
-        elif isinstance(videos, (list, tuple)):
-            videos = [fspath(video) if isinstance(video, PathLike) else video for video in videos]
-        is_file = isinstance(videos, str) or (isinstance(videos, list) and videos and isinstance(videos[0], str))
-        if is_file:
+        layout = kwargs.pop("input_data_format", None) or self.input_data_format
+        to_rgb = kwargs.get("do_convert_rgb", self.do_convert_rgb)
+        videos = list_videos(videos, layout and ChannelDimension(layout) == ChannelDimension.LAST, to_rgb)
+        are_frames = [isinstance(video, torch.Tensor) for video in videos]
+        if any(are_frames) and not all(are_frames):
+            raise ValueError("files and frames were given in one list; give them in two calls")
+        if not are_frames[0]:
             kwargs.setdefault("do_sample_frames", True)
+        elif kwargs.get("do_rescale", self.do_rescale) and (
+            kwargs.get("rescale_factor", self.rescale_factor) == type(self).rescale_factor
+        ):
+            videos = [to_8_bits(video) for video in videos]
+        if (options := _pipeline_options()) is not None:
+            if len(videos) > 1:
+                raise ValueError(f"{len(videos)} videos were given as one; a pipeline takes several as a list")
+            if "frame_sampling_rate" in options:
+                kwargs["frame_stride"] = options["frame_sampling_rate"]
         for name in ("num_frames", "frame_stride", "num_segments", "num_crops", "candidate_ratio"):
             value = kwargs.get(name, getattr(self, name))
             if isinstance(value, int | float) and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         return_tensors = kwargs.pop("return_tensors", None)
-        batch = super().preprocess(videos, **kwargs)
+        batch = super().preprocess(videos, input_data_format=ChannelDimension.FIRST, **kwargs)
         clips = batch.pop("pixel_values_videos")
         sampled = kwargs.get("do_sample_frames", self.do_sample_frames)
         num_segments = kwargs.get("num_segments", self.num_segments) if sampled else 1
@@ -146,10 +163,15 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         return uniform_clip(total, min(max(int(total / metadata.fps * fps), 1), total))
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
-        """Frames uint8 (T, C, H, W) and metadata of a path or address, or of each of a list; decoded by PyAV."""
+        """Frames uint8 (T, C, H, W) and metadata of a path, address, bytes or open file, or of each of a list."""
         if isinstance(video_url_or_urls, (list, tuple)):
             return list(zip(*[self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls], strict=True))
-        info = probe_video(video_url_or_urls)
+        source = video_url_or_urls
+        if hasattr(source, "read") and not source.seekable():
+            source = source.read()  # it is read twice
+        info = probe_video(source)
+        if info.num_frames < 2:
+            raise VideoDecodeError(source if isinstance(source, str) else getattr(source, "name", "video"), ONE_FRAME)
         metadata = VideoMetadata(
             total_num_frames=info.num_frames,
             fps=info.fps,
@@ -160,7 +182,26 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         )
         indices = np.arange(info.num_frames) if sample_indices_fn is None else sample_indices_fn(metadata=metadata)
         metadata.frames_indices = indices
-        return decode_frames(video_url_or_urls, indices), metadata
+        return decode_frames(source, indices), metadata
+
+    def _decode_and_sample_videos(self, videos, video_metadata, do_sample_frames=None, sample_indices_fn=None):
+        """As in the base class, which decodes paths only."""
+        if not isinstance(videos[0], torch.Tensor):
+            return self.fetch_videos(videos, sample_indices_fn)
+        return super()._decode_and_sample_videos(videos, video_metadata, do_sample_frames, sample_indices_fn)
+
+    def to_json_file(self, json_file_path):
+        """Writes the options, and next to a model's file one by which `AutoImageProcessor` finds this class too.
+
+        Tutorials of VideoMAE load that, and pipelines make batches only where it loads.
+        """
+        super().to_json_file(json_file_path)
+        path = Path(json_file_path)
+        if path.name == VIDEO_PROCESSOR_NAME:
+            pointer = {"image_processor_type": type(self).__name__, "feature_extractor_type": type(self).__name__}
+            if code := (getattr(self, "auto_map", None) or {}).get("AutoVideoProcessor"):
+                pointer["auto_map"] = {"AutoImageProcessor": code, "AutoFeatureExtractor": code}
+            path.with_name(IMAGE_PROCESSOR_NAME).write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
 
     def _preprocess(self, videos: list[torch.Tensor], num_crops: int = 1, **kwargs) -> BatchFeature:
         """The usual steps; with several crops each result is (crops, frames, channels, height, width)."""
@@ -176,6 +217,20 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
             torch.stack(list(clips[i : i + num_crops])) for i in range(0, len(clips), num_crops)
         ]
         return batch
+
+
+def _pipeline_options() -> dict | None:
+    """What a video-classification pipeline was asked for when it is what calls the processor; else `None`.
+
+    Pipelines drop `frame_sampling_rate` where a model has a video processor, so it is looked up in their frames.
+    """
+    frame = inspect.currentframe()
+    for _ in range(3):  # preprocess, __call__, the pipeline
+        frame = frame and frame.f_back
+    if frame is None or frame.f_globals.get("__name__") != "transformers.pipelines.video_classification":
+        return None
+    caller = frame.f_back.f_locals if frame.f_back else {}  # the pipeline, or its data set
+    return caller.get("preprocess_params") or getattr(caller.get("self"), "params", None) or {}
 
 
 def spaced_crops(video: torch.Tensor, num_crops: int, crop_size, options: dict) -> list[torch.Tensor]:
