@@ -22,7 +22,8 @@ from videoms_hf.evaluation.report import write_json
 
 
 ROOT = Path(__file__).parents[1]
-MODEL_FILES = {"config.json", "model.safetensors", "video_preprocessor_config.json"} | MODEL_CODE | PROCESSOR_CODE
+PROCESSOR_FILES = {"video_preprocessor_config.json", "preprocessor_config.json"}
+MODEL_FILES = {"config.json", "model.safetensors"} | PROCESSOR_FILES | MODEL_CODE | PROCESSOR_CODE
 
 # Publishes in every way. The address of the hub must be set before the client is imported, hence a process of its own.
 PUBLISHER = """

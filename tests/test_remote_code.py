@@ -58,7 +58,7 @@ STRANGER = (
     + """
 import torch
 from transformers import (AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification,
-                          AutoVideoProcessor, pipeline)
+                          AutoFeatureExtractor, AutoImageProcessor, AutoVideoProcessor, pipeline)
 
 job = json.loads(sys.argv[1])
 trust = {"trust_remote_code": True}
@@ -75,7 +75,14 @@ with torch.no_grad():
     found["config"] = type(AutoConfig.from_pretrained(job["pretrain"], **trust)).__module__
 processor = AutoVideoProcessor.from_pretrained(job["classify"], **trust)
 found["pixels"] = processor(job["video"], num_segments=2, return_tensors="pt")["pixel_values"]
-found["pipeline"] = pipeline("video-classification", model=job["classify"], **trust)(job["video"])
+classify = pipeline("video-classification", model=job["classify"], **trust)
+found["pipeline"] = classify(job["video"])
+with open(job["video"], "rb") as file:
+    found["batched"] = classify([{"path": None, "bytes": file.read()}, file], batch_size=2)
+found["strides"] = [classify(job["video"], frame_sampling_rate=rate) for rate in (2, 4)]
+others = AutoImageProcessor, AutoFeatureExtractor
+found["others"] = [str(auto.from_pretrained(job["classify"], **trust)) for auto in others]
+found["processor"] = str(processor)
 try:
     AutoModelForVideoClassification.from_pretrained(job["classify"], trust_remote_code=False)
 except ValueError as error:
@@ -149,9 +156,13 @@ def test_processor_and_pipeline_work_without_the_package(stranger):
     processor = VideoMSVideoProcessor.from_pretrained(stranger["classify"])
     wanted = processor(str(stranger["video"]), num_segments=2, return_tensors="pt")["pixel_values"]
     assert wanted.shape == (1, 2, 8, 3, 32, 32) and stranger["found"]["pixels"].equal(wanted)
-    assert stranger["found"]["pipeline"] == pipeline("video-classification", model=str(stranger["classify"]))(
-        str(stranger["video"])
-    )
+    answer = pipeline("video-classification", model=str(stranger["classify"]))(str(stranger["video"]))
+    assert stranger["found"]["pipeline"] == answer
+    for row in stranger["found"]["batched"]:
+        assert [r["score"] for r in row] == pytest.approx([r["score"] for r in answer], abs=1e-6)
+    strided = stranger["found"]["strides"]
+    assert strided[0] == answer != strided[1]  # the processor's own stride is 2
+    assert stranger["found"]["others"] == [stranger["found"]["processor"]] * 2
 
 
 def test_untrusted_code_is_refused_by_name(stranger):
@@ -162,6 +173,8 @@ def test_a_model_trained_from_remote_code_is_saved_with_code_that_loads(stranger
     found = stranger["found"]
     assert not found["trained"].equal(found["classify"]) and found["again"].equal(found["trained"])
     assert {path.name for path in stranger["again"].glob("*.py")} == MODEL_CODE | PROCESSOR_CODE
+    for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
+        assert (stranger["again"] / name).read_bytes() == (stranger["classify"] / name).read_bytes()
     for path in stranger["again"].glob("*.py"):
         assert path.read_bytes() == (stranger["classify"] / path.name).read_bytes()
     with torch.no_grad():  # and where the package is

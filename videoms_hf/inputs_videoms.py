@@ -36,6 +36,8 @@ def list_videos(
         given = _row_source(given)
     if isinstance(given, (str, PathLike)):
         return [fspath(given)]
+    if isinstance(given, io.TextIOBase):
+        raise ValueError("an open file of text is not a video; open it in binary mode, 'rb'")
     if isinstance(given, (bytes, bytearray, memoryview)) or hasattr(given, "read"):
         return [given]
     if isinstance(given, (list, tuple)) and given:

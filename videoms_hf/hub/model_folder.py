@@ -18,6 +18,7 @@ RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "training_log.json"
 EVALUATION_FILE = "evaluation.json"
 PROCESSOR_FILE = "video_preprocessor_config.json"
+IMAGE_PROCESSOR_FILE = "preprocessor_config.json"  # by which AutoImageProcessor finds the video processor
 SECRET_OPTION = "hub_token"  # recipes are published
 INDEX_FILE = "model.safetensors.index.json"
 KINDS = {
@@ -119,7 +120,8 @@ def repository_files(folder: Path) -> list[str]:
     if (report := read_json(folder / EVALUATION_FILE)) is not None:
         check_report(report, config, folder / EVALUATION_FILE)
     weights = [path.name for path in weight_files(folder)]
-    names = ["config.json", *weights, *([INDEX_FILE] if (folder / INDEX_FILE).exists() else []), PROCESSOR_FILE]
+    optional = [name for name in (INDEX_FILE, IMAGE_PROCESSOR_FILE) if (folder / name).exists()]
+    names = ["config.json", *weights, *optional, PROCESSOR_FILE]
     missing = [name for name in names if not (folder / name).exists()]
     code: list[str] = []
     for name in {"config.json", PROCESSOR_FILE} - set(missing):
