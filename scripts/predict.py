@@ -15,6 +15,7 @@ from torch import Tensor
 from videoms_hf.data.transforms import pixel_statistics
 from videoms_hf.decoding_videoms import VideoDecodeError
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
+from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.modeling_videoms import VideoMSForVideoClassification, VideoMSForVideoClassificationOutput
 from videoms_hf.tubelets_videoms import gather_slices
 from videoms_hf.visualization.tokens import draw_kept_tokens, frames_from_pixel_values
@@ -22,7 +23,7 @@ from videoms_hf.visualization.tokens import draw_kept_tokens, frames_from_pixel_
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", help="video files or addresses")
+    parser.add_argument("videos", nargs="+", help="video files, addresses, or folders of pictures")
     parser.add_argument("--model", required=True, help="fine-tuned classifier, a folder or a Hub name")
     parser.add_argument("--top_k", type=int, default=5, help="classes to print")
     parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views")
@@ -56,13 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processor, names = load_processor(args.model), class_names(model)
     for number, video in enumerate(args.videos):
         try:
-            inputs = processor(video, num_segments=args.num_segments, num_crops=args.num_crops, return_tensors="pt")
+            views = video_views(processor, video, args.num_segments, args.num_crops).to(device)
         except (VideoDecodeError, OSError) as error:
             print(f"{video} cannot be classified: {getattr(error, 'reason', error)}", file=sys.stderr)
             num_failures += 1
             continue
-        views = inputs["pixel_values"].to(device)
-        views = views if views.ndim == 6 else views[:, None]
         with torch.inference_mode():
             output = model(views)
         probabilities, classes = output.logits[0].float().softmax(dim=-1).topk(min(args.top_k, len(names)))

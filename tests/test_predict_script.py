@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 
 from tests.evaluation_files import CLASSES, NUM_FRAMES, SIZE, STRIDE, WIDTH, save_classifier, write_noise
+from tests.video_files import write_ramp
 from videoms_hf import VideoMSForVideoClassification
 from videoms_hf.decoding_videoms import decode_frames
 
@@ -87,6 +89,41 @@ def test_a_broken_video_is_named_and_the_others_are_classified(model, video, tmp
     out, err = capsys.readouterr()
     assert len(printed(out)) == 3
     assert "broken.mp4 cannot be classified" in err and "missing.mp4 cannot be classified" in err
+
+
+@pytest.mark.parametrize(
+    "views", [[], ["--num_crops", "3"], ["--num_segments", "3"], ["--num_segments=2", "--num_crops=3"]]
+)
+def test_a_folder_of_pictures_is_classified_as_a_video_of_them(model, tmp_path, capsys, views):
+    video = write_noise(tmp_path / "v.mp4", 11, seed=3)  # shorter than 8 frames of stride 2
+    (tmp_path / "pictures").mkdir()
+    for i, frame in enumerate(decode_frames(video, range(11)).permute(0, 2, 3, 1).numpy()):
+        Image.fromarray(frame).save(tmp_path / f"pictures/{i}.png")
+    assert predict([str(video), str(tmp_path / "pictures"), "--model", str(model), *views]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4] == str(tmp_path / "pictures") and lines[5:] == lines[1:4]
+
+
+def test_what_is_not_a_video_is_named_as_what_it_is(model, tmp_path, capsys):
+    write_ramp(tmp_path / "still.mp4", num_frames=1)
+    (tmp_path / "pictures").mkdir(), (tmp_path / "empty").mkdir()
+    picture = Image.new("RGB", (48, 32))
+    picture.save(tmp_path / "a.png"), picture.save(tmp_path / "pictures/a.png")
+    (tmp_path / "list.csv").write_text("vidéo.mp4 0\n" * 1000)
+    Dataset.from_dict({"video": ["a.mp4"]}).to_parquet(tmp_path / "table.parquet")
+    names = ["still.mp4", "a.png", "pictures", "list.csv", "table.parquet", "empty"]
+    assert predict([*(str(tmp_path / name) for name in names), "--model", str(model)]) == len(names)
+    out, err = capsys.readouterr()
+    assert not out
+    lines = [line for line in err.splitlines() if "cannot be classified" in line]
+    for name, said in zip(names, lines, strict=True):
+        reason = said.removeprefix(f"{tmp_path / name} cannot be classified: ")
+        if name in names[:3]:
+            assert reason == "has 1 frame; motion needs at least 2"
+        elif name != "empty":
+            assert reason.startswith("is text or a table, not a video; ") and "scripts/evaluate.py" in reason
+        else:
+            assert reason.startswith("holds no picture")
 
 
 def test_a_model_without_a_trained_head_is_refused(video, tmp_path, tiny_config):

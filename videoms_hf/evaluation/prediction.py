@@ -5,6 +5,8 @@ No view is doubled or dropped on the way: the batches are shared out among the p
 and every row of the result is known by its number. So many processes give what one gives, in the same order.
 """
 
+import codecs
+import os
 import re
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,12 +21,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+from transformers.video_utils import VideoMetadata
 
 from ..data.annotations import read_videos
 from ..data.dataset import BadVideo, ViewDataset
+from ..data.frame_folders import decode_frame_folder
 from ..data.labels import CLASS_NAMES_FILE, read_class_names
 from ..data.tables import video_name
 from ..decoding_videoms import VideoDecodeError
+from ..inputs_videoms import ONE_FRAME
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..video_processing_videoms import VideoMSVideoProcessor
 
@@ -123,6 +128,47 @@ def evaluation_views(
             f"mend them, or give --skip_broken to evaluate the others:\n{lines}"
         )
     return views
+
+
+def video_views(processor: VideoMSVideoProcessor, video: str, num_segments: int = 1, num_crops: int = 1) -> Tensor:
+    """Views (1, views, T, C, H, W) of a file, an address or a folder of pictures, normalised.
+
+    Raises:
+        VideoDecodeError, OSError: the video cannot be read or has a single frame, or it is a list of videos.
+    """
+
+    def indices(num_frames: int) -> np.ndarray:
+        if num_frames < 2:
+            raise VideoDecodeError(video, ONE_FRAME)
+        metadata = VideoMetadata(num_frames, video_backend="pictures")
+        return processor.sample_frames(metadata, frame_stride=processor.frame_stride, num_segments=num_segments)
+
+    if os.path.isdir(video):
+        clips = list(decode_frame_folder(video, indices).chunk(num_segments))
+        views = processor(clips, num_crops=num_crops, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+        return views.flatten(0, 1)[None] if views.ndim == 6 else views[None]
+    try:
+        batch = processor(video, num_segments=num_segments, num_crops=num_crops, return_tensors="pt")
+    except VideoDecodeError as error:
+        if not _is_list(video):
+            raise
+        raise VideoDecodeError(
+            video, "is text or a table, not a video; give videos here, and a list of them to scripts/evaluate.py"
+        ) from error
+    return batch["pixel_values"] if batch["pixel_values"].ndim == 6 else batch["pixel_values"][:, None]
+
+
+def _is_list(path: str) -> bool:
+    """Whether a file is UTF-8 text or parquet, judged by how it begins."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which allows a character that is cut
+    except UnicodeDecodeError:
+        return head.startswith(b"PAR1")
+    return bool(head) and (head.startswith(b"PAR1") or b"\0" not in head)
 
 
 class _NumberedViews(Dataset):
