@@ -11,6 +11,7 @@ from pathlib import Path
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.scanning import scan_summary, scan_tables
+from videoms_hf.files import write_text
 from videoms_hf.training.arguments import parse_recipe
 
 
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     print(scan_summary(report))
-    (folder / "scan.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(folder / "scan.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print(f"What was found is in {folder / 'scan.json'}")
     empty = []
     for position, (name, table) in enumerate(tables.items()):

@@ -22,7 +22,7 @@ from tests.stream_run import streaming_trainer
 from tests.tiny_run import CAN_GO_ON, losses, weights
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
-from videoms_hf.data.shards import INDEX_FILE, Shards, TarWriter, write_index
+from videoms_hf.data.shards import INDEX_FILE, Shards, add_video, tar_writer, write_index
 from videoms_hf.data.streaming import ClipStream, VideoStream, epoch_lanes
 from videoms_hf.data.tables import make_table, video_name
 from videoms_hf.sampling_videoms import pretraining_clip
@@ -53,9 +53,9 @@ def tars(contents, tmp_path_factory):
     (folder / "classes.txt").write_text("wave\nclap\njump\n")
     number = 0
     for shard, size in enumerate(SIZES):
-        with TarWriter(folder / f"{shard}.tar") as tar:
+        with tar_writer(folder / f"{shard}.tar") as tar:
             for _ in range(size):
-                tar.write(f"{number:06d}", "avi", contents[number], {"label": number % 3})
+                add_video(tar, f"{number:06d}", "avi", contents[number], {"label": number % 3})
                 number += 1
     return folder
 
@@ -337,9 +337,9 @@ def test_several_clips_of_a_streamed_video_come_in_one_item(tars):
 
 
 def test_bad_videos_of_a_stream_are_replaced_named_and_counted(tars, contents, tmp_path, caplog):
-    with TarWriter(tmp_path / "0.tar") as tar:
+    with tar_writer(tmp_path / "0.tar") as tar:
         for number in range(20):
-            tar.write(f"{number:06d}", "avi", b"no video" if number == 7 else contents[number], {})
+            add_video(tar, f"{number:06d}", "avi", b"no video" if number == 7 else contents[number], {})
     logging.enable_propagation()
     try:
         stream = ClipStream(Shards(tmp_path), CHOOSE, keep_frames, with_labels=False)

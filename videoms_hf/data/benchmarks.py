@@ -16,6 +16,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
+from ..files import write_text
 from .annotations import read_videos
 from .ego4d import read_oscc
 from .tables import UNLABELLED, VIDEO_NAME, first_of, make_table, read_text, shorten
@@ -265,7 +266,7 @@ def _table(
     found = [(find(name), label, line) for name, label, line in rows]
     missing = [(name, line) for (name, _, line), (file, _, _) in zip(rows, found, strict=True) if file is None]
     if missing_list is not None and missing:
-        Path(missing_list).write_text("".join(f"{name}\n" for name, _ in missing), encoding="utf-8")
+        write_text(missing_list, "".join(f"{name}\n" for name, _ in missing))
     elif missing_list is not None:
         Path(missing_list).unlink(missing_ok=True)
     if missing:

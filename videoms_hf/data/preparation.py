@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
 from ..decoding_videoms import VideoDecodeError, probe_video
+from ..files import PARTIAL_NAME, atomic_path, write_text
 from .frame_folders import decode_row, is_frame_folder
 from .labels import CLASS_NAMES_FILE, class_names_text, label_text
-from .shards import INDEX_FILE, TarWriter
+from .shards import INDEX_FILE, add_video, tar_writer
 from .tables import UNLABELLED, WINDOW_COLUMNS, video_name, video_source, window_of
 from .transcoding import Encoding, transcode_video
 from .workers import WorkerKilled, work_through
@@ -27,6 +28,7 @@ from .workers import WorkerKilled, work_through
 SETTINGS_FILE = "preparation.json"
 REPORT_FILE = "report.json"
 FORMS = ("csv", "parquet", "tar")
+OWN_NAME = re.compile(rf"missing_.*|{PARTIAL_NAME.pattern}")  # what may be there before SETTINGS_FILE is
 SHUFFLED = "train"  # the table whose videos are shuffled before they go into shards
 MEGABYTE = 1 << 20
 ROWS_TOGETHER = 4  # of a row group in a parquet file, which is read as a whole
@@ -65,7 +67,7 @@ def prepare_dataset(
             raise ValueError(f"the classes of {split} are not those of {next(iter(tables))}; they must be the same")
     folder = Path(output_dir)
     _claim(folder, {"form": form, "encoding": encoding and dataclasses.asdict(encoding), **(settings or {})})
-    _write(folder / CLASS_NAMES_FILE, class_names_text(names))
+    write_text(folder / CLASS_NAMES_FILE, class_names_text(names))
     targets: dict[str, tuple] = {}
     report = {}
     for split, table in tables.items():
@@ -74,12 +76,12 @@ def prepare_dataset(
             raise ValueError(f"none of {len(table)} videos of {split} can be used; {_first_reason(report[split])}")
         has_windows = any(name in rows[0] for name in WINDOW_COLUMNS)
         if form == "csv" and not has_windows:
-            _write(folder / f"{split}.csv", "".join(_line(row, folder, names) for row in rows))
+            write_text(folder / f"{split}.csv", "".join(_line(row, folder, names) for row in rows))
         elif form == "csv":
             _write_table(folder / f"{split}.parquet", rows, names)
         else:
             _write_shards(folder / split, split, rows, names, form, shard_megabytes * MEGABYTE)
-    _write(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
 
@@ -109,9 +111,9 @@ def _claim(folder: Path, settings: dict) -> None:
         if changes:
             what = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in changes)
             raise FileExistsError(f"{folder} was prepared with other settings ({what}); give another output_dir")
-    elif any(not path.name.startswith("missing_") for path in folder.iterdir()):  # lists of missing videos are ours
+    elif any(not OWN_NAME.fullmatch(path.name) for path in folder.iterdir()):
         raise FileExistsError(f"{folder} holds something else; give another output_dir, or an empty one")
-    _write(path, json.dumps(settings, indent=2) + "\n")
+    write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 # -- looking at and encoding the videos -----------------------------------------------------------------------------
@@ -179,13 +181,12 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
     folder = Path(folder)
     if isinstance(table.features["video"], Video) or any(column in table.features for column in WINDOW_COLUMNS):
         path = folder / f"{name}.parquet"
-        partial_path = path.with_name(f".{path.name}.partial")
-        table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
-        partial_path.replace(path)
+        with atomic_path(path) as partial_path:
+            table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
         return path
-    _write(folder / CLASS_NAMES_FILE, class_names_text(table.features["label"].names))
+    write_text(folder / CLASS_NAMES_FILE, class_names_text(table.features["label"].names))
     rows = ({"path": video, "label": label} for video, label in zip(table["video"], table["label"], strict=True))
-    _write(folder / f"{name}.csv", "".join(_line(row, folder, table.features["label"].names) for row in rows))
+    write_text(folder / f"{name}.csv", "".join(_line(row, folder, table.features["label"].names) for row in rows))
     return folder / f"{name}.csv"
 
 
@@ -229,12 +230,6 @@ def _measure(row: Mapping) -> tuple[float, int]:
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _write(path: Path, text: str) -> None:
-    partial_path = path.with_name(f".{path.name}.partial")
-    partial_path.write_text(text, encoding="utf-8")
-    partial_path.replace(path)
-
-
 def _line(row: Mapping, folder: Path, class_names: Sequence[str]) -> str:
     """A row of a list: a path inside of the folder is relative to it, so that the folder can be moved."""
     if "path" not in row:
@@ -259,9 +254,8 @@ def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> N
     if "unique_id" in rows[0]["table"].features:
         columns["unique_id"] = [row["table"][row["number"]]["unique_id"] for row in rows]
         features["unique_id"] = rows[0]["table"].features["unique_id"]
-    partial_path = path.with_name(f".{path.name}.partial")
-    Dataset.from_dict(columns, features=Features(features)).to_parquet(partial_path)
-    partial_path.replace(path)
+    with atomic_path(path) as partial_path:
+        Dataset.from_dict(columns, features=Features(features)).to_parquet(partial_path)
 
 
 def _write_shards(
@@ -287,7 +281,9 @@ def _write_shards(
             write = _write_tar if form == "tar" else _write_parquet
             write(path, [(i, rows[i]) for i in own], names)
         index[path.name] = {"num_videos": len(own), "num_bytes": path.stat().st_size, "digest": digest}
-        _write(index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2))
+        write_text(
+            index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2)
+        )
     for name in before.keys() - index.keys():  # shards of ours that are no longer needed
         (folder / name).unlink(missing_ok=True)
 
@@ -303,21 +299,20 @@ def _content(row: Mapping) -> tuple[str, bytes]:
 
 
 def _write_tar(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
-    with TarWriter(path) as tar:
+    with tar_writer(path) as tar:
         for number, row in rows:
             name, content = _content(row)
             about = {"label": row["label"], **({"class": names[row["label"]]} if row["label"] != UNLABELLED else {})}
             about |= {name: row[name] for name in WINDOW_COLUMNS if name in row} | {"video": os.path.basename(name)}
             ending = os.path.splitext(name)[1].lstrip(".").lower() or "mp4"
-            tar.write(f"{number:08d}", ending, content, about)
+            add_video(tar, f"{number:08d}", ending, content, about)
 
 
 def _write_parquet(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
     windows = [name for name in WINDOW_COLUMNS if name in rows[0][1]]
     features = {"video": Video(decode=False), "label": ClassLabel(names=list(names))}
     features = Features(features | {name: Value("float64") for name in windows})
-    partial_path = path.with_name(f".{path.name}.partial")
-    with pq.ParquetWriter(partial_path, features.arrow_schema) as writer:
+    with atomic_path(path) as partial_path, pq.ParquetWriter(partial_path, features.arrow_schema) as writer:
         for start in range(0, len(rows), ROWS_TOGETHER):
             batch = []
             for _, row in rows[start : start + ROWS_TOGETHER]:
@@ -325,4 +320,3 @@ def _write_parquet(path: Path, rows: Sequence[tuple[int, Mapping]], names: Seque
                 video = {"bytes": content, "path": os.path.basename(name)}
                 batch.append({"video": video, "label": row["label"], **{name: row[name] for name in windows}})
             writer.write_table(pa.Table.from_pylist(batch, schema=features.arrow_schema))
-    partial_path.replace(path)

@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Video
 
+from ..files import atomic_path, write_text
 from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
 from .tables import UNLABELLED, WINDOW_COLUMNS, shorten
 
@@ -136,9 +138,7 @@ def write_index(folder: str | os.PathLike) -> list[Shard]:
     counts = {os.path.basename(shard.path): shard.num_videos for shard in shards}
     sizes = {os.path.basename(shard.path): shard.num_bytes for shard in shards}
     index = {name: {"num_videos": counts[name], "num_bytes": sizes[name]} for name in counts}
-    partial = Path(folder) / f".{INDEX_FILE}.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    partial.replace(Path(folder) / INDEX_FILE)
+    write_text(Path(folder) / INDEX_FILE, json.dumps(index, indent=2) + "\n")
     return shards
 
 
@@ -222,29 +222,18 @@ def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
             yield {"video": {"path": name, "bytes": content(videos[0])}, "label": label, **windows}
 
 
-class TarWriter:
-    """Writes videos to a tar file; it appears under its name when the `with` ends without an error."""
+@contextmanager
+def tar_writer(path: str | os.PathLike) -> Iterator[tarfile.TarFile]:
+    """A tar file for [`add_video`]; it appears under its name when the `with` ends without an error."""
+    with atomic_path(path) as partial, tarfile.open(partial, "w", format=tarfile.PAX_FORMAT) as tar:
+        yield tar
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self._partial = self.path.with_name(f".{self.path.name}.partial")
 
-    def __enter__(self) -> "TarWriter":
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-        return self
-
-    def __exit__(self, kind, *_) -> None:
-        self._tar.close()
-        if kind is None:
-            self._partial.replace(self.path)
-        else:
-            self._partial.unlink()
-
-    def write(self, key: str, ending: str, video: bytes, about: dict) -> None:
-        for name, content in ((ending, video), ("json", json.dumps(about, ensure_ascii=False).encode())):
-            member = tarfile.TarInfo(f"{key}.{name}")
-            member.size = len(content)
-            self._tar.addfile(member, io.BytesIO(content))
+def add_video(tar: tarfile.TarFile, key: str, ending: str, video: bytes, about: dict) -> None:
+    for name, content in ((ending, video), ("json", json.dumps(about, ensure_ascii=False).encode())):
+        member = tarfile.TarInfo(f"{key}.{name}")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
 
 
 # -- parquet ---------------------------------------------------------------------------------------------------------

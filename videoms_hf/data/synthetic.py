@@ -11,8 +11,6 @@ other; one that has grown to the largest size dissolves into the smallest.
 import json
 import math
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import av
@@ -21,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
+
+from ..files import atomic_path
 
 
 # Class name -> circle of the state (0 column, 1 row, 2 log size, 3 angle) and direction on it. Rows grow downwards, so
@@ -139,19 +139,15 @@ def render_motion_dataset(
         _check_complete(folder, settings)
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
-        partial.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-        _render(partial, settings)
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another process may have finished the same data set meanwhile.
-            if not folder.exists():
-                raise
-            _check_complete(folder, settings)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with atomic_path(folder) as partial:
+            partial.mkdir()
+            _render(partial, settings)
+    except OSError:
+        # Another process may have finished the same data set meanwhile.
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise
+        _check_complete(folder, settings)
     return folder
 
 

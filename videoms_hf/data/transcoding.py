@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from ..decoding_videoms import VideoDecodeError, probe_video
+from ..files import atomic_path
 from .frame_folders import decode_row
 from .tables import video_name, video_source
 
@@ -57,30 +57,25 @@ def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -
     Raises:
         VideoDecodeError, FileNotFoundError: the video cannot be decoded.
     """
-    path = Path(path)
     source = video_source(row)
     is_folder = isinstance(source, str) and os.path.isdir(source)
     rate = PICTURES_PER_SECOND if is_folder else probe_video(video_source(row)).fps
     step = 1.0 if encoding.fps is None else max(rate / encoding.fps, 1.0)
     frames = _frames(row, step, encoding)
     first = next(frames)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with av.open(os.fspath(partial), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "threads": "1"}
-            options |= {"tune": "fastdecode"} if encoding.fastdecode else {}
-            stream = container.add_stream(
-                "libx264", rate=Fraction(rate / step).limit_denominator(1001), options=options
-            )
-            stream.height, stream.width = first.shape[2:]
-            stream.pix_fmt = "yuv420p"
-            for part in _with_first(first, frames):
-                for picture in part.permute(0, 2, 3, 1).contiguous().numpy():
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        atomic_path(path) as partial,
+        av.open(os.fspath(partial), "w", "mp4", {"movflags": "+faststart"}) as container,
+    ):
+        options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "threads": "1"}
+        options |= {"tune": "fastdecode"} if encoding.fastdecode else {}
+        stream = container.add_stream("libx264", rate=Fraction(rate / step).limit_denominator(1001), options=options)
+        stream.height, stream.width = first.shape[2:]
+        stream.pix_fmt = "yuv420p"
+        for part in _with_first(first, frames):
+            for picture in part.permute(0, 2, 3, 1).contiguous().numpy():
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def _with_first(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:

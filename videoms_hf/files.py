@@ -1,0 +1,40 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""Files and folders that appear complete or not at all."""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+PARTIAL_NAME = re.compile(r"\..*\.partial")  # a killed process may leave such a file or folder behind
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Path of a file or folder to create next to `path`; it replaces `path` when the `with` ends without an error.
+
+    Otherwise it is removed. No other process is given the same one. A file gets the permissions that the umask gives,
+    whoever writes it: safetensors' are readable by their owner only.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode
+    partial.unlink()
+    try:
+        yield partial
+        if partial.is_file() and partial.stat().st_mode != mode:
+            partial.chmod(mode)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` to a file as UTF-8; an older file stays complete until the new one is."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
