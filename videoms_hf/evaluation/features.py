@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
 from ..data.tables import video_names
+from ..files import atomic_path
 from ..modeling_videoms import VideoMSModel
 from ..tubelets_videoms import mean_per_time_step
 
@@ -123,15 +124,15 @@ def write_features(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"features-{accelerator.process_index:05}-of-{accelerator.num_processes:05}.{file_format}"
-    path, partial = folder / name, folder / f".{name}.partial"
+    path = folder / name
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    if file_format == "safetensors":
-        parts = list(batches)
-        tensors = {key: torch.cat([getattr(part, key) for part in parts]) for key in Features._fields} if parts else {}
-        save_file(tensors, partial, metadata)
-    else:
-        _write_parquet(batches, views, partial, accelerator, metadata)
-    os.replace(partial, path)
+    with atomic_path(path) as partial:
+        if file_format == "parquet":
+            _write_parquet(batches, views, partial, accelerator, metadata)
+        else:
+            parts = list(batches)
+            fields = Features._fields if parts else ()
+            save_file({key: torch.cat([getattr(part, key) for part in parts]) for key in fields}, partial, metadata)
     return path
 
 

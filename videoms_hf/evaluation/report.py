@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files import write_text
 from .metrics import class_accuracies
 from .multiview import aggregate_views, multiview_accuracies
 from .prediction import ViewPredictions
@@ -134,6 +135,4 @@ def write_json(content: dict, path: str | os.PathLike) -> None:
     )
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text + "\n")
