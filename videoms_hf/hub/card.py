@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, token_counts
+from ..files import write_text
 from .model_folder import (
     CARD_FILE,
     EVALUATION_FILE,
@@ -75,7 +76,7 @@ def write_card(
     now = {"data": data, "license": license, "origin": origin, "base_model": base_model, "language": language}
     now["tags"] = [tags] if isinstance(tags, str) else tags
     given = before | {key: value for key, value in now.items() if value is not None}
-    path.write_text(str(model_card(folder, name, **given)), encoding="utf-8")
+    write_text(path, str(model_card(folder, name, **given)))
     return path
 
 

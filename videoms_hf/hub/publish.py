@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError
 
+from ..files import atomic_path
 from .card import write_card
 from .model_folder import (
     CARD_FILE,
@@ -99,7 +100,8 @@ def adopt_evaluation(folder: Path, evaluation: Path) -> None:
         raise FileNotFoundError(f"{evaluation} does not exist; it must be the evaluation.json of scripts/evaluate.py")
     check_report(report, read_config(folder), evaluation)
     if evaluation.resolve() != (folder / EVALUATION_FILE).resolve():
-        shutil.copyfile(evaluation, folder / EVALUATION_FILE)
+        with atomic_path(folder / EVALUATION_FILE) as partial:
+            shutil.copyfile(evaluation, partial)
 
 
 def _failure(error: Exception, folder: Path, repo_id: str) -> str:
