@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..files import atomic_path
+
 
 class WeightAverage:
     """average <- decay * average + (1 - decay) * weights, at each `update`; in float32, beginning with the weights."""
@@ -42,7 +44,8 @@ class WeightAverage:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the average to a safetensors file."""
-        save_file({name: value.contiguous() for name, value in self.average.items()}, os.fspath(path))
+        with atomic_path(path) as partial:
+            save_file({name: value.contiguous() for name, value in self.average.items()}, partial)
 
     def load(self, path: str | os.PathLike) -> None:
         """Continue the average of a file that `save` wrote.

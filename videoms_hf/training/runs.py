@@ -22,6 +22,7 @@ from ..data.dataset import ViewDataset
 from ..data.shards import Shards
 from ..data.tables import table_fingerprint
 from ..evaluation.report import write_json
+from ..files import PARTIAL_NAME, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from .announcement import TimeEstimate, describe_run
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
@@ -81,7 +82,7 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
             begun = claim_output_dir(args.output_dir, script, args.total_batch_size, options)
             public = {name: value for name, value in options.items() if name != SECRET_OPTION}
             text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
-            (Path(args.output_dir) / RECIPE_FILE).write_text(text, encoding="utf-8")
+            write_text(Path(args.output_dir) / RECIPE_FILE, text)
     return begun
 
 
@@ -194,8 +195,9 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; give another --output_dir")
     found = {path.name for path in output_dir.iterdir()} if output_dir.exists() else set()
+    found = {name for name in found if not PARTIAL_NAME.fullmatch(name)}
     # Nothing, or a start that failed or was killed before it learned anything.
-    if found <= {RUN_FILE, RECIPE_FILE, f".{RUN_FILE}.partial"}:
+    if found <= {RUN_FILE, RECIPE_FILE}:
         try:
             write_json(now, output_dir / RUN_FILE)
         except OSError as error:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import seed_worker
 
 from ..data.streaming import ClipStream, VideoStream, num_lanes
+from ..files import write_text
 from .clips import SeededCollator, SeededStream
 from .training_arguments import TrainingArguments
 
@@ -56,7 +57,7 @@ def stream_order(videos: VideoStream, args: TrainingArguments) -> dict[str, int]
 
 def save_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
     """Write what [`stream_order`] says beside a checkpoint's other files."""
-    (Path(checkpoint) / STREAM_FILE).write_text(json.dumps(order) + "\n", encoding="utf-8")
+    write_text(Path(checkpoint) / STREAM_FILE, json.dumps(order) + "\n")
 
 
 def check_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
