@@ -1,16 +1,20 @@
 """From a benchmark's own files to what training reads: nothing lost, nothing half-written, encoded as asked."""
 
 import json
+import multiprocessing
 import os
 import runpy
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from datasets import Dataset
 from PIL import Image
 
-from videoms_hf.data import preparation
+from videoms_hf.data import preparation, workers
 from videoms_hf.data.annotations import read_csv, read_videos
 from videoms_hf.data.preparation import prepare_dataset, summary
 from videoms_hf.data.shards import Shards
@@ -293,6 +297,57 @@ def test_embedded_videos_go_into_shards_and_into_lists_encoded_only(videos, tmp_
     assert read_csv(tmp_path / "encoded/train.csv")["video"][0].endswith("videos/a/a.mp4")
 
 
+@pytest.mark.parametrize(("form", "encoding", "reads"), [("tar", None, 2), ("csv", Encoding(), 1)])
+def test_embedded_videos_are_read_once_to_look_and_once_to_copy(videos, tmp_path, monkeypatch, form, encoding, reads):
+    table = make_table([{"path": "a.mp4", "bytes": videos[0].read_bytes()}] * 3, [0] * 3, ["a"])
+    read, get = [], Dataset.__getitem__
+
+    def noted(self, key):
+        read.extend([key] if isinstance(key, int) and "video" in self.features else [])
+        return get(self, key)
+
+    monkeypatch.setattr(Dataset, "__getitem__", noted)
+    monkeypatch.setattr(Dataset, "__iter__", lambda self: (self[i] for i in range(len(self))))
+    prepare_dataset({"train": table}, tmp_path / "out", form, encoding)
+    assert sorted(read) == sorted([0, 1, 2] * reads)
+    read.clear()
+    prepare_dataset({"train": table}, tmp_path / "out", form, encoding)
+    assert sorted(read) == ([] if encoding else [0, 1, 2]), "nothing is encoded again, so no bytes are needed"
+
+
+def test_embedded_videos_of_one_name_and_size_are_different_videos(tmp_path):
+    for i in range(2):
+        write_ramp(tmp_path / f"{i}.mp4", num_frames=4 + i)
+    size = max(os.path.getsize(tmp_path / f"{i}.mp4") for i in range(2))
+    content = [(tmp_path / f"{i}.mp4").read_bytes() for i in range(2)]
+    content = [part + b"\0\0\0\10free" + b"\0" * (size - len(part)) for part in content]
+    for name in ("x.mp4", None):
+        table = make_table([{"path": name, "bytes": part} for part in content], [0, 0], ["a"])
+        prepare_dataset({"train": table}, tmp_path / str(name), encoding=Encoding())
+        encoded = read_csv(tmp_path / str(name) / "train.csv")["video"]
+        assert [probe_video(video).num_frames for video in encoded] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../escaped.mp4", "/etc/escaped.mp4", "a\0b\n.mp4", "ü" * 300 + ".mp4", "..", ""]
+)
+def test_names_of_videos_and_classes_lead_nowhere_else(videos, tmp_path, name):
+    table = make_table([{"path": name, "bytes": videos[0].read_bytes()}] * 2, [0, 1], ["..", "a" * 300])
+    prepare_dataset({"train": table}, tmp_path / "out", "tar", Encoding())
+    assert len(list((tmp_path / "out/videos").glob("*/*.mp4"))) == 2 and os.listdir(tmp_path) == ["out"]
+    assert len(Shards(tmp_path / "out/train")) == 2
+
+
+def test_an_index_of_shards_has_nothing_else_removed(tables, tmp_path):
+    prepare_dataset(tables, tmp_path / "out", "tar")
+    index = json.loads((tmp_path / "out/train/shards.json").read_text())
+    (tmp_path / "precious.tar").write_text("x"), (tmp_path / "out/train/00009.tar").write_text("x")
+    index |= {name: {"num_bytes": 1} for name in ("../../precious.tar", str(tmp_path / "precious.tar"), "00009.tar")}
+    (tmp_path / "out/train/shards.json").write_text(json.dumps(index))
+    prepare_dataset(tables, tmp_path / "out", "tar")
+    assert (tmp_path / "precious.tar").exists() and not (tmp_path / "out/train/00009.tar").exists()
+
+
 def test_other_forms_and_tables_that_do_not_go_together_are_refused(tables, tmp_path):
     with pytest.raises(ValueError, match="form is 'zip'; it must be one of csv, parquet, tar"):
         prepare_dataset(tables, tmp_path / "out", "zip")
@@ -394,6 +449,28 @@ def half_or_die(number):
 
 def test_work_is_done_once_for_each_item():
     assert dict(work_through(half_or_die, [0, 2, 4], 0, "halving")) == {0: 0, 1: 1, 2: 2}
+
+
+class SlowToSubmit(ProcessPoolExecutor):
+    """A pool that hears of a dead worker before its second item is submitted, otherwise a matter of chance."""
+
+    def submit(self, *args):
+        while self._processes and not self._broken:
+            time.sleep(0.01)
+        return super().submit(*args)
+
+
+def test_a_pool_that_breaks_between_two_submissions_loses_no_item(monkeypatch):
+    kinds = [SlowToSubmit]
+
+    def pool(work, num_workers):
+        kind = kinds.pop() if kinds else ProcessPoolExecutor
+        context = multiprocessing.get_context("fork")  # quicker
+        return kind(num_workers, context, initializer=workers._begin, initargs=(work,))
+
+    monkeypatch.setattr(workers, "_pool", pool)
+    found = dict(work_through(half_or_die, [5, 2, 4], 1, "halving"))
+    assert isinstance(found.pop(0), WorkerKilled) and found == {1: 1, 2: 2}
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from ..files import PARTIAL_NAME, atomic_path, write_text
 from .frame_folders import decode_row, is_frame_folder
 from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, add_video, tar_writer
-from .tables import UNLABELLED, WINDOW_COLUMNS, video_name, video_source, window_of
+from .tables import UNLABELLED, WINDOW_COLUMNS, video_names, video_source, window_of
 from .transcoding import Encoding, transcode_video
 from .workers import WorkerKilled, work_through
 
@@ -31,6 +31,7 @@ FORMS = ("csv", "parquet", "tar")
 OWN_NAME = re.compile(rf"missing_.*|{PARTIAL_NAME.pattern}")  # what may be there before SETTINGS_FILE is
 SHUFFLED = "train"  # the table whose videos are shuffled before they go into shards
 MEGABYTE = 1 << 20
+NAME_BYTES = 150  # of an encoded file's name and of its class, before what makes them unique
 ROWS_TOGETHER = 4  # of a row group in a parquet file, which is read as a whole
 
 
@@ -129,43 +130,49 @@ def _look(
 ) -> tuple[list[dict], dict]:
     """The rows that can be used, encoded if there is a `folder` for that, and what there is to report of a table."""
     names = table.features["label"].names
-    outputs = [None if folder is None else _target(row, folder, names, targets) for row in table]
     # Embedded videos stay in their table until they are wanted; of others the workers need no more than the row.
     is_embedded = isinstance(table.features["video"], Video)
-    videos = range(len(table)) if is_embedded else table.to_list()
+    sources = [
+        {**row, "video": video}
+        for row, video in zip(table.remove_columns("video").to_list(), video_names(table), strict=True)
+    ]
+    outputs: list[Path | None] = [None] * len(table)
+    if folder is not None:
+        keys = [(split, number) if is_embedded else (row["video"],) for number, row in enumerate(sources)]
+        outputs = [_target(row, key, folder, names, targets) for row, key in zip(sources, keys, strict=True)]
+    videos = range(len(table)) if is_embedded else sources
     work = partial(_look_at, table=table if is_embedded else None, encoding=encoding)
     description = f"Encoding {split}" if folder else f"Looking at {split}"
     found = dict(work_through(work, list(zip(videos, outputs, strict=True)), num_workers, description))
     rows, broken, seconds, size = [], [], 0.0, 0
-    for number, output in enumerate(outputs):
+    for number, (source, output) in enumerate(zip(sources, outputs, strict=True)):
         result = found[number]
         if isinstance(result, WorkerKilled):
             result = "the process that read it was killed (out of memory, or a fault of the decoder)"
         if isinstance(result, str):
-            row = table[number]
-            place = f"line {row['line']}" if "line" in row else f"row {number}"
-            broken.append({"video": video_name(row), "place": place, "reason": result})
+            place = f"line {source['line']}" if "line" in source else f"row {number}"
+            broken.append({"video": source["video"], "place": place, "reason": result})
             continue
         seconds, size = seconds + result[0], size + result[1]
-        rows.append({"number": number, **({"path": os.fspath(output)} if output else {}), "bytes": result[1]})
-    for row in rows:
-        source = table[row["number"]]
-        kept = {} if "path" in row else window_of(source)
-        row |= {"label": source["label"], **kept}
-        if "path" not in row:
-            row["path" if isinstance(source["video"], str) else "name"] = video_name(source)
-        row["table"] = table
+        row = {"number": number, "label": source["label"], "bytes": result[1], "table": table}
+        if output:
+            row["path"] = os.fspath(output)
+        else:
+            row |= {"name" if is_embedded else "path": source["video"], **window_of(source)}
+        rows.append(row)
     report = {"videos": len(rows), "hours": seconds / 3600, "bytes": size, "broken": broken}
     return rows, report
 
 
-def _target(row: Mapping, folder: Path, names: Sequence[str], targets: dict[str, tuple]) -> Path:
-    """The file that a row's video is encoded to; the same for the same part of the same video, whatever the table."""
+def _target(row: Mapping, key: tuple, folder: Path, names: Sequence[str], targets: dict[str, tuple]) -> Path:
+    """The file that a row's video is encoded to; the same for the same part of the video `key`, whatever the table."""
     label = "unlabelled" if row["label"] == UNLABELLED else names[row["label"]]
-    what = (video_name(row), *window_of(row).values())
-    stem = os.path.splitext(os.path.basename(what[0]))[0]
-    window = "".join("_end" if second is None else f"_{round(second * 1000)}ms" for second in what[1:])
-    base = f"{re.sub(r'[^-_ .,()A-Za-z0-9]', '_', label)}/{stem.strip()}{window}"
+    label = re.sub(r"^\.+$|[^-_ .,()A-Za-z0-9]", "_", label)[:NAME_BYTES]
+    stem = re.sub(r"[\x00-\x1f]", "_", os.path.splitext(os.path.basename(row["video"]))[0])
+    stem = os.fsencode(stem)[:NAME_BYTES].decode(errors="ignore").strip()
+    seconds = list(window_of(row).values())
+    window = "".join("_end" if second is None else f"_{round(second * 1000)}ms" for second in seconds)
+    base, what = f"{label}/{stem}{window}", (*key, *seconds)
     name, count = base, 1
     while targets.setdefault(name, what) != what:
         count += 1
@@ -195,13 +202,14 @@ def _look_at(
 ) -> tuple[float, int] | str:
     """Seconds and bytes of a video, after it has been encoded if need be; or why it cannot be used."""
     row, output = job
-    row = row if table is None else table[row]
     try:
-        if output is not None and not output.exists():
+        if output is None or not output.exists():
+            row = row if table is None else table[row]
+        if output is None:
+            return _measure(row)
+        if not output.exists():
             transcode_video(row, output, encoding)
-        if output is not None:
-            return probe_video(output).duration_seconds, output.stat().st_size
-        return _measure(row)
+        return probe_video(output).duration_seconds, output.stat().st_size
     except VideoDecodeError as error:
         return error.reason
     except OSError as error:
@@ -252,7 +260,8 @@ def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> N
     columns = {"video": [row["path"] for row in rows], "label": [row["label"] for row in rows]}
     columns |= {name: [row[name] for row in rows] for name in windows}
     if "unique_id" in rows[0]["table"].features:
-        columns["unique_id"] = [row["table"][row["number"]]["unique_id"] for row in rows]
+        numbers = [row["number"] for row in rows]
+        columns["unique_id"] = rows[0]["table"].select_columns("unique_id").select(numbers)["unique_id"][:]
         features["unique_id"] = rows[0]["table"].features["unique_id"]
     with atomic_path(path) as partial_path:
         Dataset.from_dict(columns, features=Features(features)).to_parquet(partial_path)
@@ -285,14 +294,15 @@ def _write_shards(
             index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2)
         )
     for name in before.keys() - index.keys():  # shards of ours that are no longer needed
-        (folder / name).unlink(missing_ok=True)
+        if re.fullmatch(r"[0-9]{5,}\.(tar|parquet)", name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _content(row: Mapping) -> tuple[str, bytes]:
     """Name and bytes of a row's video."""
     if "path" not in row:
-        video = row["table"][row["number"]]["video"]
-        return row["name"], video["bytes"]
+        source = video_source(row["table"][row["number"]])
+        return row["name"], Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
     if is_frame_folder(row["path"]):
         raise ValueError(f"{row['path']} is a folder of pictures; encode the videos to put them into shards")
     return row["path"], Path(row["path"]).read_bytes()

@@ -32,13 +32,18 @@ def work_through(
         waiting = list(range(len(items)))[::-1]
         while waiting:
             suspects = []
-            with _pool(min(num_workers, len(waiting))) as pool:
+            with _pool(work, min(num_workers, len(waiting))) as pool:
                 running = {}
                 while waiting or running:
                     # Not all at once: a million futures are a gigabyte.
                     while waiting and len(running) < 4 * num_workers and not suspects:
-                        number = waiting.pop()
-                        running[pool.submit(work, items[number])] = number
+                        try:
+                            running[pool.submit(_do, items[waiting[-1]])] = waiting[-1]
+                        except BrokenProcessPool:  # a worker died a moment ago; those under way will say so
+                            break
+                        waiting.pop()
+                    if not running:
+                        break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         number = running.pop(future)
                         if isinstance(future.exception(), BrokenProcessPool):
@@ -46,23 +51,31 @@ def work_through(
                         else:
                             yield number, future.result()
                             bar.update()
-                    if suspects and not running:
-                        break
             for number in sorted(suspects):
-                with _pool(1) as pool:
+                with _pool(work, 1) as pool:
                     try:
-                        result = pool.submit(work, items[number]).result()
+                        result = pool.submit(_do, items[number]).result()
                     except BrokenProcessPool:
                         result = WorkerKilled()
                 yield number, result
                 bar.update()
 
 
-def _pool(num_workers: int) -> ProcessPoolExecutor:
+def _begin(work: Callable[[Any], Any]) -> None:
+    global _work  # sent once to a worker, not with every item: it may hold a table
+    _work = work
+    torch.set_num_threads(1)
+
+
+def _do(item: Any) -> Any:
+    return _work(item)
+
+
+def _pool(work: Callable[[Any], Any], num_workers: int) -> ProcessPoolExecutor:
     # Not forked from here: threads that this process may have would be missing in its copy, and waited for for ever.
     # A server that is started once, and has imported what is needed, is forked instead, where the system has that.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         context.set_forkserver_preload(["__main__", "videoms_hf.data.preparation"])
-    return ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,))
+    return ProcessPoolExecutor(num_workers, context, initializer=_begin, initargs=(work,))
