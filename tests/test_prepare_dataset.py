@@ -6,11 +6,13 @@ import os
 import runpy
 import time
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset
 from PIL import Image
 
@@ -21,8 +23,9 @@ from videoms_hf.data.shards import Shards
 from videoms_hf.data.tables import make_table, video_names
 from videoms_hf.data.transcoding import Encoding, transcode_video
 from videoms_hf.data.workers import WorkerKilled, work_through
-from videoms_hf.decoding_videoms import decode_frames, probe_video
+from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, iterate_frames, probe_video
 
+from .odd_files import images, shown_number, write_file
 from .test_training_scripts import TINY, TINY_DECODER, words
 from .video_files import write_ramp
 
@@ -207,25 +210,39 @@ def test_a_preparation_goes_on_where_it_was_interrupted(tables, tmp_path, monkey
 
 
 def test_a_failed_encoding_leaves_nothing_behind(videos, tmp_path, monkeypatch):
-    monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", 5 * 48 * 32 * 3)
-    monkeypatch.setattr("videoms_hf.data.transcoding.decode_row", failing_after(4))
+    def failing(*args, **kwargs):
+        yield from islice(iterate_frames(*args, **kwargs), 4)
+        raise OSError("the disk has gone")
+
+    monkeypatch.setattr("videoms_hf.data.transcoding.iterate_frames", failing)
     with pytest.raises(OSError, match="disk"):
         transcode_video({"video": str(videos[8])}, tmp_path / "x.mp4", Encoding())
     assert os.listdir(tmp_path) == []
 
 
-def failing_after(num_calls):
-    from videoms_hf.data.frame_folders import decode_row
-
-    calls = []
-
-    def decode(row, indices):
-        calls.append(row)
-        if len(calls) > num_calls:
-            raise OSError("the disk has gone")
-        return decode_row(row, indices)
-
-    return decode
+@pytest.mark.parametrize("window", [{}, {"start_seconds": 0.2, "end_seconds": 0.8}])
+def test_an_irregular_video_is_opened_as_often_however_long_it_is(tmp_path, monkeypatch, window):
+    path = write_file(tmp_path, "msmpeg4.avi")
+    opened, open_file = [], av.open
+    monkeypatch.setattr(
+        av, "open", lambda file, *args, **kwargs: opened.append(file) or open_file(file, *args, **kwargs)
+    )
+    counts = []
+    for frames_at_once in (1, 30):
+        monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", frames_at_once * 48 * 64 * 3)
+        opened.clear()
+        transcode_video({"video": str(path), **window}, tmp_path / "x.mp4", Encoding(crf=1))
+        counts.append(len(opened))
+    assert counts[0] == counts[1]
+    wanted = decode_frames(path, range, **window)
+    assert len(wanted) == (15 if window else 24)
+    assert list(map(shown_number, images(decode_frames(tmp_path / "x.mp4", range)))) == list(
+        map(shown_number, images(wanted))
+    )
+    frames = list(iterate_frames(path, [1, 4, 9], **window))
+    assert torch.equal(torch.stack(frames), wanted[[1, 4, 9]])
+    with pytest.raises(VideoDecodeError, match="frame 99 was asked for"):
+        list(iterate_frames(path, [1, 99], **window))
 
 
 # -- shards ----------------------------------------------------------------------------------------------------------

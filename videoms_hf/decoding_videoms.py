@@ -76,6 +76,7 @@ class VideoInfo(NamedTuple):
     height: int
     duration_seconds: float
     promised_frames: int = 0  # what the header says; 0: nothing
+    is_regular: bool = True  # frames can be told from packets; otherwise every reading decodes from the start
 
 
 def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
@@ -160,6 +161,32 @@ def decode_clips(
     return _load(source, indices, (start_seconds, end_seconds), num_threads, num_clips, crops)[0]
 
 
+def iterate_frames(
+    source: str | os.PathLike | bytes | BinaryIO,
+    indices: Iterable[int],
+    *,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+) -> Iterator[torch.Tensor]:
+    """Yields the frames that [`decode_frames`] gives for ascending numbers, (3, H, W), by one decoding from the start.
+
+    For as many frames as memory does not hold. The time between frames is the caller's, so `MAX_SECONDS` is not
+    applied.
+    """
+    window, wanted, seen = (start_seconds, end_seconds), iter(indices), 0
+    with _opened(source, 1) as video:
+        painter, number = Painter(*video.size), next(wanted, None)
+        frames = _frames_from_start(video._replace(deadline=float("inf")), window)
+        while number is not None:
+            frame = next(frames, (None, None))[1]
+            if frame is None:
+                raise _no_such_frame(video, number, seen, window)
+            if seen == number:
+                yield torch.from_numpy(painter.paint(frame).copy()).permute(2, 0, 1)
+                number = next(wanted, None)
+            seen += 1
+
+
 def _load(
     source, indices, window, num_threads, num_clips: int, crops: Callable | None = None
 ) -> tuple[list[torch.Tensor], VideoInfo | None]:
@@ -187,7 +214,8 @@ def _load(
         clips, seen = _collect(video, enumerate(frames), wanted, num_clips, crops)
         if clips is None:
             raise _no_such_frame(video, wanted.max(), seen, window)
-        return clips, stamps and _info(video, stamps[0], stamps[-1], len(stamps), clips[0])
+        info = stamps and _info(video, stamps[0], stamps[-1], len(stamps), clips[0])._replace(is_regular=False)
+        return clips, info
 
 
 def _load_by_packets(

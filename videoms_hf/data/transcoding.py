@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 import av
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from ..decoding_videoms import VideoDecodeError, probe_video
+from ..decoding_videoms import VideoInfo, iterate_frames, probe_video
 from ..files import atomic_path
 from .frame_folders import decode_row
-from .tables import video_name, video_source
+from .tables import video_source, window_of
 
 
 CHUNK_BYTES = 128 << 20  # decoded frames that are held at once
@@ -59,9 +60,10 @@ def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -
     """
     source = video_source(row)
     is_folder = isinstance(source, str) and os.path.isdir(source)
-    rate = PICTURES_PER_SECOND if is_folder else probe_video(video_source(row)).fps
+    info = None if is_folder else probe_video(source)
+    rate = PICTURES_PER_SECOND if info is None else info.fps
     step = 1.0 if encoding.fps is None else max(rate / encoding.fps, 1.0)
-    frames = _frames(row, step, encoding)
+    frames = (_resize(part, encoding.short_side) for part in _frames(row, step, info))
     first = next(frames)
     with (
         atomic_path(path) as partial,
@@ -72,28 +74,30 @@ def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -
         stream = container.add_stream("libx264", rate=Fraction(rate / step).limit_denominator(1001), options=options)
         stream.height, stream.width = first.shape[2:]
         stream.pix_fmt = "yuv420p"
-        for part in _with_first(first, frames):
+        for part in chain([first], frames):
             for picture in part.permute(0, 2, 3, 1).contiguous().numpy():
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 
 
-def _with_first(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
-    yield first
-    yield from rest
-
-
-def _frames(row: Mapping, step: float, encoding: Encoding) -> Iterator[Tensor]:
+def _frames(row: Mapping, step: float, info: VideoInfo | None) -> Iterator[Tensor]:
     """Yields the frames to encode, uint8 (T, 3, H, W), as many at a time as `CHUNK_BYTES` allows."""
-    found = []
-    size = decode_row(row, lambda num_frames: found.append(num_frames) or [0])[0].numel()
-    num_frames = found[-1]
-    if num_frames < 1:
-        raise VideoDecodeError(video_name(row), "has no frame")
+    window = window_of(row)
+    is_whole = all(second is None for second in window.values())
+    found, size = [], 0
+    if info is not None and is_whole:
+        num_frames = info.num_frames
+    else:
+        size = decode_row(row, lambda num_frames: found.append(num_frames) or [0])[0].numel()
+        num_frames = found[-1]
     # With step 1 every frame; else those that are shown when the slower rate shows its own.
     wanted = np.minimum((np.arange(max(round(num_frames / step), 1)) * step + 1e-6).astype(int), num_frames - 1)
+    if info is not None and (is_whole or not info.is_regular):
+        for frame in iterate_frames(video_source(row), wanted.tolist(), **window):
+            yield frame[None]
+        return
     for part in np.array_split(wanted, max(-(-len(wanted) * size // CHUNK_BYTES), 1)):
-        yield _resize(decode_row(row, part), encoding.short_side)
+        yield decode_row(row, part)
 
 
 def _resize(frames: Tensor, short_side: int | None) -> Tensor:
