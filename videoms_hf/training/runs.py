@@ -80,7 +80,8 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     with args.main_process_first(local=False, desc="claiming the output folder"):
         if args.process_index == 0:
             begun = claim_output_dir(args.output_dir, script, args.total_batch_size, options)
-            public = {name: value for name, value in options.items() if name != SECRET_OPTION}
+            private = (SECRET_OPTION, "resume_from_checkpoint")  # the latter is no part of another run's recipe
+            public = {name: value for name, value in options.items() if name not in private}
             text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
             write_text(Path(args.output_dir) / RECIPE_FILE, text)
     return begun
