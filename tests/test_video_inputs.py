@@ -63,7 +63,7 @@ def classify(folder):
         pytest.param(np.ascontiguousarray(RGB[..., ::-1])[..., ::-1], RGB, id="negative stride"),
         pytest.param([f[:, :, ::-1] for f in np.ascontiguousarray(RGB[..., ::-1])], RGB, id="negative strides, list"),
         pytest.param(RGB.astype(np.float32) / 255, RGB, id="float32 in [0, 1]"),
-        pytest.param(RGB.astype(">f8") / 255, RGB, id="float64, big endian, in [0, 1]"),
+        pytest.param((RGB / 255).astype(">f8"), RGB, id="float64, big endian, in [0, 1]"),
         pytest.param((RGB.astype(np.float32) / 255).astype(np.float16), RGB, id="float16 in [0, 1]"),
         pytest.param(torch.from_numpy(RGB).permute(0, 3, 1, 2) / 255, RGB, id="float tensor in [0, 1]"),
         pytest.param(RGB.astype(np.float64) / 255 * 1.000001, RGB, id="floats in [0, 1] but for rounding"),
