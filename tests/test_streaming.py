@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import pickle
 import re
+import shutil
 import tarfile
 from collections import Counter
 from functools import partial
@@ -180,6 +182,74 @@ def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monk
     (tmp_path / INDEX_FILE).write_text("[]")
     with pytest.raises(ValueError, match="shards.json is no index of shards"):
         Shards(tmp_path)
+
+
+def pax(body):
+    """A pax header for the member behind it."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, len(body)
+    return member.tobuf(tarfile.USTAR_FORMAT) + body.ljust(512, b"\0")
+
+
+def member(name="a.mp4", size=4, type=tarfile.REGTYPE, linkname=""):
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, type, linkname
+    return info.tobuf(tarfile.GNU_FORMAT) + b"data".ljust(512, b"\0") * (type == tarfile.REGTYPE)
+
+
+HOSTILE = {
+    "symbolic link": member(type=tarfile.SYMTYPE, size=0, linkname="/etc/passwd"),
+    "hard link": member(type=tarfile.LNKTYPE, size=0, linkname="../secret.mp4"),
+    "device": member(type=tarfile.CHRTYPE, size=0),
+    "pipe": member(type=tarfile.FIFOTYPE, size=0),
+    "sparse": pax(b"22 GNU.sparse.major=0\n22 GNU.sparse.minor=1\n30 GNU.sparse.size=1000000000000\n") + member(),
+    "larger than its archive": member(size=1 << 40),
+    "larger than memory": member(size=1 << 80),
+    "negative": member(size=-1024),
+    "negative by pax": pax(b"14 size=-1024\n") + member(),
+    "headers without end": pax(b"12 comment=x\n") * 3000 + member(),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_tar_file_that_is_more_than_plain_files_is_refused_by_name(tmp_path, kind):
+    (tmp_path / "secret.mp4").write_bytes(b"secret")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/x.tar").write_bytes(member("first.mp4") + HOSTILE[kind] + member("last.mp4") + bytes(1024))
+    for read in (Shards, read_videos):
+        with pytest.raises(ValueError, match=r"shards/x.tar cannot be read"):
+            read(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../../escaped.mp4", "a/../../../escaped.mp4", "x\\..\\y.mp4"])
+def test_names_in_a_tar_file_are_names_only(tmp_path, name):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/x.tar").write_bytes(member(name) + bytes(1024))
+    (row,) = Shards(tmp_path / "shards")
+    assert row["video"]["bytes"] == b"data" and row["video"]["path"].startswith(f"{tmp_path}/shards/x.tar/")
+    assert os.listdir(tmp_path) == ["shards"]
+
+
+@pytest.mark.parametrize("count", [-1, "7", None, 10**12])
+def test_an_index_that_miscounts_is_refused(tars, tmp_path, count):
+    shutil.copy(tars / "0.tar", tmp_path)
+    index = {"0.tar": {"num_videos": count, "num_bytes": os.path.getsize(tmp_path / "0.tar")}}
+    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="shards.json.*; remove it"):
+        Shards(tmp_path)[0]
+
+
+def test_an_epoch_reads_the_headers_of_each_shard_once(contents, tmp_path, monkeypatch):
+    num_shards = streaming.LANES + 8
+    for shard in range(num_shards):
+        with tar_writer(tmp_path / f"{shard:03d}.tar") as tar:
+            for number in range(4):
+                add_video(tar, str(number), "avi", contents[number], {})
+    write_index(tmp_path)
+    shards_module._tar_starts.cache_clear()
+    videos = VideoStream(Shards(tmp_path))
+    assert len(list(videos)) == 4 * num_shards
+    assert shards_module._tar_starts.cache_info().misses == num_shards
 
 
 # -- order -----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from .tables import UNLABELLED, WINDOW_COLUMNS, shorten
 
 STREAM_PREFIX = "stream:"  # before a folder of shards, where training data are asked for
 INDEX_FILE = "shards.json"
-OPEN_SHARDS = 32  # whose tables of contents a process keeps
+OPEN_SHARDS = 128  # whose contents a process remembers: each of streaming's lanes has one under way, or two
 
 
 class Shard(NamedTuple):
@@ -126,8 +126,8 @@ def count_videos(path: str) -> Shard:
     """A shard with its number of videos, told from the headers in it."""
     name, num_bytes, changed = _fingerprint(path)
     try:
-        count = len(_tar_contents(path, changed)) if name.endswith(".tar") else pq.read_metadata(path).num_rows
-    except (OSError, tarfile.TarError, ValueError) as error:
+        count = len(_tar_starts(path, changed)) - 1 if name.endswith(".tar") else pq.read_metadata(path).num_rows
+    except (OSError, tarfile.TarError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); fetch it again or leave it out") from error
     return Shard(path, count, num_bytes, changed)
 
@@ -154,6 +154,8 @@ def _read_index(folder: str) -> dict[tuple, Shard]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no index of shards ({error}); remove it, then the shards are counted") from error
+    if wrong := [name for name, count, _ in found if not isinstance(count, int) or count < 0]:
+        raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it, then the shards are counted")
     present = [(path, count) for path, count, size in found if os.path.isfile(path) and os.path.getsize(path) == size]
     return {(mark := _fingerprint(path)): Shard(path, count, *mark[1:]) for path, count in present}
 
@@ -179,47 +181,63 @@ def stored_class_names(path: str) -> list[str] | None:
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
-def _tar_contents(path: str, changed: int) -> list[tuple[str, dict[str, tuple[int, int]]]]:
-    """For each video of a tar file its key, and where its files lie by their endings: (offset, size)."""
-    contents: list[tuple[str, dict[str, tuple[int, int]]]] = []
+def _tar_starts(path: str, changed: int) -> np.ndarray:
+    """Where the files of each video of a tar file start, and where the last ones end: int64 (N + 1,)."""
+    starts, last, endings = [], None, set()
     with tarfile.open(path, "r:") as tar:
         for member in tar:
-            if member.isfile():
-                folder, name = os.path.split(member.name)
-                stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not contents or contents[-1][0] != key:
-                    contents.append((key, {}))
-                if ending.lower() in contents[-1][1]:
-                    raise ValueError(f"it has two files {member.name}")
-                contents[-1][1][ending.lower()] = (member.offset_data, member.size)
             tar.members = []  # or every header would be kept twice
-    return contents
+            if member.size < 0:
+                raise ValueError(f"the size of {member.name} is {member.size}")
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise ValueError(f"{member.name} is a link, a device or a sparse file; only plain files are read")
+            key, ending = _split_member(member.name)
+            if key != last:
+                starts.append(member.offset)
+                last, endings = key, set()
+            if ending in endings:
+                raise ValueError(f"it has two files {member.name}")
+            endings.add(ending)
+        return np.array([*starts, tar.offset])
+
+
+def _split_member(name: str) -> tuple[str, str]:
+    """The key of a video and the ending of one of its files."""
+    folder, name = os.path.split(name)
+    stem, _, ending = name.partition(".")
+    return f"{folder}/{stem}" if folder else stem, ending.lower()
 
 
 def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
     """Rows of the videos at ascending `places` of a tar file."""
-    contents = _tar_contents(shard.path, shard.changed)
+    starts = _tar_starts(shard.path, shard.changed)
+    if len(starts) != shard.num_videos + 1:
+        counts = f"{len(starts) - 1} videos, but {INDEX_FILE} says {shard.num_videos}"
+        raise ValueError(f"{shard.path} has {counts}; remove it, then the shards are counted")
     with open(shard.path, "rb") as file:
         for place in places:
-            key, parts = contents[place]
-
-            def content(ending: str, parts=parts) -> bytes:
-                offset, size = parts[ending]
-                file.seek(offset)
-                return file.read(size)
-
+            file.seek(starts[place])
+            content = file.read(starts[place + 1] - starts[place])
+            with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+                members = {_split_member(member.name): member for member in tar if member.isfile()}
+            parts = {
+                ending: content[member.offset_data : member.offset_data + member.size]
+                for (_, ending), member in members.items()
+            }
+            key = next(iter(members))[0]
             videos = [ending for ending in parts if ending not in ("cls", "json", "txt")]
             if len(videos) != 1:
                 raise ValueError(f"{shard.path} has {len(videos)} videos of the name {key}; it must have one")
             try:
-                about = json.loads(content("json")) if "json" in parts else {}
-                label = content("cls").decode().strip() if "cls" in parts else about.get("label")
-            except (ValueError, AttributeError) as error:
+                about = json.loads(parts.get("json", "{}"))
+                label = parts["cls"].decode().strip() if "cls" in parts else about.get("label")
+            except (ValueError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{shard.path}: what it says about {key} cannot be read ({error})") from error
             name = f"{shard.path}/{key}.{videos[0]}"
             windows = {name: about[name] for name in WINDOW_COLUMNS if name in about}
-            yield {"video": {"path": name, "bytes": content(videos[0])}, "label": label, **windows}
+            yield {"video": {"path": name, "bytes": parts[videos[0]]}, "label": label, **windows}
 
 
 @contextmanager
