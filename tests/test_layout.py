@@ -98,3 +98,20 @@ def test_one_place_decodes_and_one_knows_the_colours():
             assert not re.search(r"^\s*(import av|from av)\b", text, re.M), f"{path} decodes on its own"
         if path.name != "configuration_videoms.py":
             assert "0.485" not in text, f"{path} repeats the normalisation constants"
+
+
+def test_nothing_is_unpickled_unpacked_or_run_that_a_file_holds():
+    forbidden = re.compile(
+        r"\b(pickle|dill|joblib|marshal|shelve)\.(load|loads|Unpickler|open)\b|\byaml\.(unsafe_|full_)?load(_all)?\(|"
+        r"weights_only=False|allow_pickle=True|\.extract(all)?\(|unpack_archive|(?<![.\w`])(eval|exec)\(|shell=True|os\.system"
+    )
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py")]:
+        text = path.read_text()
+        found = [match[0] for match in forbidden.finditer(text)]
+        assert not found, f"{path} has {found}"
+        for call in re.findall(r"torch\.load\([^\n]*", text):
+            assert "weights_only=True" in call, f"{path}: {call}"
+        if path != PACKAGE / "files.py":
+            assert not re.search(r"os\.replace|\.replace\(path\)|mkstemp|mkdtemp|NamedTemporaryFile", text), (
+                f"{path} writes and renames on its own; files.py does that"
+            )
