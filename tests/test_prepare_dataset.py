@@ -25,7 +25,7 @@ from videoms_hf.data.transcoding import Encoding, transcode_video
 from videoms_hf.data.workers import WorkerKilled, work_through
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, iterate_frames, probe_video
 
-from .odd_files import images, shown_number, write_file
+from .odd_files import images, shown_number, write_file, write_numbered
 from .test_training_scripts import TINY, TINY_DECODER, words
 from .video_files import write_ramp
 
@@ -83,6 +83,16 @@ def test_size_and_rate_are_upper_limits_and_sides_become_even(videos, tmp_path):
     transcode_video({"video": str(videos[0])}, out, Encoding(short_side=64, fps=60))
     info = probe_video(out)
     assert (info.width, info.height, info.num_frames, round(info.fps, 3)) == (48, 32, 12, 25)
+
+
+def test_a_rate_counts_from_the_first_frame_whenever_that_is_shown(tmp_path):
+    late = [10_000 + 40 * i for i in range(50)]
+    path = write_numbered(tmp_path / "late.ts", "libx264", "yuv420p", {"bf": "2"}, pts=late, num_frames=50)
+    transcode_video({"video": str(path)}, tmp_path / "x.mp4", Encoding(fps=5))
+    info = probe_video(tmp_path / "x.mp4")
+    assert (info.num_frames, round(info.fps, 3)) == (10, 5)
+    report = prepare_dataset({"train": make_table([str(path)], [0], ["a"])}, tmp_path / "out")
+    assert report["train"]["hours"] == pytest.approx(2 / 3600, rel=0.02)
 
 
 def test_a_window_is_cut_out_and_a_long_video_is_encoded_in_parts(videos, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from videoms_hf.data.annotations import read_csv, read_videos
 from videoms_hf.data.scanning import scan_summary, scan_tables
 from videoms_hf.data.tables import make_table
 
+from .odd_files import write_file, write_numbered
 from .video_files import write_ramp, write_sound, write_video
 
 
@@ -91,6 +92,22 @@ def test_totals_are_those_of_the_files(folder):
     found = scan_tables({"train": table})[0]["tables"]["train"]
     assert found["frames"] == 35 and found["hours"] == pytest.approx(35 / 25 / 3600)
     assert found["bytes"] == sum((folder / name).stat().st_size for name in ("good.mp4", "short.mp4"))
+
+
+def test_frames_that_an_edit_list_hides_are_not_called_cut(tmp_path):
+    path = write_file(tmp_path, "h264 edit list.mp4")
+    found = scan_tables({"train": make_table([str(path)], [0], ["a"])}, min_frames=4)[0]["tables"]["train"]
+    assert found["odd"] == found["broken"] == [] and found["frames"] == 19
+
+
+def test_hours_count_from_the_first_frame(tmp_path):
+    late = [10_000 + 40 * i for i in range(25)]
+    paths = [
+        write_numbered(tmp_path / name, "libx264", "yuv420p", {"bf": "2", "g": "8"}, pts=late, num_frames=25)
+        for name in ("late.ts", "late.mkv")
+    ]
+    found = scan_tables({"train": make_table(map(str, paths), [0, 0], ["a"])})[0]["tables"]["train"]
+    assert found["hours"] == pytest.approx(2 / 3600, rel=0.02) and found["odd"] == []
 
 
 def test_leaks_are_files_content_groups_and_origins_that_lists_share(folder, tmp_path):

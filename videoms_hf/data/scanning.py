@@ -147,7 +147,7 @@ def _look(row: dict | int, table: Dataset | None) -> Look:
     if bool((frames == frames[:1]).all()):
         oddities.append("its first, middle and last frame are the same: it does not move")
     if promised:
-        oddities.append(f"its header promises {promised} frames, {info.num_frames} can be had: it is cut")
+        oddities.append(f"its header promises {promised} frames, {info.num_frames} can be decoded: it is cut")
     if rate and not RATES[0] <= rate <= RATES[1]:
         oddities.append(f"{rate:.3g} frames a second")
     if min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_ASPECT * min(height, width):
