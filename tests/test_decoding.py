@@ -4,6 +4,7 @@ import gc
 import io
 import multiprocessing
 import os
+import sys
 
 import av
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from videoms_hf import decoding_videoms, packets_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads, probe_video
 
-from .odd_files import FILES, NUM_FRAMES, VFR_PTS, every_frame, images, shown_number
+from .odd_files import FILES, NUM_FRAMES, VFR_PTS, every_frame, images, shown_number, write_numbered
+from .processes import run_program
 from .video_files import write_sound
 
 
@@ -302,6 +304,42 @@ def test_no_decoder_is_left_over_and_a_forked_child_decodes_on(odd_file):
     assert queue.get(timeout=60) == expected
     child.join(60)
     assert child.exitcode == 0
+
+
+DECODE_DAMAGED = """
+import sys, threading
+import av, torch
+from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames
+
+class Clips(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        try:
+            return len(decode_frames(sys.argv[1], [2, 5, 8 + 2 * i], num_threads=3))
+        except VideoDecodeError:
+            return 0
+
+if __name__ == "__main__":
+    decode_all = lambda: [Clips()[i] for i in range(len(Clips()))]
+    av.logging.set_level(av.logging.ERROR)
+    threads = [threading.Thread(target=decode_all) for _ in range(2)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    for level in (av.logging.VERBOSE, None, av.logging.ERROR):
+        av.logging.set_level(level)
+        decode_all()
+    print(len(list(torch.utils.data.DataLoader(Clips(), num_workers=1))))
+"""
+
+
+def test_no_log_level_and_number_of_threads_hang(tmp_path):
+    path = write_numbered(
+        tmp_path / "h.mp4", "libx264", "yuv420p", {"g": "50", "bf": "2"}, size=(480, 640), num_frames=32
+    )
+    path.write_bytes(spoil(path.read_bytes(), 0, 0.002))
+    done = run_program([sys.executable, "-c", DECODE_DAMAGED, str(path)], seconds=60)
+    assert done.returncode == 0 and done.stdout.split() == ["8"], done.stderr[-3000:]
 
 
 def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(odd_file, monkeypatch):

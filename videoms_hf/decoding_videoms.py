@@ -11,6 +11,7 @@ import errno
 import functools
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,19 @@ IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
 
+ADDRESS = re.compile("https?://", re.IGNORECASE)
+# Demuxers that read one file and never open another: containers, raw streams, animations and single pictures. Playlists
+# (concat, hls, dash, sdp, imf), numbered pictures (image2), filter graphs (lavfi) and devices stay out: a file that says
+# it is one of these could make its reader open any other.
+FORMATS = (
+    "mov matroska avi mpegts mpeg mpegvideo flv live_flv kux asf asf_o ogg rm wtv mxf gxf lxf nut nuv nsv dv swf pva ty "
+    "h261 h263 h264 hevc vvc evc av1 obu ivf m4v vc1 vc1test cavsvideo avs2 avs3 dirac dnxhd mjpeg mjpeg_2000 apv "
+    "yuv4mpegpipe ingenient mpjpeg mxg smjpeg dhav hxvs ifv iv8 luodat lvf nc lmlm4 vivo vividas msnwctcp cine ser r3d "
+    "4xm anm bethsoftvid bfi bink bmv c93 cdxl derf dfa dsicin dxa ea ea_cdata film_cpk filmstrip flic gdv hnm idcin iff "
+    "ipmovie ipu iss jv mgsts mm mods moflex mtv mv mvi paf pdv pmp psxstr rl2 roq rpl sga siff smk smush thp tiertexseq "
+    "tmv txd usm vmd wc3movie wsvqa xmv yop "
+    "gif apng jpegxl_anim bmp_pipe gif_pipe j2k_pipe jpeg_pipe jpegxl_pipe png_pipe ppm_pipe tiff_pipe webp_pipe"
+).replace(" ", ",")
 # In these codecs a packet is one picture.
 REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
 SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key picture before a time without reading what lies before it
@@ -265,24 +279,11 @@ def _opened(source, num_threads: int | None, is_trusted: bool = False) -> Iterat
     """
     import av  # here, so that a model can be loaded from the Hub without PyAV
 
-    name, file = str(getattr(source, "name", "file object")), source
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name, file = f"video of {len(source)} bytes", io.BytesIO(source)
-    elif isinstance(source, (str, os.PathLike)):
-        name = os.fsdecode(source)
-        if "://" in name:
-            file = name
-        elif not os.path.exists(name):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-        else:
-            file = f"file:{name}"  # or a name with a colon would be taken for an address
-            if os.path.isfile(name) and not os.path.getsize(name):
-                raise VideoDecodeError(name, "the file is empty; fetch it again or leave it out")
-    elif source.seekable():
-        source.seek(0)
+    name, file, protocols = _located(source)
+    allowed = {"format_whitelist": FORMATS, "protocol_whitelist": protocols}
     limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
     is_trusted = is_trusted and _is_mp4(source)
-    options = limit | ({"skip_frame": "all", "analyzeduration": "1"} if is_trusted else {})
+    options = allowed | limit | ({"skip_frame": "all", "analyzeduration": "1"} if is_trusted else {})
     try:
         # Metadata is not UTF-8 in many an old file, and of no use here.
         with av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS) as container:
@@ -294,14 +295,40 @@ def _opened(source, num_threads: int | None, is_trusted: bool = False) -> Iterat
             context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
             codec, container_format = context.codec.canonical_name, container.format.name.split(",")[0]
             size, deadline = (context.height, context.width), time.monotonic() + MAX_SECONDS
-            yield OpenVideo(
-                name, container, stream, codec, container_format, size, deadline, _reader(source), is_trusted
-            )
+            read_all = _reader(source)
+            try:
+                yield OpenVideo(name, container, stream, codec, container_format, size, deadline, read_all, is_trusted)
+            finally:
+                # PyAV frees a decoder, which waits for its threads, without giving up the GIL. A thread that logs
+                # through Python waits for the GIL. Flushing gives it up and leaves all threads idle.
+                context.flush_buffers()
     except LimitError as error:
         raise VideoDecodeError(name, str(error)) from error
     except av.error.FFmpegError as error:
-        reason = f"FFmpeg cannot read it ({error.strerror}): not a video, or broken; fetch it again or leave it out"
+        reason = (
+            f"FFmpeg cannot read it ({error.strerror}): not a video file, or corrupt; fetch it again or leave it out"
+        )
         raise VideoDecodeError(name, reason) from error
+
+
+def _located(source) -> tuple[str, Any, str]:
+    """A source's name, what FFmpeg opens, and the protocols that it may use: none but those that the source needs."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"video of {len(source)} bytes", io.BytesIO(source), "none"
+    if not isinstance(source, (str, os.PathLike)):
+        if source.seekable():
+            source.seek(0)
+        return str(getattr(source, "name", "file object")), source, "none"
+    name = os.fsdecode(source).removeprefix("file://")
+    if ADDRESS.match(name):
+        return name, name, "http,https,httpproxy,tcp,tls"
+    if not os.path.exists(name):
+        if "://" in name:
+            raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    if os.path.isfile(name) and not os.path.getsize(name):
+        raise VideoDecodeError(name, "the file is empty; fetch it again or leave it out")
+    return name, f"file:{name}", "file"  # without "file:" a name with a colon would be taken for an address
 
 
 def _is_mp4(source) -> bool:
