@@ -10,11 +10,23 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from videoms_hf import decoding_videoms, packets_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads, probe_video
 
-from .odd_files import FILES, NUM_FRAMES, VFR_PTS, every_frame, images, shown_number, write_numbered
+from .odd_files import (
+    FILES,
+    NUM_FRAMES,
+    VFR_PTS,
+    encode,
+    encoder,
+    every_frame,
+    images,
+    numbered_frames,
+    shown_number,
+    write_numbered,
+)
 from .processes import run_program
 from .video_files import write_sound
 
@@ -226,6 +238,53 @@ def test_rate_and_length_come_from_what_is_there(odd_file):
     assert info.duration_seconds == pytest.approx((VFR_PTS[-1] - VFR_PTS[0]) / 1000, abs=0.25)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("late.mp4", {}),
+        ("late.mkv", {"avoid_negative_ts": "disabled"}),
+        ("late.ts", {}),
+        ("fragments.mp4", {"movflags": "frag_keyframe+empty_moov", "avoid_negative_ts": "disabled"}),
+        ("late.flv", {}),
+        ("late.mpg", {}),
+    ],
+)
+@pytest.mark.parametrize("first", [0, 7, 250])
+def test_rate_and_length_are_measured_from_the_first_frame(tmp_path, monkeypatch, name, options, first):
+    codec = "mpeg2video" if name.endswith(".mpg") else "libx264"
+    path = tmp_path / name
+    with av.open(str(path), "w", options=options) as output:
+        stream = encoder(output, codec, "yuv420p", (48, 64), {"bf": "2", "g": "12"}, 25)
+        output.mux(encode(stream, numbered_frames(50), range(first, first + 50)))
+    for scan_bytes in (decoding_videoms.SCAN_BYTES, 0):
+        monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", scan_bytes)
+        info = probe_video(path)
+        assert info.num_frames == 50 and info.promised_frames in (0, 50)
+        assert info.fps == pytest.approx(25, abs=0.3) and info.duration_seconds == pytest.approx(2, abs=0.05)
+
+
+def test_recordings_that_were_joined_last_as_long_as_their_parts(odd_file, tmp_path):
+    (tmp_path / "joined.ts").write_bytes(2 * odd_file("h264.ts").read_bytes())
+    info = probe_video(tmp_path / "joined.ts")
+    assert info.num_frames == 2 * NUM_FRAMES and info.duration_seconds == pytest.approx(1.92, abs=0.1)
+
+
+def test_frames_that_an_edit_list_hides_are_not_promised(odd_file):
+    info = probe_video(odd_file("h264 edit list.mp4"))
+    assert info.promised_frames == info.num_frames == NUM_FRAMES - 5
+    with pytest.raises(VideoDecodeError, match="19 frames can be had: ask for 0 to 18"):
+        decode_frames(odd_file("h264 edit list.mp4"), [19])
+
+
+def test_a_size_that_cannot_be_read_is_no_reason_to_scale_down(tmp_path):
+    pictures = [Image.fromarray(frame) for frame in numbered_frames(3)]
+    pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:])
+    with pytest.raises(
+        VideoDecodeError, match="the size of its frames cannot be read: it is truncated, FFmpeg cannot"
+    ):
+        probe_video(tmp_path / "a.webp")
+
+
 # -- limits, threads, processes -------------------------------------------------------------------------------------
 
 
@@ -236,7 +295,7 @@ def test_rate_and_length_come_from_what_is_there(odd_file):
             decoding_videoms,
             "MAX_FRAME_PIXELS",
             3000,
-            "frames of (64 x 48|.*too large), but 1 to 3000 pixels are allowed",
+            "frames of 64 x 48, but 3000 pixels are allowed|frames have more than 3000 pixels",
         ),
         (decoding_videoms, "MAX_CLIP_BYTES", 20000, "3 frames of 64 x 48 were asked for, 27648 bytes, but 20000 are"),
         (decoding_videoms, "MAX_SECONDS", -1.0, "takes longer to read than is allowed"),

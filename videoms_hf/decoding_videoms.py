@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from .packets_videoms import (
+    INDEX_DISCARD,
     TIMED_CONTAINERS,
     Irregular,
     LimitError,
@@ -50,17 +51,17 @@ MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
 
 ADDRESS = re.compile("https?://", re.IGNORECASE)
-# Demuxers that read one file and never open another: containers, raw streams, animations and single pictures. Playlists
-# (concat, hls, dash, sdp, imf), numbered pictures (image2), filter graphs (lavfi) and devices stay out: a file that says
-# it is one of these could make its reader open any other.
+# Demuxers that read one file and never open another: containers, raw streams, animations and single pictures. Left out
+# are playlists (concat, hls, dash, sdp, imf), numbered pictures (image2), filter graphs (lavfi) and devices: a file
+# that claims to be one of these could have the reader open any other file.
 FORMATS = (
-    "mov matroska avi mpegts mpeg mpegvideo flv live_flv kux asf asf_o ogg rm wtv mxf gxf lxf nut nuv nsv dv swf pva ty "
-    "h261 h263 h264 hevc vvc evc av1 obu ivf m4v vc1 vc1test cavsvideo avs2 avs3 dirac dnxhd mjpeg mjpeg_2000 apv "
-    "yuv4mpegpipe ingenient mpjpeg mxg smjpeg dhav hxvs ifv iv8 luodat lvf nc lmlm4 vivo vividas msnwctcp cine ser r3d "
-    "4xm anm bethsoftvid bfi bink bmv c93 cdxl derf dfa dsicin dxa ea ea_cdata film_cpk filmstrip flic gdv hnm idcin iff "
-    "ipmovie ipu iss jv mgsts mm mods moflex mtv mv mvi paf pdv pmp psxstr rl2 roq rpl sga siff smk smush thp tiertexseq "
-    "tmv txd usm vmd wc3movie wsvqa xmv yop "
-    "gif apng jpegxl_anim bmp_pipe gif_pipe j2k_pipe jpeg_pipe jpegxl_pipe png_pipe ppm_pipe tiff_pipe webp_pipe"
+    "mov matroska avi mpegts mpeg mpegvideo flv live_flv kux asf asf_o ogg rm wtv mxf gxf lxf nut nuv nsv dv swf "
+    "pva ty h261 h263 h264 hevc vvc evc av1 obu ivf m4v vc1 vc1test cavsvideo avs2 avs3 dirac dnxhd mjpeg "
+    "mjpeg_2000 apv yuv4mpegpipe ingenient mpjpeg mxg smjpeg dhav hxvs ifv iv8 luodat lvf nc lmlm4 vivo vividas "
+    "msnwctcp cine ser r3d 4xm anm bethsoftvid bfi bink bmv c93 cdxl derf dfa dsicin dxa ea ea_cdata film_cpk "
+    "filmstrip flic gdv hnm idcin iff ipmovie ipu iss jv mgsts mm mods moflex mtv mv mvi paf pdv pmp psxstr rl2 roq "
+    "rpl sga siff smk smush thp tiertexseq tmv txd usm vmd wc3movie wsvqa xmv yop gif apng jpegxl_anim bmp_pipe "
+    "gif_pipe j2k_pipe jpeg_pipe jpegxl_pipe png_pipe ppm_pipe tiff_pipe webp_pipe"
 ).replace(" ", ",")
 # In these codecs a packet is one picture.
 REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
@@ -228,8 +229,9 @@ def _load(
         clips, seen = _collect(video, enumerate(frames), wanted, num_clips, crops)
         if clips is None:
             raise _no_such_frame(video, wanted.max(), seen, window)
-        info = stamps and _info(video, stamps[0], stamps[-1], len(stamps), clips[0])._replace(is_regular=False)
-        return clips, info
+        # Where time jumps back, as between recordings that were joined, it goes on.
+        info = stamps and _info(video, np.diff(stamps).clip(0).sum(), len(stamps), clips[0])
+        return clips, info and info._replace(is_regular=False)
 
 
 def _load_by_packets(
@@ -246,13 +248,13 @@ def _load_by_packets(
     if index is not None:
         keys, shown = index
         first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
-        num_frames = len(shown)
+        num_frames, ticks = len(shown), last - first
         wanted = _resolve(video, indices, num_frames, window)
         parts = mp4_parts(video, keys, shown, np.unique(wanted))
     else:
         pictures = window_pictures(video, window) if is_long and window[0] is not None else all_pictures(video, window)
         pts = pictures.pts[pictures.rank >= 0]
-        first, last, num_frames = pts.min(initial=0), pts.max(initial=0), len(pts)
+        num_frames, ticks = len(pts), int(np.ptp(pts)) if len(pts) else 0
         wanted = _resolve(video, indices, num_frames, window)
         parts = [(pictures, np.unique(wanted))]
     frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
@@ -261,7 +263,7 @@ def _load_by_packets(
     clips, _ = _collect(video, frames, wanted, num_clips, crops)
     if clips is None:
         raise Irregular
-    return clips, _info(video, first, last, num_frames, clips[0])
+    return clips, _info(video, ticks, num_frames, clips[0])
 
 
 def _of_promised_size(video: OpenVideo, ranked: Iterator) -> Iterator:
@@ -361,11 +363,14 @@ def _video_stream(container, name: str):
     context = stream.codec_context
     if context is None:
         raise VideoDecodeError(name, "there is no decoder for its video stream; encode it anew, as H.264 for example")
-    if not 0 < context.width * context.height <= MAX_FRAME_PIXELS or not stream.time_base:
-        # Some decoders forget the size that their own limit refuses.
-        size = f"{context.width} x {context.height}" if context.width else "no size that could be read, or too large"
-        limits = f"1 to {MAX_FRAME_PIXELS} pixels are allowed"
-        raise VideoDecodeError(name, f"frames of {size}, but {limits}: scale it down")
+    if not context.width * context.height or not stream.time_base:  # decoders forget a size that their limit refuses
+        reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {MAX_FRAME_PIXELS} pixels"
+        raise VideoDecodeError(
+            name, f"the size of its frames cannot be read: {reason}; fetch it again or leave it out"
+        )
+    if context.width * context.height > MAX_FRAME_PIXELS:
+        size = f"{context.width} x {context.height}"
+        raise VideoDecodeError(name, f"frames of {size}, but {MAX_FRAME_PIXELS} pixels are allowed: scale it down")
     return stream
 
 
@@ -374,11 +379,20 @@ def _rate(video: OpenVideo) -> float:
     return float(video.stream.average_rate or video.stream.guessed_rate or 0)
 
 
-def _info(video: OpenVideo, first_stamp, last_stamp, num_frames: int, clip: torch.Tensor) -> VideoInfo:
-    rate, span = _rate(video), float((int(last_stamp) - int(first_stamp)) * video.stream.time_base)
+def _promised_frames(video: OpenVideo) -> int:
+    """Frames that the header promises, without those that an edit list hides; 0 if it says nothing."""
+    promised, entries = video.stream.frames, video.stream.index_entries if video.format == "mov" else ()
+    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in entries)) if entries else promised
+
+
+def _info(video: OpenVideo, ticks: float, num_frames: int, clip: torch.Tensor) -> VideoInfo:
+    """What is known of a video whose last frame is shown so many `ticks` of its time base after the first."""
+    rate, span = _rate(video), float(ticks * video.stream.time_base)
     duration = span + (1 / rate if rate else span / max(num_frames - 1, 1))  # the last frame lasts, too
     fps = num_frames / duration if duration else rate
-    return VideoInfo(num_frames, fps, clip.shape[3], clip.shape[2], duration, video.stream.frames)
+    promised = video.stream.frames
+    promised = _promised_frames(video) if promised > num_frames else promised  # rarely, for an index may be long
+    return VideoInfo(num_frames, fps, clip.shape[3], clip.shape[2], duration, promised)
 
 
 def _resolve(video: OpenVideo, indices, num_frames: int | None, window) -> np.ndarray:
@@ -402,7 +416,7 @@ def _no_such_frame(video: OpenVideo, wanted: int, num_frames: int, window) -> Vi
     place = "" if window == (None, None) else f" from {window[0] or 0} s to {window[1] or 'the end,'} s"
     if not num_frames:
         return VideoDecodeError(video.name, f"no frame can be had{place}: it is broken, or ends earlier; leave it out")
-    promised = video.stream.frames
+    promised = _promised_frames(video)
     promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
     had = f"{num_frames} frames can be had{place}{promise}"
     return VideoDecodeError(video.name, f"frame {wanted} was asked for, but {had}: ask for 0 to {num_frames - 1}")
@@ -419,7 +433,10 @@ def _frames_from_start(video: OpenVideo, window) -> Iterator[tuple[float, Any]]:
         except av.error.FFmpegError:  # one broken packet: go on with the next, as players do
             continue
         for frame in frames:
-            stamp = number * ticks if frame.pts is None or video.format == "avi" else frame.pts
+            if frame.pts is not None and video.format != "avi":
+                stamp = frame.pts
+            else:
+                stamp = number * ticks if video.format == "avi" or number == 0 else stamp + ticks
             origin, number = stamp if origin is None else origin, number + 1
             start, end = window_stamps(video, window, origin)
             if stamp >= end:
