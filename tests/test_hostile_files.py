@@ -8,14 +8,15 @@ from functools import partial
 import av
 import numpy as np
 import pytest
+import torch
 
-from videoms_hf import VideoMSVideoProcessor
+from videoms_hf import VideoMSVideoProcessor, decoding_videoms
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.tables import make_table
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
 
 from .odd_files import encode, encoder, numbered_frames
-from .video_files import write_ramp
+from .video_files import write_ramp, write_video
 
 
 HLS = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:5\n#EXTINF:5.0,\n{0}\n#EXT-X-ENDLIST\n"
@@ -103,6 +104,18 @@ def test_a_playlist_is_refused_by_all_that_reads_videos(secret, tmp_path, kind):
             clips[0]
         with pytest.raises(VideoDecodeError, match="FFmpeg cannot read it"):
             ViewDataset(table, num_frames=2, stride=1)[0]
+
+
+def test_an_address_without_ranges_is_downloaded_whole(server, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 240, 320, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "a.mp4", noise)  # its index is at the end
+    assert torch.equal(decode_frames(f"{server.address}/a.mp4", [0, 9]), decode_frames(path, [0, 9]))
+    assert probe_video(f"{server.address}/a.mp4") == probe_video(path)
+    monkeypatch.setattr(decoding_videoms, "MAX_DOWNLOAD_BYTES", 10)
+    with pytest.raises(VideoDecodeError, match="a.mp4: its server cannot send parts and it is large: download it"):
+        decode_frames(f"{server.address}/a.mp4", [0])
+    with pytest.raises(VideoDecodeError, match="none.mp4: FFmpeg cannot read it"):
+        decode_frames(f"{server.address}/none.mp4", [0])
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import io
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -42,6 +43,7 @@ from .pictures_videoms import Crop, Painter
 
 # Limits, so that a broken or hostile file is an error and no full memory or endless wait.
 MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
+MAX_DOWNLOAD_BYTES = 1 << 30  # of an address that has to be read whole
 MAX_CLIP_BYTES = 16 << 30  # of the frames that one call gives
 MAX_SECONDS = 600.0  # for one reading of a file
 # Files up to this size and length are read whole; of longer ones only a part, where the container helps.
@@ -210,6 +212,37 @@ def _load(
     if callable(indices):
         indices = functools.cache(lambda num_frames, choose=indices: list(choose(num_frames)))
     crops = None if crops is None else functools.cache(crops)
+    try:
+        return _load_from(source, indices, window, num_threads, num_clips, crops)
+    except VideoDecodeError as error:
+        file = _downloaded(source) if isinstance(error.__cause__, OSError | ValueError) else None
+        if file is None:
+            raise
+    return _load_from(file, indices, window, num_threads, num_clips, crops)
+
+
+def _downloaded(source) -> BinaryIO | None:
+    """What is at an address, if its server cannot send parts: then FFmpeg may not reach the index of an mp4."""
+    if not isinstance(source, str) or not ADDRESS.match(source):
+        return None
+    file, deadline = io.BytesIO(), time.monotonic() + MAX_SECONDS
+    file.name = source  # for messages
+    try:
+        with urllib.request.urlopen(source, timeout=IO_TIMEOUT_SECONDS) as response:
+            if response.headers.get("Accept-Ranges") == "bytes":
+                return None
+            while part := response.read(1 << 20):
+                file.write(part)
+                if file.tell() > MAX_DOWNLOAD_BYTES or time.monotonic() > deadline:
+                    raise VideoDecodeError(source, "its server cannot send parts and it is large: download it first")
+    except OSError:
+        return None
+    return file
+
+
+def _load_from(
+    source, indices, window, num_threads, num_clips: int, crops: Callable | None
+) -> tuple[list[torch.Tensor], VideoInfo | None]:
     # What decoders make of damage differs with the number of threads, and headers may lie. With several threads, or a
     # header alone, the first sign of that is enough to try again without.
     for threads, is_trusted in ((num_threads, True), (1, False)):
