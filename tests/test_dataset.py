@@ -120,7 +120,6 @@ def same(items, others):
 # -- training clips --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("choose", [PRETRAINING, FINETUNING])
 def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
     write_ramp(tmp_path / "a.mp4")
     os.link(tmp_path / "a.mp4", os.fsencode(tmp_path) + b"/caf\xe9.mp4")
@@ -129,6 +128,7 @@ def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
         read_videos(tmp_path)
 
 
+@pytest.mark.parametrize("choose", [PRETRAINING, FINETUNING])
 def test_a_clip_has_the_frames_that_were_chosen_and_its_videos_label(table, choose):
     dataset = ClipDataset(table, choose, keep_frames)
     starts = set()
