@@ -62,7 +62,7 @@ def test_evaluation_and_features_normalise_as_the_processor_does(model, videos, 
     run("extract_features", **views, num_workers=0)
     with torch.no_grad():
         expected = VideoMSForVideoClassification.from_pretrained(model).eval()(clips).logits.softmax(-1)
-        encoder = VideoMSModel.from_pretrained(model, for_classification=True).eval()
+        encoder = VideoMSModel.from_pretrained(model).eval()
         features = encoder.get_clip_features(clips)
     report = json.loads((tmp_path / "evaluation.json").read_text())
     found = torch.tensor([video["probabilities"] for video in report["videos"]])

@@ -1,7 +1,6 @@
 """Clips from real files: which frames, the same everywhere, and broken files that nobody overlooks."""
 
 import itertools
-import os
 from functools import partial
 
 import datasets
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from videoms_hf.data import dataset as dataset_module
-from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.scanning import scan_tables
@@ -118,14 +116,6 @@ def same(items, others):
 
 
 # -- training clips --------------------------------------------------------------------------------------------------
-
-
-def test_a_file_name_that_is_not_utf8_is_named(tmp_path):
-    write_ramp(tmp_path / "a.mp4")
-    os.link(tmp_path / "a.mp4", os.fsencode(tmp_path) + b"/caf\xe9.mp4")
-    assert probe_video(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")).num_frames == 12
-    with pytest.raises(ValueError, match=r"caf\\udce9.mp4': a file name must be UTF-8; rename it"):
-        read_videos(tmp_path)
 
 
 @pytest.mark.parametrize("choose", [PRETRAINING, FINETUNING])
