@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.in_memory import ClipsInMemory
 from videoms_hf.evaluation.comparison import comparison_table
 from videoms_hf.evaluation.report import describe_origin, write_json
-from videoms_hf.training.arguments import parse_recipe
 from videoms_hf.training.comparison import evaluate_once, train_once
 
 
@@ -37,7 +37,8 @@ class ComparisonArguments:
     test_data: str = field(metadata={"help": "Labelled videos of the evaluation."})
     output_dir: str = field(default="runs/comparison", metadata={"help": "Folder of all runs; finished ones stay."})
     selections: list[str] = field(
-        default_factory=lambda: ["motion", "tube", "random"], metadata={"help": "Selections of the pre-training."}
+        default_factory=lambda: ["motion", "tube", "random"],
+        metadata={"help": "Of the pre-training.", "choices": ["motion", "tube", "random"]},
     )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds of the whole run."})
     pretrain_epochs: int = field(default=30, metadata={"help": "Epochs of pre-training."})
@@ -75,4 +76,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from videoms_hf.command_line import CommandParser, run
 from videoms_hf.configuration_videoms import TOKEN_SELECTIONS
 from videoms_hf.conversion import (
     convert_checkpoint,
@@ -26,7 +27,7 @@ from videoms_hf.hub import write_card
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(__doc__)
     parser.add_argument("--checkpoint", required=True, help=".pth or safetensors file, folder or Hub name")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the result")
     parser.add_argument("--labels", help="UCF101, HMDB51, Kinetics-400, SSv2, OSCC, or a file with a class a line")
@@ -42,43 +43,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 1 if nothing was converted; the reason is printed."""
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     names = ("num_frames", "image_size", "token_selection", "keep_ratio", "num_attention_heads")
     fields = {name: getattr(args, name) for name in (*names, "decoder_num_attention_heads")}
-    try:
-        if args.output_dir.exists() and any(args.output_dir.iterdir()):
-            raise ValueError(f"output_dir is {args.output_dir}, which is not empty; it must be a new folder")
-        checkpoint = read_checkpoint(args.checkpoint)
-        if args.to == "official":
-            weights = official_weights(checkpoint, **fields)
-            args.output_dir.mkdir(parents=True, exist_ok=True)
-            torch.save({"model": weights}, args.output_dir / "checkpoint.pth")
-            print(f"{len(weights)} tensors in the official layout: {args.output_dir / 'checkpoint.pth'}")
-            return 0
-        model, converted = convert_checkpoint(checkpoint, **fields)
-        if args.labels:
-            name_classes(model, read_labels(args.labels), args.labels)
-        usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
-        stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
-        processor = processor_of(model.config, stride)
-        model.save_pretrained(args.output_dir)
-        processor.save_pretrained(args.output_dir)
-        base_model = args.checkpoint if checkpoint.is_on_hub else None
-        origin = f"`{args.checkpoint if base_model else Path(args.checkpoint).name}`"
-        write_card(args.output_dir, origin=origin, license=args.license, base_model=base_model)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    if args.output_dir.exists() and any(args.output_dir.iterdir()):
+        raise ValueError(f"output_dir is {args.output_dir}, which is not empty; it must be a new folder")
+    checkpoint = read_checkpoint(args.checkpoint)
+    if args.to == "official":
+        weights = official_weights(checkpoint, **fields)
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": weights}, args.output_dir / "checkpoint.pth")
+        print(f"{len(weights)} tensors in the official layout: {args.output_dir / 'checkpoint.pth'}")
+        return
+    model, converted = convert_checkpoint(checkpoint, **fields)
+    if args.labels:
+        name_classes(model, read_labels(args.labels), args.labels)
+    usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
+    stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
+    processor = processor_of(model.config, stride)
+    model.save_pretrained(args.output_dir)
+    processor.save_pretrained(args.output_dir)
+    base_model = args.checkpoint if checkpoint.is_on_hub else None
+    origin = f"`{args.checkpoint if base_model else Path(args.checkpoint).name}`"
+    write_card(args.output_dir, origin=origin, license=args.license, base_model=base_model)
     config = model.config
     print(f"{type(model).__name__} of {len(converted.state)} weights: {args.output_dir}")
     if converted.dropped:
         print(f"Left out, for they change nothing: {len(converted.dropped)} biases of keys")
     print(f"Clips: {config.num_frames} frames at stride {processor.frame_stride}, {config.image_size} pixels")
     print(f"Token selection: {config.token_selection}, keep_ratio {config.keep_ratio}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -4,11 +4,13 @@ python scripts/evaluate.py --model runs/mine --data my/test.csv
 torchrun --nproc_per_node 8 scripts/evaluate.py scripts/recipes/ucf101/evaluate.yaml --keep_ratio 0.4
 """
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.tables import video_names
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
@@ -19,7 +21,7 @@ from videoms_hf.evaluation.report import (
     evaluation_report,
     write_json,
 )
-from videoms_hf.training import leave_processes, parse_recipe
+from videoms_hf.training import leave_processes
 
 
 @dataclass
@@ -38,7 +40,7 @@ class EvaluationArguments:
     image_size: int | None = field(default=None, metadata={"help": "Height and width; default: as saved."})
     batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
-    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+    mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
     skip_broken: bool = field(default=False, metadata={"help": "Leave broken videos out and name them."})
 
 
@@ -85,4 +87,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

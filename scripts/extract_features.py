@@ -4,14 +4,16 @@ python scripts/extract_features.py --model runs/ucf101/pretrain --data my/list.c
 torchrun --nproc_per_node 8 scripts/extract_features.py --model ... --data ... --format safetensors
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.evaluation.classifier import load_processor
-from videoms_hf.evaluation.features import encode_views, load_encoder, write_features
+from videoms_hf.evaluation.features import LEVELS, encode_views, load_encoder, write_features
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
-from videoms_hf.training import leave_processes, parse_recipe
+from videoms_hf.training import leave_processes
 
 
 @dataclass
@@ -22,15 +24,15 @@ class ExtractionArguments:
     data: str = field(metadata={"help": "List of videos, folder, parquet ...; labels are passed on."})
     data_root: str | None = field(default=None, metadata={"help": "Folder that the list's paths start from."})
     output_dir: str = field(default="runs/features", metadata={"help": "Folder of features-*."})
-    level: str = field(default="clip", metadata={"help": "clip, time_step or token."})
-    format: str = field(default="parquet", metadata={"help": "parquet or safetensors."})
+    level: str = field(default="clip", metadata={"help": "What a feature is of.", "choices": list(LEVELS)})
+    format: str = field(default="parquet", metadata={"help": "Of the files.", "choices": ["parquet", "safetensors"]})
     num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views; 1: the middle."})
     num_crops: int = field(default=1, metadata={"help": "Crops of each, along the longer side."})
     keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
     frame_stride: int | None = field(default=None, metadata={"help": "Take every n-th frame; default: as saved."})
     batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
-    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+    mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
     skip_broken: bool = field(default=False, metadata={"help": "Leave broken videos out and name them."})
 
 
@@ -49,4 +51,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

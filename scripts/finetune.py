@@ -15,6 +15,7 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 
 from transformers import set_seed
 
+from videoms_hf.command_line import given_options, parse_recipe, run
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.evaluation.metrics import compute_accuracies
 from videoms_hf.training import (
@@ -28,8 +29,6 @@ from videoms_hf.training import (
     classification_model,
     evaluation_clips,
     finetuning_clips,
-    given_options,
-    parse_recipe,
     plan_evaluation,
     processor_for,
     record_data,
@@ -71,4 +70,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from videoms_hf.command_line import CommandParser, printable, run
 from videoms_hf.data.transforms import pixel_statistics
 from videoms_hf.decoding_videoms import VideoDecodeError
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
@@ -22,19 +23,15 @@ from videoms_hf.visualization.tokens import draw_kept_tokens, frames_from_pixel_
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("videos", nargs="+", help="video files, addresses, or folders of pictures")
+    parser = CommandParser(__doc__)
+    parser.add_argument("videos", nargs="+", help="video files, addresses or folders of pictures")
     parser.add_argument("--model", required=True, help="fine-tuned classifier, a folder or a Hub name")
     parser.add_argument("--top_k", type=int, default=5, help="classes to print")
     parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views")
     parser.add_argument("--num_crops", type=int, default=1, help="crops of each, along the longer side")
     parser.add_argument("--keep_ratio", type=float, help="share of tokens kept, in (0, 1]; default: as saved")
     parser.add_argument("--picture", help="image file to write: the tokens that were kept of the first video")
-    args = parser.parse_args(arguments)
-    for name in ("top_k", "num_segments", "num_crops"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}; it must be at least 1")
-    return args
+    return parser.parse_args(arguments)
 
 
 def kept_tokens(
@@ -50,30 +47,30 @@ def kept_tokens(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The number of videos that could not be classified; each is named and the others are classified all the same."""
-    args, num_failures = parse(arguments), 0
+    """0, or 2 if some videos cannot be classified; each is named and the others are classified."""
+    args, status = parse(arguments), 0
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = load_classifier(args.model, keep_ratio=args.keep_ratio).to(device)
     processor, names = load_processor(args.model), class_names(model)
     for number, video in enumerate(args.videos):
         try:
             views = video_views(processor, video, args.num_segments, args.num_crops).to(device)
-        except (VideoDecodeError, OSError) as error:
-            print(f"{video} cannot be classified: {getattr(error, 'reason', error)}", file=sys.stderr)
-            num_failures += 1
+        except (VideoDecodeError, OSError, ValueError) as error:
+            print(printable(f"{video} cannot be classified: {getattr(error, 'reason', error)}"), file=sys.stderr)
+            status = 2
             continue
         with torch.inference_mode():
             output = model(views)
         probabilities, classes = output.logits[0].float().softmax(dim=-1).topk(min(args.top_k, len(names)))
-        print(video)
+        print(printable(video))
         for probability, class_id in zip(probabilities.tolist(), classes.tolist(), strict=True):
-            print(f"  {probability:7.2%}  {names[class_id]}")
+            print(f"  {probability:7.2%}  {printable(names[class_id])}")
         if number == 0 and args.picture:
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
             kept_tokens(model, processor, views, output).save(args.picture)
             print(f"  kept tokens: {args.picture}")
-    return num_failures
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(1 if main() else 0)
+    sys.exit(run(main))

@@ -4,16 +4,18 @@ python scripts/predict_state_changes.py --model runs/oscc/finetune --annotations
     --videos ego4d/full_scale
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.ego4d import read_oscc
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 from videoms_hf.evaluation.report import write_json
 from videoms_hf.evaluation.state_changes import state_change_predictions, submission_accuracy
-from videoms_hf.training import leave_processes, parse_recipe
+from videoms_hf.training import leave_processes
 
 
 @dataclass
@@ -29,7 +31,7 @@ class PredictionArguments:
     keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
     batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
-    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+    mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,4 +54,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.benchmarks import BENCHMARKS, benchmark_tables
 from videoms_hf.data.preparation import FORMS, REPORT_FILE, prepare_dataset, summary
 from videoms_hf.data.transcoding import Encoding
-from videoms_hf.training.arguments import parse_recipe
 
 
 @dataclass
@@ -70,4 +70,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -14,6 +14,7 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 
 from transformers import set_seed
 
+from videoms_hf.command_line import given_options, parse_recipe, run
 from videoms_hf.data.collate import collate_clips
 from videoms_hf.training import (
     DataArguments,
@@ -23,8 +24,6 @@ from videoms_hf.training import (
     begin_run,
     carry_out,
     evaluation_clips,
-    given_options,
-    parse_recipe,
     plan_evaluation,
     pretraining_clips,
     pretraining_model,
@@ -64,4 +63,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

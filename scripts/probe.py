@@ -3,10 +3,12 @@
 python scripts/probe.py --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.few_shot import few_shot
 from videoms_hf.evaluation.classifier import load_processor
@@ -15,7 +17,7 @@ from videoms_hf.evaluation.multiview import multiview_accuracies
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
 from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours
 from videoms_hf.evaluation.report import check_not_of_another_model, describe_origin, write_json
-from videoms_hf.training import leave_processes, parse_recipe
+from videoms_hf.training import leave_processes
 
 
 @dataclass
@@ -27,7 +29,10 @@ class ProbingArguments:
     test_data: str = field(metadata={"help": "Labelled videos to measure them on."})
     data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
     output_dir: str = field(default="runs/probing", metadata={"help": "Folder of probing.json."})
-    probes: list[str] = field(default_factory=lambda: ["linear", "attentive", "knn"], metadata={"help": "Which."})
+    probes: list[str] = field(
+        default_factory=lambda: ["linear", "attentive", "knn"],
+        metadata={"help": "Which.", "choices": ["linear", "attentive", "knn"]},
+    )
     few_shot: int | None = field(default=None, metadata={"help": "Training videos of each class; null: all."})
     seed: int = field(default=0, metadata={"help": "Of the few-shot draw and the attentive probe."})
     num_neighbours: int = field(default=20, metadata={"help": "Neighbours that vote."})
@@ -36,7 +41,7 @@ class ProbingArguments:
     keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
     batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
-    mixed_precision: str = field(default="no", metadata={"help": "no (float32), bf16 or fp16."})
+    mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -82,4 +87,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

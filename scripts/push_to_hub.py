@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from videoms_hf.hub import UploadError, publish, write_card
+from videoms_hf.command_line import CommandParser, run
+from videoms_hf.hub import publish, write_card
 from videoms_hf.hub.model_folder import repository_files
 from videoms_hf.hub.publish import adopt_evaluation
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(__doc__)
     parser.add_argument("folder", type=Path, help="folder that training, conversion or save_pretrained wrote")
     parser.add_argument("repo_id", help="name on the Hub: someone/videoms-mine")
     parser.add_argument("--evaluation", type=Path, help="evaluation.json of this model, by scripts/evaluate.py")
@@ -29,32 +30,26 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 1 if nothing was published; the reason is printed."""
+def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
     facts = {"data": args.data, "license": args.license, "base_model": args.base_model}
-    try:
-        if args.dry_run:
-            if args.evaluation is not None:
-                adopt_evaluation(args.folder, args.evaluation)
-            print(f"Card: {write_card(args.folder, name=args.repo_id, **facts)}")
-            print("Files beside it:", *repository_files(args.folder), sep="\n  ")
-            return 0
-        commit = publish(
-            args.folder,
-            args.repo_id,
-            evaluation=args.evaluation,
-            private=args.private,
-            revision=args.revision,
-            commit_message=args.commit_message,
-            **facts,
-        )
-    except (UploadError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    if args.dry_run:
+        if args.evaluation is not None:
+            adopt_evaluation(args.folder, args.evaluation)
+        print(f"Card: {write_card(args.folder, name=args.repo_id, **facts)}")
+        print("Files beside it:", *repository_files(args.folder), sep="\n  ")
+        return
+    commit = publish(
+        args.folder,
+        args.repo_id,
+        evaluation=args.evaluation,
+        private=args.private,
+        revision=args.revision,
+        commit_message=args.commit_message,
+        **facts,
+    )
     print(f"Published: {commit.commit_url}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videoms_hf import VideoMSForVideoClassification
+from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.splits import hold_out
@@ -30,7 +31,7 @@ OWN_CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 112, "patch_size
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(__doc__)
     parser.add_argument("--data", help="training videos: a list or a folder; default: a data set is rendered")
     parser.add_argument("--test", help="test videos, likewise; default: a fifth of each class of --data")
     parser.add_argument("--output_dir", type=Path, default=Path("quickstart"), help="folder of everything it makes")
@@ -71,10 +72,10 @@ def a_file(video: str | dict, folder: Path) -> str:
     return str(path)
 
 
-def run(script: str, *positional: object, **options: object) -> None:
+def step(script: str, *positional: object, **options: object) -> None:
     """Carry out a script of this folder and show its command; stop where it fails."""
     words = [*map(str, positional), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    words = [str(SCRIPTS / f"{script}.py"), *words]
+    words = [str(SCRIPTS / f"{script}.py"), *words, *({"--debug", "--verbose"} & set(sys.argv[1:]))]
     print(f"\n$ {shlex.join(['python', *words])}", flush=True)
     code = subprocess.run([sys.executable, *words]).returncode
     if code:
@@ -111,23 +112,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "per_device_train_batch_size": batch_size(count),
         }
 
-    run(
+    step(
         "pretrain", recipes / "pretrain.yaml", train_data=pretraining, output_dir=out / "pretrain",
         **clips, **length(pretraining, args.pretrain_clips),
     )  # fmt: skip
     scores = {}
     for name, weights in (("finetune", {"model_name_or_path": out / "pretrain"}), ("scratch", {})):
-        run(
+        step(
             "finetune", recipes / "finetune.yaml", train_data=training, output_dir=out / name,
             **weights, **clips, **length(training, args.finetune_clips),
         )  # fmt: skip
-        run(
+        step(
             "evaluate", model=out / name, data=testing, output_dir=out / f"{name}-evaluation", batch_size=16,
             num_segments=args.num_segments, num_crops=args.num_crops,
         )  # fmt: skip
         scores[name] = json.loads((out / f"{name}-evaluation" / "evaluation.json").read_text())
     video, picture = a_file(read_videos(testing)[0]["video"], out), out / "kept_tokens.png"
-    run("predict", video, model=out / "finetune", picture=picture)
+    step("predict", video, model=out / "finetune", picture=picture)
     model = VideoMSForVideoClassification.from_pretrained(out / "finetune")
     gflops = {ratio: model.flops(keep_ratio=ratio) / 1e9 for ratio in (model.config.keep_ratio, 1.0)}
     table = summary(scores["finetune"], scores["scratch"], gflops)
@@ -138,4 +139,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -4,15 +4,16 @@ python scripts/scan_dataset.py --data data/ucf101/train.csv data/ucf101/val.csv 
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.scanning import scan_summary, scan_tables
 from videoms_hf.files import write_text
-from videoms_hf.training.arguments import parse_recipe
 
 
 @dataclass
@@ -65,4 +66,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(main))

@@ -162,7 +162,7 @@ def test_mistakes_on_the_command_line_are_named():
         parse_recipe(*PRETRAINING, arguments=[*REQUIRED, "--num_frame", "8"])
     with pytest.raises(FileNotFoundError, match="absent.yaml"):
         parse_recipe(*PRETRAINING, arguments=["absent.yaml"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="--num_frames.*: invalid int value: 'many'; --help lists the options"):
         parse_recipe(*PRETRAINING, arguments=[*REQUIRED, "--num_frames", "many"])
 
 

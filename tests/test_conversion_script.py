@@ -17,14 +17,18 @@ from transformers import (
     VideoMAEModel,
 )
 
-from scripts.convert_checkpoint import main as convert
-from videoms_hf import VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor
+from scripts.convert_checkpoint import main
+from videoms_hf import VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor, command_line
 
 from .conftest import randomize
 from .official_files import classify, embed, importance, most_moving, official_state, pretrain
 
 
 CLIP = ["--num_frames", "8", "--image_size", "32", "--num_attention_heads", "2", "--decoder_num_attention_heads", "3"]
+
+
+def convert(words) -> int:
+    return command_line.run(main, words)
 
 
 def run(checkpoint, output_dir, *options):
@@ -322,7 +326,7 @@ def test_a_bare_videomae_encoder_with_its_final_norm_gives_the_same_features(tmp
 
 def refusal(capsys, tmp_path, checkpoint, *options):
     arguments = ["--checkpoint", str(checkpoint), "--output_dir", str(tmp_path / "refused"), *options]
-    assert convert(arguments) == 1
+    assert convert(arguments) == 2
     assert not (tmp_path / "refused").exists()
     return capsys.readouterr().err
 
@@ -358,5 +362,5 @@ def test_class_names_of_another_number_or_from_nowhere_are_refused(tmp_path, cap
 
 def test_a_folder_with_something_in_it_is_not_written_into(tmp_path, capsys):
     torch.save(official_state("classification"), tmp_path / "checkpoint.pth")
-    assert convert(["--checkpoint", str(tmp_path / "checkpoint.pth"), "--output_dir", str(tmp_path), *CLIP]) == 1
+    assert convert(["--checkpoint", str(tmp_path / "checkpoint.pth"), "--output_dir", str(tmp_path), *CLIP]) == 2
     assert "not empty" in capsys.readouterr().err and [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]

@@ -13,9 +13,9 @@ from accelerate.state import AcceleratorState
 from tests.evaluation_files import CLASSES, NUM_FRAMES, SIZE, STRIDE, WIDTH, save_classifier, write_labelled_videos
 from tests.processes import run_torchrun
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
+from videoms_hf.command_line import read_recipe
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.report import write_json
-from videoms_hf.training.arguments import read_recipe
 
 
 ROOT = Path(__file__).parents[1]

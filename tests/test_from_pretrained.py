@@ -242,8 +242,7 @@ def test_the_fine_tuning_script_takes_a_videomae_in_one_line(tmp_path, capsys):
     finetune = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "finetune.py"))["main"]
     finetune([f"--model_name_or_path={tmp_path / 'videomae'}", *words])
     said = capsys.readouterr().out
-    for line in (f"Weights of {tmp_path / 'videomae'}:", "loaded: 32", "newly drawn: 4", "dropped: ", "mask_token"):
-        assert line in said
+    assert f"Weights of {tmp_path / 'videomae'}: 32 loaded, 4 newly initialised, " in said
     model = VideoMSForVideoClassification.from_pretrained(tmp_path / "run")
     assert model.config.token_selection == "motion" and model.config.num_labels == 8
     for name, value in encoder_of(source).items():  # at that rate next to nothing changes
@@ -255,11 +254,13 @@ import contextlib, io, json, runpy, sys
 import torch
 from videoms_hf import VideoMSForVideoClassification
 from videoms_hf.data.synthetic import render_motion_dataset
+from videoms_hf.command_line import run
 from videoms_hf.training import DataArguments, ModelArguments
 from videoms_hf.training.starting_weights import classification_model
 
 scripts, folder, result = sys.argv[1:]
-convert = runpy.run_path(scripts + "/convert_checkpoint.py")["main"]
+main = runpy.run_path(scripts + "/convert_checkpoint.py")["main"]
+convert = lambda words: run(main, words)
 words = ["--checkpoint", "someone/videomae-tiny", "--output_dir", folder]
 with contextlib.redirect_stderr(io.StringIO()) as lost:
     found = {"code": convert(words), "lost": convert([words[0], "someone/nothing", words[2], folder + "-none"])}
@@ -291,7 +292,7 @@ def test_a_videomae_on_the_hub_is_converted_refused_and_fine_tuned_by_its_name(t
         done = run_program([sys.executable, "-c", HUB_JOB, *words], env=os.environ | settings, cwd=root)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(tmp_path / "result")
-    assert (found["code"], found["lost"]) == (0, 1)
+    assert (found["code"], found["lost"]) == (0, 2)
     assert "there is no checkpoint someone/nothing" in found["said"]
     assert "--checkpoint someone/videomae-tiny" in found["refusal"]
     assert torch.equal(found["weight"], source.videomae.encoder.layer[1].output.dense.weight)

@@ -5,6 +5,7 @@ import math
 import re
 import runpy
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.tiny_run import tiny_trainer
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor
+from videoms_hf.command_line import run
 from videoms_hf.hub import card, write_card
 from videoms_hf.hub.model_folder import count_parameters, repository_files, weight_files
 from videoms_hf.training.logbook import write_training_log
@@ -249,7 +251,7 @@ def test_the_template_is_found_in_a_clone_and_in_an_installation(tmp_path, monke
 
 
 def test_a_dry_run_writes_the_card_and_names_the_files(folder, measured, capsys):
-    main = runpy.run_path(str(ROOT / "scripts" / "push_to_hub.py"))["main"]
+    main = partial(run, runpy.run_path(str(ROOT / "scripts" / "push_to_hub.py"))["main"])
     words = [str(folder), "someone/tiny", "--evaluation", str(measured / "evaluation.json"), "--dry_run"]
     assert main([*words, "--data", "Tiny motions"]) == 0
     said = capsys.readouterr().out
@@ -257,9 +259,9 @@ def test_a_dry_run_writes_the_card_and_names_the_files(folder, measured, capsys)
     assert "Tiny motions" in (folder / "README.md").read_text()
     assert (folder / "evaluation.json").read_bytes() == (measured / "evaluation.json").read_bytes()
     (folder / "video_preprocessor_config.json").unlink()
-    assert main([str(folder), "someone/tiny"]) == 1
+    assert main([str(folder), "someone/tiny"]) == 2
     assert "lacks video_preprocessor_config.json" in capsys.readouterr().err
-    assert main([str(folder), "someone/tiny", "--evaluation", "absent.json", "--dry_run"]) == 1
+    assert main([str(folder), "someone/tiny", "--evaluation", "absent.json", "--dry_run"]) == 2
     assert "absent.json does not exist" in capsys.readouterr().err
 
 

@@ -27,7 +27,7 @@ FLOORS = [
         "sampling_videoms",
     },
     {"packets_videoms", "pictures_videoms", "inputs_videoms"},
-    {"configuration_videoms", "files"},
+    {"configuration_videoms", "command_line", "files"},
 ]
 
 

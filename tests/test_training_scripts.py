@@ -92,14 +92,12 @@ def test_pretraining_leaves_a_model_a_processor_a_recipe_and_a_log(pretrained, v
     assert recipe["hidden_size"] == 16 and recipe["train_data"] == str(videos / "pretrain.csv")
 
 
-def test_fine_tuning_starts_from_pretraining_and_says_what_became_of_every_weight(finetuning, tmp_path, capsys):
+def test_fine_tuning_starts_from_pretraining_and_counts_what_became_of_the_weights(finetuning, tmp_path, capsys):
     script("finetune", **finetuning, output_dir=tmp_path / "run", base_learning_rate=1e-9, keep_ratio=0.5)
     said = capsys.readouterr().out
+    assert "mask_token" not in said  # nor any other name
     for line in (
-        "videoms.encoder.layer.{0, 1}.output.dense.weight",
-        "newly drawn: 4",
-        "dropped: 23",
-        "mask_token",
+        "32 loaded, 4 newly initialised, 23 unused",
         "4 clips = 4 x 1 processes x 1 accumulated, float32 on cpu",
         "8 steps, 2 epochs of 4 steps and 16 clips",
         "8 validation videos, the middle clip of each:\ntop-1 ",

@@ -28,7 +28,7 @@ class OwnCheckpointsOnly:
 
 
 def check_source(source: str | os.PathLike | None, config_class: type[PreTrainedConfig], options: dict) -> None:
-    """Raise if `source` is a checkpoint of another model, or a name without an owner that is no folder.
+    """Raise if `source` is a checkpoint of another model, or neither a folder nor on the Hub.
 
     `options` are those of `from_pretrained`, for the Hub.
 
@@ -43,8 +43,11 @@ def check_source(source: str | os.PathLike | None, config_class: type[PreTrained
     try:
         fields, _ = config_class.get_config_dict(source, **{name: options[name] for name in names if name in options})
     except OSError as error:
-        if os.path.exists(source) or "/" in source or os.sep in source:
+        if os.path.exists(source):
             return  # what is wrong with it, transformers says
+        if "/" in source or os.sep in source:
+            reason = str(error).splitlines()[0]
+            raise OSError(f"there is no folder {source!r} here, and the Hub gave no such model: {reason}") from error
         raise OSError(
             f"there is no folder {source!r} here, and on the Hub a name needs its owner: 'someone/{source}'. The "
             "folder is made from a checkpoint of the authors by python scripts/convert_checkpoint.py --checkpoint "

@@ -20,10 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from ..configuration_videoms import VideoMSConfig
 from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
 from ..data.tables import video_names
 from ..files import atomic_path
+from ..loading_videoms import check_source
 from ..modeling_videoms import VideoMSModel
 from ..tubelets_videoms import mean_per_time_step
 
@@ -50,6 +52,7 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
         ValueError: The checkpoint lacks weights of the encoder, so that they would be random.
     """
     fields = {name: value for name, value in config_fields.items() if value is not None}
+    check_source(model, VideoMSConfig, {})  # no configuration of another kind is loaded, which might bring code
     encoder, loading = VideoMSModel.from_pretrained(model, output_loading_info=True, **fields)
     if missing := sorted(loading["missing_keys"]):
         raise ValueError(

@@ -1,8 +1,9 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Training runs: what they can be told, the trainer, the checkpoints they go on from."""
 
+from ..command_line import given_options, parse_recipe
 from .announcement import TimeEstimate, describe_run
-from .arguments import AugmentationArguments, DataArguments, ModelArguments, given_options, parse_recipe
+from .arguments import AugmentationArguments, DataArguments, ModelArguments
 from .datasets import evaluation_clips, finetuning_clips, pretraining_clips, processor_for, training_table
 from .runs import begin_run, carry_out, leave_processes, plan_evaluation, record_data
 from .starting_weights import classification_model, pretraining_model

@@ -1,19 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a run can be told of network and data, and the parser that takes it from a recipe file and the command line."""
+"""What a run can be told of network, data and augmentation (`command_line.py` reads it)."""
 
 import dataclasses
-import difflib
-import json
-import os
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import yaml
-from transformers import HfArgumentParser
-
-from ..configuration_videoms import MODEL_SIZES, VideoMSConfig
+from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, VideoMSConfig
 
 
 @dataclass
@@ -34,7 +25,9 @@ class ModelArguments:
             "choices": list(MODEL_SIZES),
         },
     )
-    token_selection: str | None = field(default=None, metadata={"help": "motion, random, tube or none."})
+    token_selection: str | None = field(
+        default=None, metadata={"help": "How tokens are chosen.", "choices": list(TOKEN_SELECTIONS)}
+    )
     pretraining_keep_ratio: float | None = field(
         default=None,
         metadata={"help": "Share of tokens kept in pre-training, and by which frame selection ranks, in (0, 1]."},
@@ -168,89 +161,3 @@ class AugmentationArguments:
         for name in ("mixup", "cutmix"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or positive")
-
-
-def parse_recipe(*dataclass_types: type, arguments: Sequence[str] | None = None) -> tuple:
-    """One instance of each dataclass, from the command line: `[recipe.yaml] [--key value ...]`.
-
-    A recipe is a YAML mapping of option names to values; it is read as if it stood on the command line, before what is
-    really there, which wins. Lists are several values, `null` is None, mappings (as `fsdp_config`) are passed whole.
-
-    Raises:
-        ValueError: The recipe is no mapping, or it or the command line has an option that there is not, or twice the
-            same; the message names file and option.
-        FileNotFoundError: There is no such recipe.
-        SystemExit: `--help`, or a value of the wrong type (argparse's message says which).
-    """
-    parser, words = _parser_and_words(dataclass_types, arguments)
-    *parsed, unknown = parser.parse_args_into_dataclasses(
-        words, return_remaining_strings=True, look_for_args_file=False
-    )
-    if unknown:
-        names = _option_names(dataclass_types)
-        raise ValueError(f"there is no option {unknown[0]!r}{_suggestion(unknown[0], names)}; --help lists them")
-    return tuple(parsed)
-
-
-def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None) -> dict:
-    """What recipe and command line set to something else than the default, by name: a recipe of the whole run."""
-    parser, words = _parser_and_words(dataclass_types, arguments)
-    values = vars(parser.parse_known_args(words)[0])
-    defaults = vars(HfArgumentParser(dataclass_types).parse_known_args([])[0])
-    return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
-
-
-def _parser_and_words(
-    dataclass_types: tuple[type, ...], arguments: Sequence[str] | None
-) -> tuple[HfArgumentParser, list[str]]:
-    """The parser, and the command line with the recipe's settings before it."""
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False)
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0].startswith("-"):
-        return parser, words
-    recipe, words = Path(words[0]), words[1:]
-    settings = read_recipe(recipe)
-    names = _option_names(dataclass_types)
-    for name in settings:
-        if name not in names:
-            raise ValueError(f"{recipe}: there is no option {name!r}{_suggestion(name, names)}")
-    # argparse has no way to write these two on a command line.
-    parser.set_defaults(**{name: value for name, value in settings.items() if value is None or value == []})
-    return parser, [word for name, value in settings.items() for word in _as_words(name, value)] + words
-
-
-def _option_names(dataclass_types: tuple[type, ...]) -> list[str]:
-    return [part.name for kind in dataclass_types for part in dataclasses.fields(kind) if part.init]
-
-
-def read_recipe(path: str | os.PathLike) -> dict:
-    """The settings of a recipe file, in its order; see [`parse_recipe`] for what is refused."""
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from error
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} is a YAML {type(settings).__name__}; it must be a mapping of options to values")
-    keys = [key.value for key, _ in root.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"{path} has the option {key!r} {keys.count(key)} times; it must have it once")
-    return settings
-
-
-def _as_words(name: str, value) -> list[str]:
-    """A setting as it would stand on a command line."""
-    if value is None or value == []:
-        return []
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
-    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
-
-
-def _suggestion(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name.lstrip("-").split("=")[0].replace("-", "_"), names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from ..command_line import parse_recipe
 from ..data.collate import MixingCollator, collate_clips
 from ..data.in_memory import ClipsInMemory
 from ..data.tables import video_names
@@ -15,7 +16,7 @@ from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from ..evaluation.report import evaluation_report, write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
-from .arguments import DataArguments, ModelArguments, parse_recipe
+from .arguments import DataArguments, ModelArguments
 from .datasets import processor_for
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer

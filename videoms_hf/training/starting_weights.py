@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Building the network of a run: from scratch, or from a checkpoint with a word on every weight.
+"""Building the network of a run: from scratch, or from a checkpoint, with a report on every weight.
 
 Checkpoints are ours, or those of VideoMAE and the official code, which are converted on the way.
 """
@@ -21,6 +21,8 @@ from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassificat
 from .arguments import DataArguments, ModelArguments
 
 
+logger = logging.get_logger(__name__)
+
 CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 224}  # from scratch
 
 
@@ -34,10 +36,16 @@ class LoadingReport(NamedTuple):
     differences: list[str] = []  # of the run's clips from the checkpoint's, in words
 
     def __str__(self) -> str:
-        lines = [f"Weights of {self.source}:"]
-        for what, names in (("loaded", self.loaded), ("newly drawn", self.new), ("dropped", self.dropped)):
-            lines += [f"  {what}: {len(names)}", *(f"    {name}" for name in fold_numbers(names))]
+        counts = f"{len(self.loaded)} loaded, {len(self.new)} newly initialised, {len(self.dropped)} unused"
+        lines = [f"Weights of {self.source}: {counts}"]
         lines += [f"  other clips than the checkpoint's: {difference}" for difference in self.differences]
+        return "\n".join(lines)
+
+    def details(self) -> str:
+        """Every name, in lines."""
+        lines = [str(self)]
+        for what, names in (("loaded", self.loaded), ("newly initialised", self.new), ("unused", self.dropped)):
+            lines += [f"  {what}:", *(f"    {name}" for name in fold_numbers(names))]
         return "\n".join(lines)
 
 
@@ -159,7 +167,7 @@ def _build(
             f"{', '.join(fold_numbers(needed)[:6])}. It must be a checkpoint of the same architecture"
         )
     loaded = sorted(model.state_dict().keys() - set(new))
-    return model, LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]), differences)
+    return model, _reported(LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]), differences))
 
 
 def _convert(
@@ -193,4 +201,9 @@ def _convert(
     model = load(kind(config), converted, dtype=torch.float32)
     dropped = sorted([*converted.dropped, *no_head])
     loaded, new = sorted(converted.state), sorted(converted.new)
-    return model, LoadingReport(checkpoint.source, loaded, new, dropped, differences)
+    return model, _reported(LoadingReport(checkpoint.source, loaded, new, dropped, differences))
+
+
+def _reported(report: LoadingReport) -> LoadingReport:
+    logger.info(report.details())
+    return report

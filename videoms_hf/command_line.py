@@ -1,0 +1,267 @@
+# Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
+"""What all commands share: options from a recipe and the command line, one-line errors, and how much is printed."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import yaml
+from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import enable_progress_bars
+from safetensors import SafetensorError
+from transformers import HfArgumentParser
+from transformers.utils import logging as transformers_logging
+
+
+EPILOG = "--verbose prints what the libraries say and the names of all weights, --debug the traceback of an error."
+MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
+MAX_LINES, MAX_WIDTH = 3, 600
+# Options whose values nothing else checks before a model is loaded; one name means the same in every command.
+RANGES = (
+    (
+        "at least 1",
+        lambda value: value >= 1,
+        "num_segments num_crops top_k num_frames frame_stride image_size batch_size num_neighbours few_shot "
+        "min_frames shard_megabytes short_side gop pretrain_clips finetune_clips pretrain_epochs finetune_epochs "
+        "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+        "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
+        "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split",
+    ),
+    (
+        "at least 0",
+        lambda value: value >= 0,
+        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay",
+    ),
+    ("greater than 0", lambda value: value > 0, "fps head_init_scale num_train_epochs logging_steps save_steps"),
+    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio pretraining_keep_ratio"),
+    ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio"),
+    ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
+    (
+        "in [0, 1]",
+        lambda value: 0 <= value <= 1,
+        "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor",
+    ),
+    ("from 0 to 51", lambda value: 0 <= value <= 51, "crf"),
+)
+
+
+def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Exit status of a command: what `main` returns for its arguments, 2 if it fails by a mistake, 130 if interrupted.
+
+    A mistake is told in at most three lines on standard error. A bug keeps its traceback, and so does everything with
+    `--debug`. Without `--verbose`, the libraries print nothing but errors and the progress of downloads.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug, is_verbose = (_take_flag(words, flag) for flag in ("--debug", "--verbose"))
+    try:
+        with _verbosity(is_verbose):
+            return main(words) or 0
+    except KeyboardInterrupt:
+        if is_debug:
+            raise
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if is_debug or not _is_mistake(error):
+            raise
+        print(f"error: {_message(error, is_verbose)}", file=sys.stderr)
+        return 2
+
+
+def printable(text: object) -> str:
+    """The text with control characters escaped: names from files and models of others must not steer a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def _take_flag(words: list[str], flag: str) -> bool:
+    """Whether `flag` is among the words, from which it is removed; transformers' `--debug VALUE` stays."""
+    for i, word in enumerate(words):
+        is_transformers = flag == "--debug" and words[i + 1 : i + 2] in (["underflow_overflow"], ["tpu_metrics_debug"])
+        if word == flag and not is_transformers:
+            del words[i]
+            return True
+    return False
+
+
+@contextmanager
+def _verbosity(is_verbose: bool) -> Iterator[None]:
+    ours, level = logging.getLogger(__package__), transformers_logging.get_verbosity()
+    had_bars = transformers_logging.is_progress_bar_enabled()
+    with warnings.catch_warnings():
+        if is_verbose:
+            if os.environ.get("RANK", "0") == "0":
+                logging.basicConfig(format="%(message)s")
+                ours.setLevel(logging.INFO)
+        else:
+            if "TRANSFORMERS_VERBOSITY" not in os.environ:
+                transformers_logging.set_verbosity_error()
+            transformers_logging.disable_progress_bar()
+            enable_progress_bars()  # of downloads
+            if not sys.warnoptions:
+                warnings.filterwarnings("ignore", module=r"(torch|transformers|accelerate|datasets|huggingface_hub)\b")
+        try:
+            yield
+        finally:
+            transformers_logging.set_verbosity(level)
+            ours.setLevel(logging.NOTSET)
+            if had_bars:
+                transformers_logging.enable_progress_bar()
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether a message is enough: not for what torch raises inside, nor for errors that only a bug causes."""
+    if isinstance(error, (*MISTAKES, torch.OutOfMemoryError)) or type(error).__module__.startswith(f"{__package__}."):
+        return True
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    if place.filename.endswith(os.path.join("torch", "_utils.py")):  # from a worker, with its traceback in the message
+        return re.findall(r"^[\w.]+(?=: )", str(error), re.M)[-1:] == ["videoms_hf.decoding_videoms.VideoDecodeError"]
+    was_raised = (place.line or "").startswith("raise") and f"{os.sep}torch{os.sep}" not in place.filename
+    return isinstance(error, RuntimeError) and was_raised
+
+
+def _message(error: Exception, is_long: bool) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    if "Original Traceback" in text:
+        text = re.split(r"^[\w.]+: ", text, flags=re.M)[-1]
+    if isinstance(error, torch.OutOfMemoryError):
+        text = f"{text.splitlines()[0]} Lower the batch size."
+    lines = [printable(line) for line in text.splitlines() if line.strip()]
+    if is_long:
+        return "\n".join(lines)
+    rest = len(lines) - MAX_LINES
+    if rest > 0:
+        lines = [*lines[: MAX_LINES - 1], f"  and {rest + 1} more lines; --verbose shows them"]
+    return "\n".join(line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..." for line in lines)
+
+
+class _OneLineErrors:
+    def error(self, message: str):
+        raise ValueError(f"{message}; --help lists the options")
+
+
+class RecipeParser(_OneLineErrors, HfArgumentParser):
+    """transformers' parser of dataclasses, whose errors are `ValueError`s without the usage."""
+
+
+class CommandParser(_OneLineErrors, argparse.ArgumentParser):
+    """argparse's parser with a script's docstring as description; its errors are `ValueError`s without the usage."""
+
+    def __init__(self, description: str):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG)
+
+    def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """argparse's, with numbers in their ranges."""
+        args = super().parse_args(arguments)
+        check_ranges(vars(args))
+        return args
+
+
+def check_ranges(options: dict) -> None:
+    """Raise `ValueError` if a number among the options is out of range, whatever model it is meant for."""
+    for wanted, is_in_range, names in RANGES:
+        for name in names.split():
+            values = options.get(name)
+            for value in values if isinstance(values, list) else [values]:
+                if isinstance(value, (int, float)) and not isinstance(value, bool) and not is_in_range(value):
+                    raise ValueError(f"{name} is {value}; it must be {wanted}")
+
+
+def parse_recipe(*dataclass_types: type, arguments: Sequence[str] | None = None) -> tuple:
+    """One instance of each dataclass, from the command line: `[recipe.yaml] [--key value ...]`.
+
+    A recipe is a YAML mapping of option names to values; it is read as if it stood on the command line, before what is
+    really there, which wins. Lists are several values, `null` is None, mappings (as `fsdp_config`) are passed whole.
+
+    Raises:
+        ValueError: The recipe is not a mapping, or an option is unknown, missing, given twice or out of range; the
+            message names file and option.
+        FileNotFoundError: There is no such recipe.
+        SystemExit: `--help`.
+    """
+    parser, words = _parser_and_words(dataclass_types, arguments)
+    *parsed, unknown = parser.parse_args_into_dataclasses(
+        words, return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        names = _option_names(dataclass_types)
+        raise ValueError(f"there is no option {unknown[0]!r}{_suggestion(unknown[0], names)}; --help lists them")
+    for part in parsed:
+        check_ranges(vars(part))
+    return tuple(parsed)
+
+
+def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None) -> dict:
+    """What recipe and command line set to something else than the default, by name: a recipe of the whole run."""
+    parser, words = _parser_and_words(dataclass_types, arguments)
+    values = vars(parser.parse_known_args(words)[0])
+    defaults = vars(RecipeParser(dataclass_types).parse_known_args([])[0])
+    return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
+
+
+def _parser_and_words(
+    dataclass_types: tuple[type, ...], arguments: Sequence[str] | None
+) -> tuple[RecipeParser, list[str]]:
+    """The parser, and the command line with the recipe's settings before it."""
+    parser = RecipeParser(dataclass_types, allow_abbrev=False, epilog=EPILOG)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0].startswith("-"):
+        return parser, words
+    recipe, words = Path(words[0]), words[1:]
+    settings = read_recipe(recipe)
+    names = _option_names(dataclass_types)
+    for name in settings:
+        if name not in names:
+            raise ValueError(f"{recipe}: there is no option {name!r}{_suggestion(name, names)}")
+    # argparse has no way to write these two on a command line.
+    parser.set_defaults(**{name: value for name, value in settings.items() if value is None or value == []})
+    return parser, [word for name, value in settings.items() for word in _as_words(name, value)] + words
+
+
+def _option_names(dataclass_types: tuple[type, ...]) -> list[str]:
+    return [part.name for kind in dataclass_types for part in dataclasses.fields(kind) if part.init]
+
+
+def read_recipe(path: str | os.PathLike) -> dict:
+    """The settings of a recipe file, in its order; see [`parse_recipe`] for what is refused."""
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a YAML file: {error}") from error
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is a YAML {type(settings).__name__}; it must be a mapping of options to values")
+    keys = [key.value for key, _ in root.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ValueError(f"{path} has the option {key!r} {keys.count(key)} times; it must have it once")
+    return settings
+
+
+def _as_words(name: str, value) -> list[str]:
+    """A setting as it would stand on a command line."""
+    if value is None or value == []:
+        return []
+    if isinstance(value, list):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
+
+
+def _suggestion(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name.lstrip("-").split("=")[0].replace("-", "_"), names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
