@@ -19,6 +19,7 @@ from videoms_hf.evaluation.report import (
     check_not_of_another_model,
     describe_origin,
     evaluation_report,
+    weights_digest,
     write_json,
 )
 from videoms_hf.training import leave_processes
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report = {
         **describe_origin(accelerator.num_processes),
         "arguments": asdict(args),
+        "weights_sha256": weights_digest(model.state_dict().items()),
         "keep_ratio": model.config.keep_ratio,
         "num_segments": args.num_segments,
         "num_crops": args.num_crops,

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.hub import publish, write_card
-from videoms_hf.hub.model_folder import repository_files
-from videoms_hf.hub.publish import adopt_evaluation
+from videoms_hf.hub.publish import adopt_evaluation, contents
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -23,6 +22,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help='data set for the card: "UCF101, split 1"')
     parser.add_argument("--license", help="the weights' licence, as the Hub calls it: cc-by-nc-4.0")
     parser.add_argument("--base_model", help="Hub name of the model that this one was made from")
+    parser.add_argument("--local_paths", action="store_true", help="publish local paths too, not only file names")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch to commit to; default: main")
     parser.add_argument("--commit_message", default="Upload model", help="message of the commit")
@@ -32,12 +32,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    facts = {"data": args.data, "license": args.license, "base_model": args.base_model}
+    facts = {
+        "local_paths": args.local_paths,
+        "data": args.data,
+        "license": args.license,
+        "base_model": args.base_model,
+    }
     if args.dry_run:
         if args.evaluation is not None:
             adopt_evaluation(args.folder, args.evaluation)
-        print(f"Card: {write_card(args.folder, name=args.repo_id, **facts)}")
-        print("Files beside it:", *repository_files(args.folder), sep="\n  ")
+        card = write_card(args.folder, name=args.repo_id, **facts)
+        print(f"Would be published, with the card in {card}:")
+        for operation in contents(args.folder, args.local_paths):
+            is_redacted = isinstance(operation.path_or_fileobj, bytes)
+            print(f"  {operation.path_in_repo}{' (without local paths)' if is_redacted else ''}")
         return
     commit = publish(
         args.folder,

@@ -18,7 +18,8 @@ from tests.processes import run_program
 from tests.test_remote_code import MODEL_CODE, PROCESSOR_CODE, WITHOUT_PACKAGE
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
 from videoms_hf.data.synthetic import render_motion_dataset
-from videoms_hf.evaluation.report import write_json
+from videoms_hf.evaluation.report import weights_digest, write_json
+from videoms_hf.hub.model_folder import run_records
 
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +49,7 @@ words = [job["model"], "first", "--evaluation", job["evaluation"], "--data", "Ti
 found["first"] = said_by(push, words)
 
 # The same name again, with weights of another shape in shards, and without the evaluation.
-found["before"] = said_by(push, [job["other"], "someone/changed", "--evaluation", job["evaluation"]])
+found["before"] = said_by(push, [job["other"], "someone/changed", "--evaluation", job["evaluation of the other"]])
 found["changed"] = said_by(push, [job["sharded"], "someone/changed"])
 
 # Failures: of the server while weights arrive, of the server at the commit, of the login, of the name.
@@ -111,6 +112,7 @@ def evaluation_of(model: Path) -> dict:
     return {
         "accuracies": {**shares, "clip_top1": 0.6, "clip_top5": 1.0, "num_videos": 5, "num_clips": 30},
         **{"chance_top1": 1 / 3, "chance_top5": 1.0, "class_names": CLASSES, "num_segments": 3, "num_crops": 2},
+        "weights_sha256": weights_digest(load_file(model / "model.safetensors").items()),
         **{"num_frames": 8, "frame_stride": 2, "image_size": 32, "keep_ratio": 0.6, "gflops_per_clip": 0.1},
         **{"gflops_per_video": 0.6, "arguments": {"data": "tiny/test.csv", "model": str(model)}, "seconds": 3.0},
         **{"date": "2026-01-02T03:04:05+00:00", "command": "python scripts/evaluate.py"},
@@ -137,6 +139,7 @@ def world(tmp_path_factory):
     (job["model"] / "checkpoint-7").mkdir()
     (job["model"] / "checkpoint-7" / "optimizer.pt").write_bytes(b"states")
     write_json(evaluation_of(job["model"]), folder / "evaluation.json")
+    write_json(evaluation_of(job["other"]), folder / "other.json")
     videos = render_motion_dataset(folder / "videos", num_train=8, num_val=8, num_test=1, image_size=40, num_frames=12)
     pixels = torch.randn(2, 8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     torch.save(pixels, folder / "pixels.pt")
@@ -149,6 +152,7 @@ def world(tmp_path_factory):
     job |= {
         "scripts": ROOT / "scripts",
         "evaluation": folder / "evaluation.json",
+        "evaluation of the other": folder / "other.json",
         "video": write_noise(folder / "video.mp4", 40, seed=0),
         "pixels": folder / "pixels.pt",
         "finetune": [f"--{name}={value}" for name, value in options.items()],
@@ -163,6 +167,15 @@ def world(tmp_path_factory):
     return {"hub": hub, "job": job, "found": found, "stranger": stranger, "pixels": pixels, "folder": folder}
 
 
+def check_contents(files: dict[str, bytes], folder: Path) -> None:
+    """Byte for byte those of the folder, but for local paths."""
+    for name, content in files.items():
+        if name in ("recipe.yaml", "training_log.json", "evaluation.json"):
+            assert yaml.safe_load(content) == run_records(folder)[name], name
+        elif name != ".gitattributes":
+            assert content == (folder / name).read_bytes(), name
+
+
 def logits(world, folder: Path) -> torch.Tensor:
     with torch.no_grad():
         return VideoMSForVideoClassification.from_pretrained(folder).eval()(world["pixels"]).logits
@@ -173,8 +186,7 @@ def test_the_script_publishes_all_that_belongs_to_a_model_and_nothing_else(world
     files = world["hub"].files("tester/first")
     extras = {"README.md", "recipe.yaml", "training_log.json", "evaluation.json"}
     assert set(files) == MODEL_FILES | extras | {".gitattributes"}
-    for name in set(files) - {".gitattributes"}:
-        assert files[name] == (world["job"]["model"] / name).read_bytes(), name
+    check_contents(files, world["job"]["model"])
     assert f"Published: {world['hub'].address}/tester/first/commit/" in world["found"]["first"]["out"]
     assert len(world["hub"].repositories["tester/first"].commits) == 2  # the empty one and ours
 
@@ -272,8 +284,8 @@ def test_the_trainer_publishes_the_same_files_of_the_averaged_weights(world):
     run_files = {"README.md", "recipe.yaml", "training_log.json", ".gitattributes"}
     assert set(files) == MODEL_FILES | run_files
     folder = world["folder"] / "trained"
-    for name in set(files) - {".gitattributes"}:
-        assert files[name] == (folder / name).read_bytes(), name
+    check_contents(files, folder)
+    assert yaml.safe_load(files["recipe.yaml"])["train_data"] == "train.csv"  # without its folder
     averaged = load_file(folder / "checkpoint-4" / "average.safetensors")
     own = load_file(folder / "checkpoint-4" / "model.safetensors")
     published = load_file(folder / "model.safetensors")

@@ -1,6 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """What an evaluation leaves behind: a short table, and a JSON file with all that is needed to judge or repeat it."""
 
+import hashlib
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..command_line import printable
 from ..files import write_text
 from .metrics import class_accuracies
 from .multiview import aggregate_views, multiview_accuracies
@@ -104,6 +106,15 @@ def check_not_of_another_model(path: Path, model: str) -> None:
         )
 
 
+def weights_digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 of named weights, whatever their order, files, device and floating-point type."""
+    lines = (
+        f"{name} {tuple(value.shape)} {hashlib.sha256(value.detach().cpu().float().contiguous().numpy()).hexdigest()}"
+        for name, value in weights
+    )
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
 def accuracy_table(report: dict) -> str:
     """The accuracies of an `evaluation_report` as an aligned table, and a line for each broken video."""
     accuracies, k = report["accuracies"], min(5, len(report["class_names"]))
@@ -117,7 +128,7 @@ def accuracy_table(report: dict) -> str:
     lines += [f"{name:8}{top1:>9.2%}{top5:>9.2%}{remark}" for name, top1, top5, remark in rows]
     if report["broken_videos"]:
         lines.append(f"{report['num_broken_videos']} videos are broken and NOT among these:")
-        lines += [f"  {bad['video']}: {bad['reason']}" for bad in report["broken_videos"]]
+        lines += [printable(f"  {bad['video']}: {bad['reason']}") for bad in report["broken_videos"]]
     return "\n".join(lines)
 
 

@@ -5,14 +5,17 @@ A figure stands in the card if a file of the run has it, or if it follows from c
 multiply-adds); nothing is filled in from elsewhere.
 """
 
+import json
 import os
 import re
 from pathlib import Path
 from statistics import median
 
 import torch
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..command_line import printable
 from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, token_counts
 from ..files import write_text
 from .model_folder import (
@@ -21,11 +24,9 @@ from .model_folder import (
     KINDS,
     LOG_FILE,
     RECIPE_FILE,
-    check_report,
     count_parameters,
     read_config,
-    read_json,
-    read_options,
+    run_records,
 )
 
 
@@ -38,6 +39,7 @@ GIVEN = (
     "base_model",
     "tags",
     "language",
+    "datasets",
 )  # what no file says; the card itself remembers it
 
 
@@ -50,7 +52,9 @@ def write_card(
     origin: str | None = None,
     base_model: str | None = None,
     tags: str | list[str] | None = None,
-    language: str | list[str] | None = None,
+    language: str | None = None,
+    datasets: str | list[str] | None = None,
+    local_paths: bool = False,
 ) -> Path:
     """The path of the card that was written for the model in `folder`; a card without our mark is left as it is.
 
@@ -60,8 +64,9 @@ def write_card(
         license: the weights' licence, as the Hub calls it ("cc-by-nc-4.0").
         origin: for converted weights, what they were converted from; they keep its terms.
         base_model: Hub name of the model that this one was made from.
-        tags: further tags, beside the card's own.
-        language: of class names, say, as the Hub calls it ("en").
+        tags: tags of the repository, next to ours.
+        language, datasets: languages, and Hub names of the training data, for the metadata.
+        local_paths: whether paths of this machine may stand in the card; by default, only their last part.
 
         What is not given is taken from the card that is there already.
 
@@ -73,10 +78,10 @@ def write_card(
     before = _given_before(path)
     if before is None:
         return path
-    now = {"data": data, "license": license, "origin": origin, "base_model": base_model, "language": language}
-    now["tags"] = [tags] if isinstance(tags, str) else tags
+    now = {"data": data, "license": license, "origin": origin, "base_model": base_model}
+    now |= {"tags": tags, "language": language, "datasets": datasets}
     given = before | {key: value for key, value in now.items() if value is not None}
-    write_text(path, str(model_card(folder, name, **given)))
+    write_text(path, str(model_card(folder, name, local_paths, **given)))
     return path
 
 
@@ -90,25 +95,23 @@ def _given_before(path: Path) -> dict | None:
     return {key: facts[key] for key in GIVEN if key in facts}
 
 
-def model_card(folder: str | os.PathLike, name: str | None = None, **given: str) -> ModelCard:
+def model_card(folder: str | os.PathLike, name: str | None = None, local_paths: bool = False, **given) -> ModelCard:
     """The card as an object; see [`write_card`] for `given`."""
     folder = Path(folder)
     name = name or folder.resolve().name
     config = read_config(folder)
     kind, model_class = KINDS[config.architectures[0]]
-    log, report = read_json(folder / LOG_FILE), read_json(folder / EVALUATION_FILE)
-    recipe_path = folder / RECIPE_FILE
-    recipe = recipe_path.read_text(encoding="utf-8").strip() if recipe_path.exists() else ""
-    options = read_options(recipe, recipe_path)
-    if report is not None:
-        check_report(report, config, folder / EVALUATION_FILE)
+    records = run_records(folder, local_paths)
+    options, log, report = records.get(RECIPE_FILE, {}), records.get(LOG_FILE), records.get(EVALUATION_FILE)
+    recipe = yaml.safe_dump(options, sort_keys=False, allow_unicode=True).strip() if options else ""
     num_parameters = count_parameters(folder)
     metadata = ModelCardData(
         model_name=None if report is None else name.rsplit("/", 1)[-1],
         library_name="transformers",
         pipeline_tag="video-classification" if kind == "classification" else None,
+        tags=list(dict.fromkeys(["videoms", "video", "arxiv:2211.10636", *as_list(given.get("tags"))])),
         language=given.get("language"),
-        tags=list(dict.fromkeys(["videoms", "video", "arxiv:2211.10636", *(given.get("tags") or ())])),
+        datasets=as_list(given.get("datasets")) or None,
         metrics=None if report is None else ["accuracy"],
         eval_results=None if report is None else _eval_results(report, given.get("data")),
         base_model=given.get("base_model"),
@@ -119,16 +122,18 @@ def model_card(folder: str | os.PathLike, name: str | None = None, **given: str)
         metadata,
         template_path=str(template_path()),
         marker=MARKER,
-        title=name.rsplit("/", 1)[-1],
-        repo=name,
+        title=_plain(name.rsplit("/", 1)[-1]),
+        repo_word=_code(name).strip("`"),
+        repo=json.dumps(name, ensure_ascii=False),
         kind=kind,
         summary=_summary(config, kind, num_parameters),
         num_classes=config.num_labels,
         top_k=min(5, config.num_labels),
         model=_model_rows(config, model_class, kind, num_parameters),
-        origin=given.get("origin"),
+        origin=_plain(given.get("origin") or "", "`"),
         training=_training_rows(log, given.get("data"), options),
         recipe=recipe,
+        fence="`" * max(3, *(len(run) + 1 for run in re.findall("`+", recipe) or [""])),
         log=log is not None,
         scores=_score_rows(report, log, kind),
         measured=[] if report is None else _conditions(report),
@@ -189,30 +194,34 @@ def _model_rows(config: VideoMSConfig, model_class, kind: str, num_parameters: i
 
 
 def _training_rows(log: dict | None, data: str | None, options: dict) -> list[tuple[str, str]]:
-    rows = [("Data", data)] if data else []
+    rows = [("Data", _plain(data))] if data else []
     rows += [
-        (name, f"`{value}`")
+        (name, _code(value))
         for name, key in (("Training videos", "train_data"), ("Started from", "model_name_or_path"))
         if (value := options.get(key))
     ]
     if log is None:
         return rows
     history = log.get("log_history", [])
-    steps = [entry for entry in history if "loss" in entry]
-    if steps:
-        last = steps[-1]
-        rows.append(("Length", f"{last['step']} steps, {last['epoch']:.4g} epochs"))
-        rows.append(("Loss", f"{last['loss']:.4g} at the end"))
+    end = max(history, key=lambda entry: entry["step"], default={})
+    num_steps, epoch = log.get("global_step", end.get("step")), log.get("epoch", end.get("epoch"))
+    taken = log.get("weights_step", num_steps)
+    if num_steps:
+        rows.append(("Length", f"{_count(num_steps, 'step')}, {_count(epoch, 'epoch')}"))
+    if taken != num_steps:
+        rows.append(("Weights", f"those of step {taken}, the best of the evaluations in training"))
+    if steps := [entry for entry in history if "loss" in entry and entry["step"] <= taken]:
+        rows.append(("Loss", f"{steps[-1]['loss']:.4g} at step {steps[-1]['step']}"))
         if speeds := [entry["clips_per_second"] for entry in steps if "clips_per_second" in entry]:
             rows.append(("Speed", f"{median(speeds):.3g} clips a second, median of the log"))
         if memory := [entry["peak_memory_gib"] for entry in steps if "peak_memory_gib" in entry]:
             rows.append(("Memory", f"{max(memory):.3g} GiB a process at most"))
     if machine := log.get("machine"):
         hardware = machine.get("accelerator") or f"{machine['processor']}, {machine['threads']} threads"
-        rows.append(("Hardware", f"{machine['processes']} x {hardware}"))
+        rows.append(("Hardware", _plain(f"{machine['processes']} x {hardware}")))
     if versions := log.get("versions"):
         shown = ("videoms_hf", "torch", "transformers")
-        rows.append(("Software", ", ".join(f"{key} {versions[key]}" for key in shown if key in versions)))
+        rows.append(("Software", _plain(", ".join(f"{key} {versions[key]}" for key in shown if key in versions))))
     if bad := log.get("bad_videos"):
         rows.append(("Broken videos", f"{len(bad)}, replaced by others"))
     return rows
@@ -235,7 +244,9 @@ def _score_rows(report: dict | None, log: dict | None, kind: str) -> list[tuple[
             ("Its single views", f"{accuracies['clip_top1']:.2%}", f"{accuracies['clip_top5']:.2%}"),
             ("Chance", f"{report['chance_top1']:.2%}", f"{report['chance_top5']:.2%}"),
         ]
-    final = [entry for entry in (log or {}).get("log_history", []) if "eval_top1" in entry]
+    log = log or {}
+    final = [entry for entry in log.get("log_history", []) if "eval_top1" in entry]
+    final = [entry for entry in final if entry["step"] == log.get("weights_step", final[-1]["step"])]
     if final:
         top1, top5 = (f"{final[-1][key]:.2%}" for key in ("eval_top1", "eval_top5"))
         rows.append(("Validation while training, the middle clip of each video", top1, top5))
@@ -246,13 +257,15 @@ def _conditions(report: dict) -> list[str]:
     machine = report["machine"]
     on = machine["accelerator"] or f"{machine['processor']}, {machine['threads']} threads"
     return [
-        f"Videos: `{report['arguments']['data']}`"
+        f"Videos: {_code(report['arguments']['data'])}"
         + (f", {report['num_broken_videos']} broken ones left out" if report.get("num_broken_videos") else ""),
-        f"Share of tokens kept: {report['keep_ratio']}; {report['num_frames']} frames at stride "
-        f"{report['frame_stride']}, {report['image_size']} x {report['image_size']}",
+        _plain(
+            f"Share of tokens kept: {report['keep_ratio']}; {report['num_frames']} frames at stride "
+            f"{report['frame_stride']}, {report['image_size']} x {report['image_size']}"
+        ),
         f"GFLOPs: {report['gflops_per_clip']:.3g} a clip, {report['gflops_per_video']:.3g} a video with all its views",
-        f"Measured on {machine['processes']} x {on}, {report['seconds']:.0f} s, {report['date']}: "
-        f"`{report['command']}`",
+        _plain(f"Measured on {machine['processes']} x {on}, {report['seconds']:.0f} s, {report['date']}: ")
+        + _code(report["command"]),
     ]
 
 
@@ -278,6 +291,29 @@ def _eval_results(report: dict, data: str | None) -> list[EvalResult]:
     ]
 
 
+def as_list(value: str | list[str] | None) -> list[str]:
+    """A value or several as a list."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:.4g} {what}{'' if number == 1 else 's'}" if number < 1e4 else f"{number:,} {what}s"
+
+
+def _plain(text: object, kept: str = "") -> str:
+    """Text of a file or a user as plain Markdown: one line in which nothing is markup, except characters of `kept`."""
+    text = " ".join(printable(" ".join(str(text).split())).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(
+        r"[\\`*\[\]|~#!]|(?<!\w)_|_(?!\w)", lambda mark: mark[0] if mark[0] in kept else f"\\{mark[0]}", text
+    )
+
+
+def _code(text: object) -> str:
+    """Text of a file or a user as a code span, which may stand in a table."""
+    return f"`{printable(' '.join(str(text).split())).replace('`', chr(39)).replace('|', '¦')}`"
+
+
 def _licence_fields(given: dict) -> dict:
     if license := given.get("license"):
         return {"license": license}
@@ -287,9 +323,9 @@ def _licence_fields(given: dict) -> dict:
 def _licence_note(given: dict, start: str | None) -> str:
     license, origin = given.get("license"), given.get("origin")
     if origin:
-        named = f" ({license})" if license else ", which are to be looked up there before they are used"
+        named = f" ({_plain(license)})" if license else ", which are to be looked up there before they are used"
         return f"The weights keep the terms of their origin{named}."
-    note = f"The weights are under {license}." if license else "For the weights no licence was named."
+    note = f"The weights are under {_plain(license)}." if license else "For the weights no licence was named."
     if start:
-        note += f" Training started from the weights of `{start}`, whose terms hold for these too."
+        note += f" Training started from the weights of {_code(start)}, whose terms hold for these too."
     return note

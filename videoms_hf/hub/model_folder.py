@@ -2,6 +2,7 @@
 """What lies in a model folder, read and checked."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -10,7 +11,9 @@ from safetensors import safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..configuration_videoms import VideoMSConfig
+from ..evaluation.report import weights_digest
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from .privacy import without_private
 
 
 CARD_FILE = "README.md"
@@ -70,29 +73,66 @@ def read_json(path: Path) -> dict | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}); remove it or make it anew") from error
+        raise ValueError(f"{path} is not JSON ({error}); remove it or write it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must be the mapping that the run wrote")
     return content
 
 
-def check_report(report: dict, config: VideoMSConfig, path: Path) -> None:
-    """Raise `ValueError` if an evaluation is not one of this model."""
+def check_report(report: dict, config: VideoMSConfig, path: Path, folder: Path) -> None:
+    """Raise `ValueError` if the evaluation in the file `path` is not one of the model in `folder`."""
     if config.architectures[0] != "VideoMSForVideoClassification":
         raise ValueError(f"{path} is for a {config.architectures[0]}, which has no accuracy; leave it out")
     needed = (
         *("accuracies", "chance_top1", "chance_top5", "class_names", "num_segments", "num_crops", "num_frames"),
         *("frame_stride", "image_size", "keep_ratio", "gflops_per_clip", "gflops_per_video", "arguments"),
-        *("machine", "date", "command", "seconds"),
+        *("machine", "date", "command", "seconds", "weights_sha256"),
     )
     if missing := [name for name in needed if name not in report]:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it must be what scripts/evaluate.py wrote")
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}; it must be what scripts/evaluate.py writes: evaluate again"
+        )
     names = [config.id2label[i] for i in range(config.num_labels)]
     if report["class_names"] != names:
         raise ValueError(
             f"{path} is about {len(report['class_names'])} classes, {report['class_names'][:2]} ..., the model knows "
             f"{len(names)}, {names[:2]} ...; it must be the evaluation of this model"
         )
+    if report["weights_sha256"] != _digest(tuple((path, path.stat().st_mtime_ns) for path in weight_files(folder))):
+        raise ValueError(
+            f"{path} is about other weights than those in {folder}; evaluate this model, or remove the file"
+        )
+
+
+@lru_cache(maxsize=4)  # a card and an upload ask several times
+def _digest(files: tuple[tuple[Path, int], ...]) -> str:
+    def weights():
+        for path, _ in files:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (it is not a dictionary)
+                    yield name, file.get_tensor(name)
+
+    return weights_digest(weights())
+
+
+def run_records(folder: Path, local_paths: bool = False) -> dict[str, dict]:
+    """Recipe, log and evaluation of a model folder by file name, as they may be published.
+
+    Args:
+        local_paths: keep local paths and the names of user and machine in them.
+
+    Raises:
+        ValueError: A file is not what its name says, holds a secret, or the evaluation is one of another model.
+    """
+    path, records = folder / RECIPE_FILE, {}
+    if path.exists():
+        records[RECIPE_FILE] = read_options(path.read_text(encoding="utf-8"), path)
+    for name in (LOG_FILE, EVALUATION_FILE):
+        if (content := read_json(folder / name)) is not None:
+            records[name] = content
+    if EVALUATION_FILE in records:
+        check_report(records[EVALUATION_FILE], read_config(folder), folder / EVALUATION_FILE, folder)
+    return records if local_paths else {name: without_private(content) for name, content in records.items()}
 
 
 def read_options(recipe: str, path: Path) -> dict:
@@ -108,17 +148,14 @@ def read_options(recipe: str, path: Path) -> dict:
 
 
 def repository_files(folder: Path) -> list[str]:
-    """Names of the files that a repository needs: configuration, weights, processor and their code.
+    """Names of the files to publish: configuration, weights, processor and their code, card and records of the run.
 
     Raises:
         FileNotFoundError: Some are missing; they are named.
-        ValueError: The recipe or the evaluation that lies beside them cannot be published.
+        ValueError: The recipe, the log or the evaluation cannot be published.
     """
-    config = read_config(folder)
-    if (folder / RECIPE_FILE).exists():
-        read_options((folder / RECIPE_FILE).read_text(encoding="utf-8"), folder / RECIPE_FILE)
-    if (report := read_json(folder / EVALUATION_FILE)) is not None:
-        check_report(report, config, folder / EVALUATION_FILE)
+    read_config(folder)
+    records = run_records(folder)
     weights = [path.name for path in weight_files(folder)]
     optional = [name for name in (INDEX_FILE, IMAGE_PROCESSOR_FILE) if (folder / name).exists()]
     names = ["config.json", *weights, *optional, PROCESSOR_FILE]
@@ -140,4 +177,5 @@ def repository_files(folder: Path) -> list[str]:
             f"{folder} lacks {', '.join(sorted(set(missing)))}; a repository needs model, processor and their code: "
             "load both with videoms_hf and save them into the folder with save_pretrained"
         )
-    return [*names, *sorted(code)]
+    card = [CARD_FILE] if (folder / CARD_FILE).exists() else []
+    return [*names, *sorted(code), *card, *records]

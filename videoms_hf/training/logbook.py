@@ -17,8 +17,13 @@ def write_training_log(trainer) -> list[BadVideo]:
     """
     bad = _bad_videos_of_all_processes(trainer.train_dataset)
     if trainer.is_world_process_zero():
+        state = trainer.state
+        is_best = trainer.args.load_best_model_at_end and state.best_global_step and not trainer.is_in_train
         log = {
-            "log_history": trainer.state.log_history,
+            "global_step": state.global_step,
+            "epoch": state.epoch,
+            "weights_step": state.best_global_step if is_best else state.global_step,
+            "log_history": state.log_history,
             "bad_videos": [video._asdict() for video in bad],
             "machine": describe_machine(trainer.args.world_size),
             "versions": library_versions(),

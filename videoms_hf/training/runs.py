@@ -18,6 +18,7 @@ from datasets import Dataset as Table
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
+from ..command_line import printable
 from ..data.dataset import ViewDataset
 from ..data.shards import Shards
 from ..data.tables import table_fingerprint
@@ -145,7 +146,7 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     trainer.save_model()  # and publishes it, with push_to_hub
     say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were broken and replaced by others")
     for video in bad:
-        say(f"  {video.path} ({video.place}): {video.reason}")
+        say(printable(f"  {video.path} ({video.place}): {video.reason}"))
     say(f"The model and the log are in {trainer.args.output_dir}")
     leave_processes(trainer)
     trainer.accelerator.end_training()

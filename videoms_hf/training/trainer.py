@@ -18,6 +18,7 @@ from ..data.streaming import ClipStream, VideoStream
 from ..data.tables import video_name
 from ..data.transforms import normalize, pixel_statistics
 from ..hub import publish, write_card
+from ..hub.card import as_list
 from ..modeling_videoms import VideoMSForPreTraining
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .averaging import WeightAverage
@@ -321,16 +322,17 @@ class VideoMSTrainer(Trainer):
         dataset_tags: str | list[str] | None = None,
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
-        **facts: str,
+        **facts,
     ) -> None:
-        """Write the card of the output folder; `facts` as for [`~hub.write_card`].
+        """Write the card of the output folder: Trainer's arguments, and `facts` as for [`~hub.write_card`].
 
-        The other arguments are Trainer's own. The card knows the task, and names the data as `dataset` does.
+        `tasks` and `dataset_args` have no place in it: the task follows from the model, and the recipe has the rest.
         """
+        facts |= {"language": language, "license": license, "tags": tags, "datasets": dataset_tags}
+        facts["base_model"] = finetuned_from or facts.get("base_model")
+        facts["data"] = facts.get("data") or (", ".join(dataset) if isinstance(dataset, (list, tuple)) else dataset)
         if self.is_world_process_zero():
-            given = {"language": language, "license": license, "tags": tags}
-            given |= {"finetuned_from": finetuned_from, "dataset": dataset}
-            write_card(self.args.output_dir, name=model_name, **_card_facts(given | facts))
+            write_card(self.args.output_dir, name=model_name, **facts)
 
     def push_to_hub(
         self,
@@ -339,11 +341,12 @@ class VideoMSTrainer(Trainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
-        **facts: str,
+        **facts,
     ) -> CommitInfo | Future | None:
-        """The commit of all that belongs to the model ([`~hub.publish`], which `facts` go to), on the main process.
+        """The commit of all that belongs to the model ([`~hub.publish`]), on the main process.
 
-        `facts` may also be those of [`~VideoMSTrainer.create_model_card`], for example `tags` and `dataset`.
+        `facts` are those of [`create_model_card`], and `local_paths`; `model_name` is the name of the repository.
+
         If there is an average of the weights, that is what is published. With `blocking` false the result is a future.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
@@ -353,15 +356,18 @@ class VideoMSTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self._finish_current_push()  # of a checkpoint
+        local_paths, name = facts.pop("local_paths", False), facts.pop("model_name", None)
+        facts["tags"] = [*as_list(facts.get("tags")), *as_list(getattr(self.model, "model_tags", None))]
+        self.create_model_card(model_name=name, local_paths=local_paths, **facts)  # the card remembers them
         task = functools.partial(
             publish,
             self.args.output_dir,
-            self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).absolute().name,
+            self.hub_model_id or self.args.hub_model_id or name or Path(self.args.output_dir).absolute().name,
             private=self.args.hub_private_repo if private is None else private,
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,
             commit_message=commit_message,
-            **_card_facts(facts),
+            local_paths=local_paths,
         )
         return task() if blocking else HfApi().run_as_future(task)
 
@@ -378,17 +384,6 @@ class VideoMSTrainer(Trainer):
         if self._flops is None:
             self._flops = 2 * self.bare_model().flops(training=True)
         return self._flops * len(inputs[self.model.main_input_name])
-
-
-def _card_facts(facts: dict) -> dict:
-    """What Trainer's own methods are told of a model, by the names that our card has for it; the rest as it is."""
-    names = {"finetuned_from": "base_model", "dataset": "data", "model_name": "name"}
-    ours = {names.get(name, name): value for name, value in facts.items() if value is not None}
-    for name in ("tasks", "dataset_tags", "dataset_args"):
-        ours.pop(name, None)
-    if isinstance(ours.get("data"), list):
-        ours["data"] = ", ".join(ours["data"])
-    return ours
 
 
 class _TrainingCallback(TrainerCallback):
