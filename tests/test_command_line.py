@@ -2,14 +2,15 @@
 
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.processes import run_program
-from videoms_hf import VideoMSModel
 from videoms_hf.command_line import printable, run
 from videoms_hf.decoding_videoms import VideoDecodeError
 
@@ -159,7 +160,14 @@ def test_scripts_print_no_load_tables_unless_asked(tmp_path):
     assert "LOAD REPORT" in run_program([*command, "--verbose"]).stderr
 
 
-def test_the_libraries_speak_again_after_a_script(tmp_path, capfd):
-    save_classifier(tmp_path / "model")
-    run(lambda words: VideoMSModel.from_pretrained(tmp_path / "model") and None, [])
-    assert "LOAD REPORT" not in capfd.readouterr().err
+def test_libraries_are_quiet_during_a_script_and_speak_as_before_afterwards(caplog):
+    def main(words):
+        logger.warning_once("save_steps: 0.25 (from args) != 7 (from trainer_state.json)")
+        warnings.warn_explicit("chatter", UserWarning, "file", 1, module="torch.nn")
+        logger.error("an error")
+
+    logger, before = logging.get_logger("transformers.trainer"), logging.get_verbosity()
+    with warnings.catch_warnings(record=True) as warned:
+        run(main, [])
+    assert not warned and caplog.messages == ["an error"]
+    assert logging.get_verbosity() == before and logging.is_progress_bar_enabled()

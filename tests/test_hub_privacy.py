@@ -15,6 +15,9 @@ from tests.evaluation_files import CLASSES, save_classifier
 from tests.test_hub_upload import evaluation_of
 from tests.tiny_run import tiny_trainer
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
+from videoms_hf.data import preparation
+from videoms_hf.evaluation.classifier import load_classifier
+from videoms_hf.evaluation.features import load_encoder
 from videoms_hf.evaluation.report import weights_digest, write_json
 from videoms_hf.hub import publish, write_card
 from videoms_hf.hub.privacy import without_private
@@ -185,3 +188,21 @@ def test_names_and_records_of_others_are_text_in_the_card(folder):
         assert len(re.findall(r"(?<!\\)\|", row)) == 3, row
     compile(re.search(r"```python\n(.*?)```", body, re.S)[1], "card", "exec")
     assert ModelCard(text).data.license == html
+
+
+def test_a_class_name_cannot_leave_the_folder_of_prepared_videos(tmp_path):
+    for name in ("..", "../../x", "/etc", "a/../../b", "\x1b[2J"):
+        path = preparation._target({"video": "a.mp4", "label": 0}, tmp_path / "out", [name], {})
+        assert path.resolve().parents[1] == tmp_path / "out" / "videos" and path.parent.name.isprintable()
+
+
+def test_a_model_whose_configuration_brings_code_does_not_run_it(tmp_path):
+    folder = save_classifier(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "other", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for load in (load_classifier, load_encoder):
+        with pytest.raises(ValueError, match="is a 'other' model; it must be a 'videoms' one"):
+            load(str(folder))
+    assert not (tmp_path / "ran").exists()

@@ -132,3 +132,24 @@ def test_a_model_without_a_trained_head_is_refused(video, tmp_path, tiny_config)
     VideoMSForPreTraining(tiny_config(mask_ratio=0.8)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="Fine-tune it first"):
         predict([str(video), "--model", str(tmp_path)])
+
+
+def test_class_names_of_others_do_not_steer_the_terminal(video, tmp_path, capsys):
+    model = save_classifier(tmp_path, names=["wave\x1b[2J", "hop\u202e", "spin\nERROR"])
+    predict([str(video), "--model", str(model)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out and "\u202e" not in out and len(out.splitlines()) == 4
+    assert r"wave\x1b[2J" in out
+
+
+def test_a_folder_of_pictures_is_classified_and_a_list_is_told_where_it_belongs(model, video, tmp_path, capsys):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i, frame in enumerate(decode_frames(video, range(40))):
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+    predict([str(video), str(folder), "--model", str(model)])
+    first, second = capsys.readouterr().out.replace(str(folder), "|").split("|")
+    assert printed(first) == printed(second)
+    (tmp_path / "list.csv").write_text(f"{video} 0\n")
+    assert predict([str(tmp_path / "list.csv"), "--model", str(model)]) == 2
+    assert "it is a list, and predict.py takes videos; evaluate.py --data takes lists" in capsys.readouterr().err
