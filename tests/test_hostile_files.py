@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from videoms_hf import VideoMSVideoProcessor, decoding_videoms
+from videoms_hf import VideoMSVideoProcessor, sources_videoms
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.tables import make_table
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
@@ -111,7 +111,7 @@ def test_an_address_without_ranges_is_downloaded_whole(server, tmp_path, monkeyp
     path = write_video(tmp_path / "a.mp4", noise)  # its index is at the end
     assert torch.equal(decode_frames(f"{server.address}/a.mp4", [0, 9]), decode_frames(path, [0, 9]))
     assert probe_video(f"{server.address}/a.mp4") == probe_video(path)
-    monkeypatch.setattr(decoding_videoms, "MAX_DOWNLOAD_BYTES", 10)
+    monkeypatch.setattr(sources_videoms, "MAX_DOWNLOAD_BYTES", 10)
     with pytest.raises(VideoDecodeError, match="a.mp4: its server cannot send parts and it is large: download it"):
         decode_frames(f"{server.address}/a.mp4", [0])
     with pytest.raises(VideoDecodeError, match="none.mp4: FFmpeg cannot read it"):

@@ -3,21 +3,20 @@
 
 Frame i is the i-th frame that a decode from the start puts out. To know it without decoding, the packets are read
 first (`packets_videoms.py`). Then decoding starts at the key picture before a wanted frame, leaves out pictures that
-no other refers to, and ends with the last wanted frame. What is less regular (other codecs, damage, frames that do not
-come out as foretold) is decoded from the start and counted: slower, but never another frame.
+no other refers to, and ends with the last wanted frame. What is less regular (other codecs, packets without a picture)
+is decoded from the start and counted: slower, but never another frame.
+
+If the decoder refuses a picture that its packet promises, the file is decoded from the start too, but frames keep the
+numbers of their packets, and the refused one repeats the frame before it. So frame i does not depend on which other
+frames are wanted. (Only in MPEG-4 Part 2 a damaged header can still change how later frames look.)
 """
 
-import errno
 import functools
-import io
 import os
-import re
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -25,7 +24,9 @@ import torch
 
 from .packets_videoms import (
     INDEX_DISCARD,
+    MAX_REORDER,
     TIMED_CONTAINERS,
+    Damaged,
     Irregular,
     LimitError,
     OpenVideo,
@@ -39,49 +40,33 @@ from .packets_videoms import (
     window_stamps,
 )
 from .pictures_videoms import Crop, Painter
+from .sources_videoms import (
+    FORMATS,
+    IO_TIMEOUT_SECONDS,
+    VideoDecodeError,
+    downloaded,
+    is_mp4,
+    located,
+    video_stream,
+    whole_reader,
+)
 
 
 # Limits, so that a broken or hostile file is an error and no full memory or endless wait.
 MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
-MAX_DOWNLOAD_BYTES = 1 << 30  # of an address that has to be read whole
 MAX_CLIP_BYTES = 16 << 30  # of the frames that one call gives
 MAX_SECONDS = 600.0  # for one reading of a file
 # Files up to this size and length are read whole; of longer ones only a part, where the container helps.
 SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
-IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
 
-ADDRESS = re.compile("https?://", re.IGNORECASE)
-# Demuxers that read one file and never open another: containers, raw streams, animations and single pictures. Left out
-# are playlists (concat, hls, dash, sdp, imf), numbered pictures (image2), filter graphs (lavfi) and devices: a file
-# that claims to be one of these could have the reader open any other file.
-FORMATS = (
-    "mov matroska avi mpegts mpeg mpegvideo flv live_flv kux asf asf_o ogg rm wtv mxf gxf lxf nut nuv nsv dv swf "
-    "pva ty h261 h263 h264 hevc vvc evc av1 obu ivf m4v vc1 vc1test cavsvideo avs2 avs3 dirac dnxhd mjpeg "
-    "mjpeg_2000 apv yuv4mpegpipe ingenient mpjpeg mxg smjpeg dhav hxvs ifv iv8 luodat lvf nc lmlm4 vivo vividas "
-    "msnwctcp cine ser r3d 4xm anm bethsoftvid bfi bink bmv c93 cdxl derf dfa dsicin dxa ea ea_cdata film_cpk "
-    "filmstrip flic gdv hnm idcin iff ipmovie ipu iss jv mgsts mm mods moflex mtv mv mvi paf pdv pmp psxstr rl2 roq "
-    "rpl sga siff smk smush thp tiertexseq tmv txd usm vmd wc3movie wsvqa xmv yop gif apng jpegxl_anim bmp_pipe "
-    "gif_pipe j2k_pipe jpeg_pipe jpegxl_pipe png_pipe ppm_pipe tiff_pipe webp_pipe"
-).replace(" ", ",")
 # In these codecs a packet is one picture.
 REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
 SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key picture before a time without reading what lies before it
 # Leaving out pictures that no other refers to is bit-exact here. HEVC's mark of such pictures allows references from
 # higher temporal layers, and the decoders of VP9 and AV1 ignore the setting.
 DROPPABLE_CODECS = {"h264", "mpeg4"}
-
-
-class VideoDecodeError(RuntimeError):
-    """A video that cannot be read: `source` names it, `reason` says why and what to do."""
-
-    def __init__(self, source: str, reason: str = ""):
-        super().__init__(source, reason)
-        self.source, self.reason = source, reason
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.reason}" if self.reason else self.source
 
 
 class VideoInfo(NamedTuple):
@@ -124,6 +109,9 @@ def decode_frames(
     crop: Callable[[int, int], Crop] | None = None,
 ) -> torch.Tensor:
     """Frames of a video, RGB uint8 (len(indices), 3, H, W): a view of channels-last memory, upright as displayed.
+
+    A damaged picture is what the decoder makes of it; one that it refuses repeats the frame before it, or is not
+    counted if its packet shows that it holds none (H.264 and HEVC in files up to `SCAN_BYTES`).
 
     Colours follow the stream's matrix and range by swscale's usual tables; alpha is dropped; frames of another size
     than the stream's first are scaled to it.
@@ -215,43 +203,28 @@ def _load(
     try:
         return _load_from(source, indices, window, num_threads, num_clips, crops)
     except VideoDecodeError as error:
-        file = _downloaded(source) if isinstance(error.__cause__, OSError | ValueError) else None
+        file = downloaded(source, MAX_SECONDS) if isinstance(error.__cause__, OSError | ValueError) else None
         if file is None:
             raise
     return _load_from(file, indices, window, num_threads, num_clips, crops)
 
 
-def _downloaded(source) -> BinaryIO | None:
-    """What is at an address, if its server cannot send parts: then FFmpeg may not reach the index of an mp4."""
-    if not isinstance(source, str) or not ADDRESS.match(source):
-        return None
-    file, deadline = io.BytesIO(), time.monotonic() + MAX_SECONDS
-    file.name = source  # for messages
-    try:
-        with urllib.request.urlopen(source, timeout=IO_TIMEOUT_SECONDS) as response:
-            if response.headers.get("Accept-Ranges") == "bytes":
-                return None
-            while part := response.read(1 << 20):
-                file.write(part)
-                if file.tell() > MAX_DOWNLOAD_BYTES or time.monotonic() > deadline:
-                    raise VideoDecodeError(source, "its server cannot send parts and it is large: download it first")
-    except OSError:
-        return None
-    return file
-
-
 def _load_from(
     source, indices, window, num_threads, num_clips: int, crops: Callable | None
 ) -> tuple[list[torch.Tensor], VideoInfo | None]:
-    # What decoders make of damage differs with the number of threads, and headers may lie. With several threads, or a
-    # header alone, the first sign of that is enough to try again without.
-    for threads, is_trusted in ((num_threads, True), (1, False)):
+    # The header of an mp4 may lie: then the file is opened again. Damage is decoded from the start, in one thread.
+    is_trusted = is_strict = True
+    while True:
         try:
-            with _opened(source, threads, is_trusted) as video:
+            with _opened(source, num_threads if is_strict else 1, is_trusted, is_strict) as video:
                 return _load_by_packets(video, indices, window, num_clips, crops)
-        except Irregular:
-            if video.stream.codec_context.thread_count == 1 and not video.is_trusted:
-                break  # and anew: a demuxer that has been read and sought in is not at its start
+        except Irregular as error:
+            if video.is_trusted:
+                is_trusted = False
+            elif is_strict and isinstance(error, Damaged):
+                is_strict = False
+            else:
+                break
     stamps = None
     if callable(indices):
         with _opened(source, 1) as video:
@@ -277,7 +250,7 @@ def _load_by_packets(
     seconds = (video.container.duration or 0) / 1e6
     is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
     is_long &= video.format in SEEKABLE_CONTAINERS
-    index = mp4_index(video) if is_long and window == (None, None) else None
+    index = mp4_index(video) if is_long and window == (None, None) and video.is_strict else None
     if index is not None:
         keys, shown = index
         first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
@@ -285,17 +258,23 @@ def _load_by_packets(
         wanted = _resolve(video, indices, num_frames, window)
         parts = mp4_parts(video, keys, shown, np.unique(wanted))
     else:
-        pictures = window_pictures(video, window) if is_long and window[0] is not None else all_pictures(video, window)
+        if is_long and window[0] is not None and video.is_strict:
+            pictures = window_pictures(video, window)
+        else:
+            pictures = all_pictures(video, window, is_checked=not is_long)
         pts = pictures.pts[pictures.rank >= 0]
         num_frames, ticks = len(pts), int(np.ptp(pts)) if len(pts) else 0
         wanted = _resolve(video, indices, num_frames, window)
         parts = [(pictures, np.unique(wanted))]
-    frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
+    if video.is_strict:
+        frames = (ranked for pictures, part in parts for ranked in _decode(video, pictures, part))
+    else:
+        frames = _decode_damaged(video, pictures)
     if video.is_trusted:
         frames = _of_promised_size(video, frames)
     clips, _ = _collect(video, frames, wanted, num_clips, crops)
     if clips is None:
-        raise Irregular
+        raise Damaged
     return clips, _info(video, ticks, num_frames, clips[0])
 
 
@@ -307,32 +286,35 @@ def _of_promised_size(video: OpenVideo, ranked: Iterator) -> Iterator:
 
 
 @contextmanager
-def _opened(source, num_threads: int | None, is_trusted: bool = False) -> Iterator[OpenVideo]:
+def _opened(source, num_threads: int | None, is_trusted: bool = False, is_strict: bool = False) -> Iterator[OpenVideo]:
     """Opens a source for the time of a `with`; whatever FFmpeg raises in it becomes a `VideoDecodeError`.
 
-    With `is_trusted`, an mp4 is opened by its header, without decoding its first pictures to see what they are.
+    With `is_trusted`, an mp4 is opened by its header, without decoding its first pictures to see what they are. With
+    `is_strict`, the decoder refuses damaged pictures, of which else it makes what it can.
     """
     import av  # here, so that a model can be loaded from the Hub without PyAV
 
-    name, file, protocols = _located(source)
+    name, file, protocols = located(source)
     allowed = {"format_whitelist": FORMATS, "protocol_whitelist": protocols}
     limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
-    is_trusted = is_trusted and _is_mp4(source)
+    is_trusted = is_trusted and is_mp4(source)
     options = allowed | limit | ({"skip_frame": "all", "analyzeduration": "1"} if is_trusted else {})
     try:
         # Metadata is not UTF-8 in many an old file, and of no use here.
         with av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS) as container:
             is_trusted = is_trusted and len(container.streams.video) == 1  # or the pictures tell which one is shown
-            stream = _video_stream(container, name)
+            stream = video_stream(container, name, MAX_FRAME_PIXELS)
             context = stream.codec_context
             threads = decoder_threads(context.width * context.height) if num_threads is None else num_threads
-            context.options = limit if threads == 1 else limit | {"err_detect": "explode"}
+            context.options = limit | ({"err_detect": "explode"} if is_strict else {})
             context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
             codec, container_format = context.codec.canonical_name, container.format.name.split(",")[0]
             size, deadline = (context.height, context.width), time.monotonic() + MAX_SECONDS
-            read_all = _reader(source)
+            read_all = whole_reader(source)
             try:
-                yield OpenVideo(name, container, stream, codec, container_format, size, deadline, read_all, is_trusted)
+                yield OpenVideo(
+                    name, container, stream, codec, container_format, size, deadline, read_all, is_trusted, is_strict
+                )
             finally:
                 # PyAV frees a decoder, which waits for its threads, without giving up the GIL. A thread that logs
                 # through Python waits for the GIL. Flushing gives it up and leaves all threads idle.
@@ -346,76 +328,17 @@ def _opened(source, num_threads: int | None, is_trusted: bool = False) -> Iterat
         raise VideoDecodeError(name, reason) from error
 
 
-def _located(source) -> tuple[str, Any, str]:
-    """A source's name, what FFmpeg opens, and the protocols that it may use: none but those that the source needs."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"video of {len(source)} bytes", io.BytesIO(source), "none"
-    if not isinstance(source, (str, os.PathLike)):
-        if source.seekable():
-            source.seek(0)
-        return str(getattr(source, "name", "file object")), source, "none"
-    name = os.fsdecode(source).removeprefix("file://")
-    if ADDRESS.match(name):
-        return name, name, "http,https,httpproxy,tcp,tls"
-    if not os.path.exists(name):
-        if "://" in name:
-            raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    if os.path.isfile(name) and not os.path.getsize(name):
-        raise VideoDecodeError(name, "the file is empty; fetch it again or leave it out")
-    return name, f"file:{name}", "file"  # without "file:" a name with a colon would be taken for an address
-
-
-def _is_mp4(source) -> bool:
-    """Whether a file or bytes are an mp4, whose header has what decoders need."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source[4:8]) == b"ftyp"
-    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # nothing is taken out of a pipe
-        return False
-    with open(source, "rb") as file:
-        return file.read(8)[4:] == b"ftyp"
-
-
-def _reader(source) -> Callable[[], bytes] | None:
-    """Reads all of a file or bytes; `None` for what cannot be read twice."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return lambda: bytes(source)
-    is_file = isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
-    return Path(source).read_bytes if is_file else None
-
-
-def _video_stream(container, name: str):
-    """The stream that players show; never a cover picture."""
-    from av.stream import Disposition
-
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoDecodeError(name, "has no video stream (sound or a cover picture only); leave it out")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise VideoDecodeError(name, "there is no decoder for its video stream; encode it anew, as H.264 for example")
-    if not context.width * context.height or not stream.time_base:  # decoders forget a size that their limit refuses
-        reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {MAX_FRAME_PIXELS} pixels"
-        raise VideoDecodeError(
-            name, f"the size of its frames cannot be read: {reason}; fetch it again or leave it out"
-        )
-    if context.width * context.height > MAX_FRAME_PIXELS:
-        size = f"{context.width} x {context.height}"
-        raise VideoDecodeError(name, f"frames of {size}, but {MAX_FRAME_PIXELS} pixels are allowed: scale it down")
-    return stream
-
-
 def _rate(video: OpenVideo) -> float:
     """Frames a second by the header, 0 if it says nothing."""
     return float(video.stream.average_rate or video.stream.guessed_rate or 0)
 
 
-def _promised_frames(video: OpenVideo) -> int:
-    """Frames that the header promises, without those that an edit list hides; 0 if it says nothing."""
-    promised, entries = video.stream.frames, video.stream.index_entries if video.format == "mov" else ()
-    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in entries)) if entries else promised
+def _promised_frames(video: OpenVideo, num_frames: int) -> int:
+    """Frames that the header promises, 0 if it says nothing; more than there are only if no edit list hides them."""
+    promised = video.stream.frames
+    if promised <= num_frames or video.format != "mov":
+        return promised
+    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in video.stream.index_entries) or promised)
 
 
 def _info(video: OpenVideo, ticks: float, num_frames: int, clip: torch.Tensor) -> VideoInfo:
@@ -423,9 +346,7 @@ def _info(video: OpenVideo, ticks: float, num_frames: int, clip: torch.Tensor) -
     rate, span = _rate(video), float(ticks * video.stream.time_base)
     duration = span + (1 / rate if rate else span / max(num_frames - 1, 1))  # the last frame lasts, too
     fps = num_frames / duration if duration else rate
-    promised = video.stream.frames
-    promised = _promised_frames(video) if promised > num_frames else promised  # rarely, for an index may be long
-    return VideoInfo(num_frames, fps, clip.shape[3], clip.shape[2], duration, promised)
+    return VideoInfo(num_frames, fps, clip.shape[3], clip.shape[2], duration, _promised_frames(video, num_frames))
 
 
 def _resolve(video: OpenVideo, indices, num_frames: int | None, window) -> np.ndarray:
@@ -449,7 +370,7 @@ def _no_such_frame(video: OpenVideo, wanted: int, num_frames: int, window) -> Vi
     place = "" if window == (None, None) else f" from {window[0] or 0} s to {window[1] or 'the end,'} s"
     if not num_frames:
         return VideoDecodeError(video.name, f"no frame can be had{place}: it is broken, or ends earlier; leave it out")
-    promised = _promised_frames(video)
+    promised = _promised_frames(video, num_frames)
     promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
     had = f"{num_frames} frames can be had{place}{promise}"
     return VideoDecodeError(video.name, f"frame {wanted} was asked for, but {had}: ask for 0 to {num_frames - 1}")
@@ -459,17 +380,16 @@ def _frames_from_start(video: OpenVideo, window) -> Iterator[tuple[float, Any]]:
     """Yields (time stamp, frame) for all frames of a window, as a decode of everything puts them out."""
     import av
 
-    origin, number, ticks = None, 0, 1 / ((_rate(video) or 1.0) * float(video.stream.time_base))
+    ticks = 1 / ((_rate(video) or 1.0) * float(video.stream.time_base))
+    origin, number, stamp = None, 0, -ticks
     for packet in chain(demux_packets(video), [None]):
         try:
             frames = video.stream.codec_context.decode(packet)
         except av.error.FFmpegError:  # one broken packet: go on with the next, as players do
             continue
         for frame in frames:
-            if frame.pts is not None and video.format != "avi":
-                stamp = frame.pts
-            else:
-                stamp = number * ticks if video.format == "avi" or number == 0 else stamp + ticks
+            unknown = number * ticks if video.format == "avi" else stamp + ticks
+            stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
             origin, number = stamp if origin is None else origin, number + 1
             start, end = window_stamps(video, window, origin)
             if stamp >= end:
@@ -494,12 +414,14 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     for start, stop in zip(keys[last_key], at, strict=True):
         needed[start : stop + 1] = True
     is_wanted = np.isin(np.arange(len(needed)), at)
+    # Of others only damage is of interest. Pictures shown before their key picture may lack what they refer to.
+    is_leading = pictures.pts < key_pts[np.searchsorted(keys, np.arange(len(pictures.pts)), "right") - 1]
     for i, packet in pictures.packets(np.flatnonzero(needed)):
         check_time(video)
         if packet.pos != pictures.pos[i]:
             raise Irregular
         # Decoders hand the time stamp on to the frame, so that it can carry the frame's number.
-        packet.pts = int(pictures.rank[i]) if is_wanted[i] else None
+        packet.pts = int(pictures.rank[i]) if is_wanted[i] else None if is_leading[i] else -1
         if video.codec in DROPPABLE_CODECS:
             context.skip_frame = "DEFAULT" if is_wanted[i] else "NONREF"
         try:
@@ -508,12 +430,44 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
                 frames += context.decode(None)
                 context.flush_buffers()
         except av.error.FFmpegError as error:
-            raise Irregular from error
+            raise Damaged from error
         for frame in frames:
             if frame.pts is not None:
                 if frame.is_corrupt:
-                    raise Irregular
-                yield frame.pts, frame
+                    raise Damaged
+                if frame.pts >= 0:
+                    yield frame.pts, frame
+
+
+def _decode_damaged(video: OpenVideo, pictures: Pictures) -> Iterator[tuple[int, Any]]:
+    """Yields all frames as (number, frame), decoded in order; one that the decoder refuses repeats the one before it.
+
+    The first ones repeat the first that can be decoded. Frames that are missing without an error raise `Irregular`.
+    """
+    import av
+
+    context, last, following, is_damaged = video.stream.codec_context, None, 0, False
+    gaps: dict[int, Any] = {}  # frames that have not come, though later ones have, and what they repeat
+    for i, packet in chain(pictures.packets(np.arange(len(pictures.rank))), [(None, None)]):
+        check_time(video)
+        if packet is not None:
+            packet.pts = int(pictures.rank[i]) if pictures.rank[i] >= 0 else None
+        try:
+            frames = context.decode(packet)
+        except av.error.FFmpegError:
+            is_damaged, frames = True, []
+        for frame in (frame for frame in frames if frame.pts is not None):
+            is_damaged |= frame.is_corrupt
+            gaps |= dict.fromkeys(range(following, frame.pts), last or frame)
+            gaps.pop(frame.pts, None)
+            yield frame.pts, frame
+            last, following = frame, max(following, frame.pts + 1)
+        for gap in [gap for gap in gaps if packet is None or gap < following - MAX_REORDER]:
+            if not is_damaged:
+                raise Irregular
+            yield gap, gaps.pop(gap)
+    if last is not None and is_damaged:
+        yield from ((gap, last) for gap in range(following, int(pictures.rank.max()) + 1))
 
 
 def _collect(

@@ -28,6 +28,10 @@ class Irregular(Exception):  # noqa: N818 - no error: frames cannot be told from
     pass
 
 
+class Damaged(Irregular):
+    """A decoder refuses a packet, or makes another frame of it than was foretold."""
+
+
 class LimitError(Exception):
     """A limit that a video reaches."""
 
@@ -42,6 +46,7 @@ class OpenVideo(NamedTuple):
     deadline: float  # of `time.monotonic`
     read_all: Callable[[], bytes] | None  # the whole file, beside the container's own reading
     is_trusted: bool  # opened by its header alone, which may lie
+    is_strict: bool  # its decoder refuses what is damaged, rather than to conceal it
 
 
 class Pictures(NamedTuple):
@@ -54,11 +59,14 @@ class Pictures(NamedTuple):
     rank: np.ndarray  # its frame number; -1: none is shown, or not in the window
 
 
-def all_pictures(video: OpenVideo, window) -> Pictures:
+def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
+    """All pictures of a file; with `is_checked`, `Irregular` is raised if a packet holds none."""
     reads = iter((None,))  # the first reading goes on from where opening left off, another has to go back
     pictures = _tabulate_avi(video)
     if pictures is None:
-        pictures = _tabulate(video, lambda: _read(video, next(reads, video.stream.start_time or 0)))
+        pictures = _tabulate(
+            video, lambda: _read(video, next(reads, video.stream.start_time or 0)), is_checked=is_checked
+        )
     return _in_window(video, pictures, window, pictures.pts[pictures.rank == 0].sum())
 
 
@@ -123,11 +131,19 @@ def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pic
     return pictures._replace(rank=np.where(inside, pictures.rank - first, -1))
 
 
-def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 0, is_start: bool = True) -> Pictures:
+def _tabulate(
+    video: OpenVideo,
+    read: Callable[[], Iterable],
+    first_rank: int = 0,
+    is_start: bool = True,
+    is_checked: bool = False,
+) -> Pictures:
     """What packets say of their pictures; `first_rank` is the number of frames whose packets come before these."""
     held, held_bytes, rows, types = [], 0, [], []
+    length_size = _unit_length_size(video) if is_checked else 0
     for packet in read():
-        if packet.is_corrupt:  # where the file is cut: only the decoder knows whether a picture comes of it
+        # Where the file is cut, only the decoder knows whether a picture comes of it.
+        if packet.is_corrupt or length_size and not _has_picture(packet, length_size, video.codec == "hevc"):
             raise Irregular
         rows.append((packet.pos, packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
         held_bytes += packet.size
@@ -156,6 +172,22 @@ def _tabulate(video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 
     if video.format == "avi" and types:
         return _ranked_mpeg4(packets, pos, pts, types)
     return _ranked(packets, pos, pts, is_key, is_shown, first_rank, is_start)
+
+
+def _unit_length_size(video: OpenVideo) -> int:
+    """Bytes of the length before each unit of a packet, in H.264 and HEVC as mp4 and Matroska store them; else 0."""
+    header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
+    return (header[place] & 3) + 1 if place and len(header) > place and header[0] == 1 else 0
+
+
+def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
+    """Whether a packet's units fill it, and one is a slice. Decoders drop other packets whole."""
+    data, place, found = memoryview(packet), 0, False
+    while place + length_size < len(data):
+        kind = data[place + length_size]
+        found = found or (kind >> 1 & 63 < 32 if is_hevc else 1 <= kind & 31 <= 5)
+        place += length_size + int.from_bytes(data[place : place + length_size], "big")
+    return found and place == len(data)
 
 
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
