@@ -110,16 +110,9 @@ def test_all_that_is_wrong_is_named_at_once():
         convert_official(state)
     lines = [line.strip() for line in str(error.value).splitlines()]
     assert lines[1:-1] == [
-        "missing (3):",
-        "encoder.blocks.0.attn.qkv.weight",
-        "encoder.blocks.1.attn.q_bias",
-        "decoder.norm.weight",
-        "unexpected (3):",
-        "encoder.pos_embed",
-        "encoder.blocks.0.gamma_1",
-        "step",
-        "of another shape (2):",
-        "encoder.blocks.1.attn.qkv.weight is [47, 16], it must be [48, 16]",
+        "missing (3): encoder.blocks.0.attn.qkv.weight, encoder.blocks.1.attn.q_bias, decoder.norm.weight",
+        "unexpected (3): encoder.pos_embed, encoder.blocks.0.gamma_1, step",
+        "of another shape (2): encoder.blocks.1.attn.qkv.weight is [47, 16], it must be [48, 16], "
         "decoder.blocks.0.mlp.fc1.weight is [12, 21], it must be [20, 12]",
     ]
 
@@ -129,16 +122,16 @@ def test_no_single_tensor_can_be_missing_or_of_another_shape(kind):
     state = official_state(kind, decoder=(12, 1, 20))
     for name, value in state.items():
         without = {other: tensor for other, tensor in state.items() if other != name}
-        with pytest.raises(ValueError, match=rf"missing \(1\):\n    {re.escape(name)}\n"):
+        with pytest.raises(ValueError, match=rf"missing \(1\): {re.escape(name)}\n"):
             convert_official(without)
-        with pytest.raises(ValueError, match=r"of another shape \(\d\):\n"):
+        with pytest.raises(ValueError, match=r"of another shape \(\d\): "):
             convert_official(state | {name: torch.cat([value, value[:1]])})
 
 
 def test_a_tensor_that_comes_twice_is_refused():
     state = official_state("classification")
     state["module.head.bias"] = state["head.bias"]
-    with pytest.raises(ValueError, match=r"unexpected \(1\):\n    module.head.bias \(a second one\)"):
+    with pytest.raises(ValueError, match=r"unexpected \(1\): module.head.bias \(a second one\)"):
         convert_official(state)
 
 
@@ -148,7 +141,7 @@ def test_what_is_missing_in_transformers_names_is_named_so():
     state = theirs.state_dict()
     del state["videomae.encoder.layer.0.attention.attention.value.bias"]
     with pytest.raises(
-        ValueError, match=r"missing \(1\):\n    videomae.encoder.layer.0.attention.attention.value.bias"
+        ValueError, match=r"missing \(1\): videomae.encoder.layer.0.attention.attention.value.bias"
     ):
         convert_checkpoint(Checkpoint("the folder", state, theirs.config.to_dict()))
 

@@ -47,19 +47,6 @@ def test_averaged_weights_are_published_when_the_user_pushes_after_training(publ
     assert (tmp_path / "my-run" / "video_preprocessor_config.json").exists()
 
 
-def test_trainers_own_words_for_a_card_keep_working(published, tmp_path):
-    trainer = tiny_trainer("finetune", tmp_path, save_strategy="no")
-    trainer.push_to_hub("First try", tags=["motion"], dataset=["A", "B"], finetuned_from="someone/base", tasks="video")
-    (call,) = published
-    facts = {name: call[name] for name in ("commit_message", "tags", "data", "base_model")}
-    assert facts == {"commit_message": "First try", "tags": ["motion"], "data": "A, B", "base_model": "someone/base"}
-    trainer.create_model_card("en", "mit", "motion", "someone/mine", dataset="Tiny motions")
-    card = ModelCard.load(tmp_path / "README.md")
-    assert (card.data.language, card.data.license) == ("en", "mit") and "motion" in card.data.tags
-    trainer.create_model_card()
-    assert "motion" in ModelCard.load(tmp_path / "README.md").data.tags  # the card remembers
-
-
 def test_a_token_does_not_get_into_the_recipe_that_is_published(tmp_path):
     args = tiny_trainer("finetune", tmp_path / "run").args
     begin_run("finetune", args, {"learning_rate": 0.1, "hub_token": "hf_secret", "push_to_hub": True})

@@ -282,8 +282,8 @@ def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> 
     lines = ["the weights are not those of a network that this package knows:"]
     for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if names:
-            lines += [f"  {what} ({len(names)}):", *(f"    {name}" for name in names)]
-    return "\n".join([*lines, "Nothing was converted; the file must be whole and of the same architecture"])
+            lines.append(f"  {what} ({len(names)}): {', '.join(names)}")
+    return "\n".join([*lines, "Nothing was converted; the file must be complete and of the same architecture"])
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
