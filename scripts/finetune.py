@@ -29,6 +29,7 @@ from videoms_hf.training import (
     classification_model,
     evaluation_clips,
     finetuning_clips,
+    init_head,
     plan_evaluation,
     processor_for,
     record_data,
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if was_begun:
         say(f"Going on with the run in {training_args.output_dir}")
     say(loading_report or "From scratch: no weights were loaded")
+    if training_args.head_init == "linear_probe":
+        init_head(trainer, table, data_args, say)
     if metrics := carry_out(trainer, say):
         say(f"{len(trainer.eval_dataset)} validation videos, the middle clip of each:")
         say(f"top-1 {metrics['eval_top1']:.2%}, top-5 {metrics['eval_top5']:.2%}, chance {1 / len(class_names):.2%}")

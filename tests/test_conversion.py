@@ -140,9 +140,7 @@ def test_what_is_missing_in_transformers_names_is_named_so():
     theirs = VideoMAEForVideoClassification(VideoMAEConfig(**sizes, image_size=32))
     state = theirs.state_dict()
     del state["videomae.encoder.layer.0.attention.attention.value.bias"]
-    with pytest.raises(
-        ValueError, match=r"missing \(1\): videomae.encoder.layer.0.attention.attention.value.bias"
-    ):
+    with pytest.raises(ValueError, match=r"missing \(1\): videomae.encoder.layer.0.attention.attention.value.bias"):
         convert_checkpoint(Checkpoint("the folder", state, theirs.config.to_dict()))
 
 

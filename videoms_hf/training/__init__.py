@@ -5,6 +5,7 @@ from ..command_line import given_options, parse_recipe
 from .announcement import TimeEstimate, describe_run
 from .arguments import AugmentationArguments, DataArguments, ModelArguments
 from .datasets import evaluation_clips, finetuning_clips, pretraining_clips, processor_for, training_table
+from .head_init import init_head
 from .runs import begin_run, carry_out, leave_processes, plan_evaluation, record_data
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer
@@ -27,6 +28,7 @@ __all__ = [
     "evaluation_clips",
     "finetuning_clips",
     "given_options",
+    "init_head",
     "leave_processes",
     "parse_recipe",
     "plan_evaluation",

@@ -194,3 +194,11 @@ class FineTuningArguments(TrainingArguments):
     layer_decay: float = field(default=0.75, metadata={"help": "Factor on the rate from a layer to the one before."})
     label_smoothing_factor: float = field(default=0.1, metadata={"help": "Share of a label given to all classes."})
     eval_strategy: str = field(default="epoch", metadata={"help": "When to evaluate: no, steps or epoch."})
+    head_init: str = field(
+        default="random",
+        metadata={
+            "help": "What the head starts from: random (the official recipes), or linear_probe, a ridge classifier on "
+            "the backbone's features, for small data sets.",
+            "choices": ["random", "linear_probe"],
+        },
+    )
