@@ -25,7 +25,7 @@ from ..data.tables import table_fingerprint
 from ..evaluation.report import write_json
 from ..files import PARTIAL_NAME, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
-from .announcement import TimeEstimate, describe_run
+from .announcement import TimeEstimate, describe_run, warn_of_short_run, warn_of_vain_run
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
 from .logbook import write_training_log
 from .trainer import VideoMSTrainer
@@ -139,6 +139,8 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     if isinstance(trainer.eval_dataset, ViewDataset) and (Path(trainer.args.output_dir) / RUN_FILE).exists():
         record_data(trainer.args, "eval_data", "of this run", trainer.eval_dataset.table)
     say(describe_run(trainer))
+    for warning in warn_of_short_run(trainer):
+        say(f"Warning: {warning}")
     trainer.add_callback(TimeEstimate(say))
     trainer.train(resume_from_checkpoint=trainer.args.resume_from_checkpoint or True)
     metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
@@ -147,6 +149,8 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were broken and replaced by others")
     for video in bad:
         say(printable(f"  {video.path} ({video.place}): {video.reason}"))
+    for warning in warn_of_vain_run(trainer):
+        say(f"Warning: {warning}")
     say(f"The model and the log are in {trainer.args.output_dir}")
     leave_processes(trainer)
     trainer.accelerator.end_training()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, default_data_collator, set_seed
+from transformers import Trainer, TrainerCallback, default_data_collator, get_wsd_schedule, set_seed
 from transformers.utils import logging
 
 from ..data.streaming import ClipStream, VideoStream
@@ -115,29 +115,42 @@ class VideoMSTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """The official schedule for `lr_scheduler_type` "cosine", Trainer's own for any other."""
-        if self.lr_scheduler is not None or self.args.lr_scheduler_type != "cosine":
+        """The official schedule for `lr_scheduler_type` "cosine", Trainer's own for any other.
+
+        "warmup_stable_decay" decays linearly over the last quarter of the steps, unless `lr_scheduler_kwargs` says
+        otherwise.
+        """
+        kind = self.args.lr_scheduler_type
+        if self.lr_scheduler is not None or kind not in ("cosine", "warmup_stable_decay"):
             return super().create_scheduler(num_training_steps, optimizer)
-        num_warmup_steps = self.args.get_warmup_steps(num_training_steps)
-        if self.args.warmup_steps == 0:
-            num_warmup_steps = int(self.args.warmup_epochs * self.num_steps_per_epoch)
-        if num_warmup_steps > num_training_steps:
-            shortened = num_training_steps // 10
-            logger.warning(
-                f"The warm-up of {num_warmup_steps} steps is longer than the run of {num_training_steps}; it is "
-                f"shortened to {shortened} (warmup_epochs, warmup_steps)"
-            )
-            num_warmup_steps = shortened
-        self.lr_scheduler = warmup_cosine_schedule(
-            self.optimizer if optimizer is None else optimizer,
-            num_training_steps,
-            num_warmup_steps,
-            self.args.learning_rate,
-            self.args.min_learning_rate,
-            self.args.warmup_learning_rate,
-        )
+        optimizer = self.optimizer if optimizer is None else optimizer
+        num_warmup_steps = self.num_warmup_steps(num_training_steps)
+        if kind == "warmup_stable_decay":
+            num_decay_steps = min(num_training_steps // 4, max(num_training_steps - num_warmup_steps, 0))
+            options = {"num_decay_steps": num_decay_steps, "decay_type": "linear"}
+            options |= {"num_training_steps": num_training_steps, **(self.args.lr_scheduler_kwargs or {})}
+            self.lr_scheduler = get_wsd_schedule(optimizer, num_warmup_steps, **options)
+        else:
+            rates = self.args.learning_rate, self.args.min_learning_rate, self.args.warmup_learning_rate
+            self.lr_scheduler = warmup_cosine_schedule(optimizer, num_training_steps, num_warmup_steps, *rates)
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def num_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of the warm-up: `warmup_steps` or, with the schedules of [`create_scheduler`], `warmup_epochs`."""
+        epochs = self.args.warmup_epochs if self.args.lr_scheduler_type in ("cosine", "warmup_stable_decay") else 0
+        if self.args.warmup_steps == 0 and epochs:
+            num_steps = int(epochs * self.num_steps_per_epoch)
+        else:
+            num_steps = self.args.get_warmup_steps(num_training_steps)
+        if num_steps <= num_training_steps:
+            return num_steps
+        shortened = num_training_steps // 10
+        logger.warning_once(
+            f"The warm-up of {num_steps} steps is longer than the run of {num_training_steps}; it is shortened to "
+            f"{shortened} (warmup_epochs, warmup_steps)"
+        )
+        return shortened
 
     def set_initial_training_values(self, args, dataloader):
         """Trainer's counts of epochs and steps; the steps of an epoch are kept for the warm-up and the sampler."""

@@ -40,7 +40,7 @@ class TrainingArguments(transformers.TrainingArguments):
     Learning rates are given for 256 clips and scale with the run's total batch (clips a step over all processes and
     accumulated steps). `learning_rate`, if given, is the peak rate itself; the two others keep their proportion to it.
     With `lr_scheduler_type` "cosine" the schedule is the official one; any other is transformers' own, without a
-    minimum and with `warmup_steps` only.
+    minimum and with `warmup_steps` only, except that "warmup_stable_decay" takes `warmup_epochs` too.
     """
 
     base_learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate for 256 clips a step."})
@@ -65,7 +65,13 @@ class TrainingArguments(transformers.TrainingArguments):
     learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate itself; by default base_learning_rate * batch / 256."}
     )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "cosine: the official schedule."})
+    lr_scheduler_type: str = field(
+        default="cosine",
+        metadata={
+            "help": "cosine: the official schedule. warmup_stable_decay: the peak rate until the last quarter, for "
+            "runs that begin to learn late."
+        },
+    )
     weight_decay: float = field(default=0.05, metadata={"help": "Not applied to biases and vectors."})
     max_grad_norm: float = field(default=0.0, metadata={"help": "Clip gradients to this norm; 0: do not."})
     bf16: bool | None = field(
