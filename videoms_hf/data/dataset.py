@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..decoding_videoms import VideoDecodeError
 from ..pictures_videoms import Crop
 from ..sampling_videoms import segment_clip, validation_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
-from .frame_folders import decode_row_clips
+from .frame_folders import cut_clips, decode_row_clips
 from .tables import UNLABELLED, table_fingerprint, video_name
 from .transforms import EvaluationTransform, normalize, pixel_statistics
 
@@ -67,6 +68,8 @@ class ClipDataset(Dataset):
         max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
         num_samples: clips of a video in one item, from one decoding; with more than one, `pixel_values` is
             (num_samples, T, C, H, W), of which [`collate_clips`] makes a flat batch.
+        cache_bytes: decode whole videos on construction, as many from the first on as fit into that many bytes, and
+            keep their frames for all clips; these are the same to the bit. Forked workers share the memory.
 
     Raises:
         ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed (they are
@@ -82,6 +85,7 @@ class ClipDataset(Dataset):
         seed: int | None = 0,
         max_bad_share: float = 0.05,
         num_samples: int = 1,
+        cache_bytes: int = 0,
     ):
         if num_samples < 1:
             raise ValueError(f"num_samples is {num_samples}; it must be at least 1")
@@ -101,6 +105,7 @@ class ClipDataset(Dataset):
         # Shared with the workers: the epoch has to reach them, what they find bad has to come back.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._num_bad_draws = torch.zeros(len(table), dtype=torch.int32).share_memory_()
+        self._frames = _all_frames(table, cache_bytes) if cache_bytes else {}
 
     def __len__(self) -> int:
         return len(self.table)
@@ -152,7 +157,12 @@ class ClipDataset(Dataset):
         reason = None
         if num_draws == 0:
             try:
-                clips = _decode(row, choose, self.num_samples, draw_crops if is_cut else None)
+                crops, kept = draw_crops if is_cut else None, self._frames.get(number)
+                if kept is None:
+                    clips = _decode(row, choose, self.num_samples, crops)
+                else:
+                    frames = kept[torch.from_numpy(choose(len(kept)))].permute(0, 3, 1, 2)
+                    clips = cut_clips(frames, self.num_samples, crops)
             except (VideoDecodeError, OSError) as error:
                 reason = _reason(error)
             else:
@@ -319,6 +329,32 @@ def _decode(
     if crops is None:
         check(*clips[0].shape[-2:])
     return clips
+
+
+def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
+    """Frames (T, H, W, 3) of the table's first videos, by row, up to `limit` bytes; broken videos are left out."""
+    kept, used = {}, 0
+
+    def decode(number: int) -> Tensor | None:
+        try:
+            return _decode(table[number], np.arange, 1)[0].permute(0, 2, 3, 1)
+        except (VideoDecodeError, OSError):
+            return None  # said when it is drawn
+
+    with ThreadPoolExecutor(SCAN_THREADS) as pool, tqdm(total=len(table), desc="Decoding", unit="video") as progress:
+        for first in range(0, len(table), 2 * SCAN_THREADS):  # in parts: those behind the limit are not decoded
+            part = range(first, min(first + 2 * SCAN_THREADS, len(table)))
+            for number, frames in zip(part, pool.map(decode, part), strict=True):
+                progress.update()
+                if frames is not None and used + frames.nbytes > limit:
+                    logger.warning(
+                        f"The frames of {len(kept)} of {len(table)} videos fit into {limit / 2**30:.3g} GiB and are "
+                        "kept; the others are decoded again for every clip (cache_frames sets the limit)"
+                    )
+                    return kept
+                if frames is not None:
+                    kept[number], used = frames, used + frames.nbytes
+    return kept
 
 
 def _fault(row: dict) -> str | None:

@@ -98,7 +98,13 @@ def decode_row_clips(
     source = video_source(row)
     if not (isinstance(source, str) and os.path.isdir(source)):
         return decode_clips(source, indices, num_clips, crops=crops, **window_of(row))
-    frames = decode_frame_folder(source, indices, **window_of(row))
+    return cut_clips(decode_frame_folder(source, indices, **window_of(row)), num_clips, crops)
+
+
+def cut_clips(
+    frames: torch.Tensor, num_clips: int, crops: Callable[[int, int], Sequence[Crop]] | None = None
+) -> list[torch.Tensor]:
+    """Decoded frames (T, 3, H, W) as clips, or the parts of them that `crops` gives for height and width."""
     clips = frames.chunk(num_clips)
     if crops is None:
         return list(clips)

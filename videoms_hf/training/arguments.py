@@ -5,6 +5,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, VideoMSConfig
+from ..data.shards import STREAM_PREFIX
 
 
 @dataclass
@@ -112,6 +113,13 @@ class DataArguments:
         default=0.05,
         metadata={"help": "Share of videos that may turn out broken before the run stops, in [0, 1]."},
     )
+    cache_frames: float = field(
+        default=0.0,
+        metadata={
+            "help": "Decode training videos once and keep up to that many GiB of frames in memory, on each process; "
+            "the clips are the same. For small data sets; 0: off."
+        },
+    )
     few_shot: int | None = field(
         default=None, metadata={"help": "Train on so many labelled videos of each class, drawn at random; null: all."}
     )
@@ -127,6 +135,13 @@ class DataArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.few_shot is None and self.few_shot_seed:
             raise ValueError(f"few_shot_seed is {self.few_shot_seed}, but has no effect without few_shot")
+        if self.cache_frames < 0:
+            raise ValueError(f"cache_frames is {self.cache_frames}; it must be at least 0")
+        if self.cache_frames and (self.scale_in_decoder or self.train_data.startswith(STREAM_PREFIX)):
+            raise ValueError(
+                "cache_frames is set, but a stream is not kept in memory, and scale_in_decoder scales while decoding; "
+                "leave one of them out"
+            )
         if not 0 <= self.max_bad_share <= 1:
             raise ValueError(f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")
 

@@ -32,9 +32,12 @@ def training_table(data_args: DataArguments, require_labels: bool) -> Table | Sh
     return table if data_args.few_shot is None else few_shot(table, data_args.few_shot, data_args.few_shot_seed)
 
 
-def random_clips(table: Table | Shards, *positional, **named) -> ClipDataset | ClipStream:
+def random_clips(table: Table | Shards, data_args: DataArguments, *positional, **named) -> ClipDataset | ClipStream:
     """Random clips of a table's videos, or of shards as they are streamed."""
-    return (ClipStream if isinstance(table, Shards) else ClipDataset)(table, *positional, **named)
+    named |= {"seed": None, "max_bad_share": data_args.max_bad_share}
+    if isinstance(table, Shards):
+        return ClipStream(table, *positional, **named)
+    return ClipDataset(table, *positional, **named, cache_bytes=int(data_args.cache_frames * 2**30))
 
 
 def pretraining_clips(
@@ -44,11 +47,10 @@ def pretraining_clips(
     choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     return random_clips(
         table,
+        data_args,
         choose,
         PretrainingTransform(data_args.image_size, data_args.scale_in_decoder),
         with_labels=False,
-        seed=None,
-        max_bad_share=data_args.max_bad_share,
     )
 
 
@@ -70,10 +72,9 @@ def finetuning_clips(
     )
     return random_clips(
         table,
+        data_args,
         choose,
         transform,
-        seed=None,
-        max_bad_share=data_args.max_bad_share,
         num_samples=augmentation_args.num_samples,
     )
 

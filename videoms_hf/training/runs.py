@@ -42,7 +42,7 @@ FREE_OPTIONS = re.compile(
     r"output_dir|resume_from_checkpoint|per_device_.*|gradient_accumulation_steps|dataloader_num_workers|"
     r"dataloader_(pin|persistent|prefetch).*|logging_.*|log_.*|report_to|run_name|project|trackio_.*|disable_tqdm|"
     r"save_.*|eval_.*|push_to_hub|hub_.*|ddp_.*|fsdp.*|deepspeed|(gradient|activation)_checkpointing.*|"
-    r"attn_implementation|torch_compile.*|use_cpu|tf32|max_bad_share|torch_empty_cache_steps|skip_memory_metrics|"
+    r"attn_implementation|cache_frames|torch_compile.*|use_cpu|tf32|max_bad_share|torch_empty_cache_steps|skip_memory_metrics|"
     r"restore_callback_states_from_checkpoint"
 )
 
