@@ -1,4 +1,6 @@
-"""How good frozen features are: linear probe, attentive probe and nearest neighbours, without fine-tuning.
+"""How good frozen features are, without fine-tuning: linear and attentive probes, nearest neighbours.
+
+For comparison, a ridge classifier on the differences of neighbouring frames, which needs no network.
 
 python scripts/probe.py --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv
 """
@@ -8,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch import Tensor
+from torch.nn.functional import one_hot
+
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.few_shot import few_shot
@@ -15,7 +20,13 @@ from videoms_hf.evaluation.classifier import load_processor
 from videoms_hf.evaluation.features import extract_features, load_encoder
 from videoms_hf.evaluation.multiview import multiview_accuracies
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
-from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours
+from videoms_hf.evaluation.probing import (
+    attentive_probe,
+    frame_differences,
+    linear_probe,
+    nearest_neighbours,
+    ridge_probe,
+)
 from videoms_hf.evaluation.report import check_not_of_another_model, describe_origin, write_json
 from videoms_hf.training import leave_processes
 
@@ -30,8 +41,8 @@ class ProbingArguments:
     data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
     output_dir: str = field(default="runs/probing", metadata={"help": "Folder of probing.json."})
     probes: list[str] = field(
-        default_factory=lambda: ["linear", "attentive", "knn"],
-        metadata={"help": "Which.", "choices": ["linear", "attentive", "knn"]},
+        default_factory=lambda: ["frame_differences", "linear", "attentive", "knn"],
+        metadata={"help": "Which.", "choices": ["frame_differences", "linear", "attentive", "knn"]},
     )
     few_shot: int | None = field(default=None, metadata={"help": "Training videos of each class; null: all."})
     seed: int = field(default=0, metadata={"help": "Of the few-shot draw and the attentive probe."})
@@ -55,13 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train = train if args.few_shot is None else few_shot(train, args.few_shot, args.seed)
     test = read_videos(args.test_data, args.data_root, names, require_labels=True)
     level = "token" if "attentive" in args.probes else "clip"
+    views = [evaluation_views(table, encoder, processor, args.num_segments, args.num_crops) for table in (train, test)]
     known, asked = (
-        extract_features(
-            encoder, evaluation_views(table, encoder, processor, args.num_segments, args.num_crops),
-            accelerator, level, args.batch_size, args.num_workers,
-        )
-        for table in (train, test)
-    )  # fmt: skip
+        extract_features(encoder, part, accelerator, level, args.batch_size, args.num_workers) for part in views
+    )
     leave_processes()
     if not accelerator.is_main_process:
         return
@@ -69,7 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if level == "token":
         means = [part.mean(dim=1) for part in tokens]
     heads, count = encoder.config.num_attention_heads, len(names)
+
+    def frame_difference_probe() -> Tensor:
+        changes = [frame_differences(part, args.batch_size, args.num_workers) for part in views]
+        return ridge_probe(changes[0], one_hot(known.labels, count)).logits(changes[1])
+
     fit = {
+        "frame_differences": frame_difference_probe,
         "linear": lambda: linear_probe(means[0], known.labels, means[1], count),
         "attentive": lambda: attentive_probe(
             tokens[0], known.labels, tokens[1], count, heads, seed=args.seed, device=accelerator.device
@@ -81,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scores = fit[name]().clamp_min(-1e4)  # a class without a vote has no logarithm
         results[name] = multiview_accuracies(scores.numpy(), asked.video_ids.numpy(), asked.labels.numpy())
         top1, low, high = (results[name][f"video_top1{end}"] for end in ("", "_low", "_high"))
-        print(f"{name:10} top-1 {top1:.2%} ({low:.2%} to {high:.2%} at 95 %), chance {1 / count:.2%}")
+        print(f"{name:18} top-1 {top1:.2%} ({low:.2%} to {high:.2%} at 95 %), chance {1 / count:.2%}")
     content = {"arguments": asdict(args), "num_training_videos": len(train), "probes": results, **describe_origin()}
     write_json(content, path)
 

@@ -15,8 +15,9 @@ from tests.test_training_scripts import SCRIPTS, TINY, script, words
 from tests.tiny_run import tiny_model
 from videoms_hf import VideoMSForVideoClassification
 from videoms_hf.data.shards import Shards
+from videoms_hf.evaluation.probing import PENALTIES, ridge_probe
 from videoms_hf.training import head_init, init_head
-from videoms_hf.training.head_init import PENALTIES, fit_head, set_head
+from videoms_hf.training.head_init import set_head
 
 
 videos, pretrained = test_training_scripts.videos, test_training_scripts.pretrained  # fixtures
@@ -47,9 +48,9 @@ def ridge(features, targets, penalty):
 def test_the_head_is_the_ridge_and_its_left_out_scores_are_those_of_heads_without_the_clip():
     features, labels = labelled(20, 3)
     targets = F.one_hot(labels, 3).double()
-    head = fit_head(features, targets, "regression")
+    head = ridge_probe(features, targets, "regression")
     standard = (features.double() - head.mean) / head.deviation
-    scores = standard @ head.weight.T + head.bias
+    scores = head.logits(features)
     fits = {penalty: ridge(standard, targets, penalty) for penalty in PENALTIES}
     errors = {penalty: (ones @ solution - scores).abs().max() for penalty, (solution, ones) in fits.items()}
     penalty = min(errors, key=errors.get)
@@ -59,7 +60,15 @@ def test_the_head_is_the_ridge_and_its_left_out_scores_are_those_of_heads_withou
         ones = torch.cat([standard[others], torch.ones(19, 1, dtype=torch.float64)], dim=1)
         penalties = torch.tensor([penalty * 20] * 12 + [0], dtype=torch.float64).diag()  # the same as with all clips
         solution = torch.linalg.solve(ones.T @ ones + penalties, ones.T @ targets[others])
-        torch.testing.assert_close(standard[i] @ solution[:-1] + solution[-1], head.left_out[i])
+        shift = targets.mean(dim=0) - targets[others].mean(dim=0)  # left-out scores have the mean of all targets
+        torch.testing.assert_close(standard[i] @ solution[:-1] + solution[-1] + shift, head.left_out[i])
+
+
+def test_left_out_scores_are_at_chance_where_features_tell_nothing():
+    """Whose class is rarer without it would be told from the others by less than chance."""
+    features, labels = torch.randn(60, 200, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 10
+    right = ridge_probe(features, F.one_hot(labels, 10)).left_out.argmax(dim=1) == labels
+    assert 0.02 < right.double().mean() < 0.22
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
@@ -74,11 +83,11 @@ def test_the_model_gives_the_probes_logits_to_rounding(problem):
         features = model.fc_norm(model.videoms.get_clip_features(clips))
     targets = torch.rand(30, 5, generator=generator)
     targets = targets.round() if problem.startswith("multi") else targets
-    head = fit_head(
+    head = ridge_probe(
         features, targets / targets.sum(1, keepdim=True) if problem.startswith("single") else targets, problem
     )
     set_head(model, head)
-    expected = (features.double() - head.mean) / head.deviation @ head.weight.T + head.bias
+    expected = head.logits(features)
     with torch.no_grad():
         torch.testing.assert_close(model(clips).logits.double(), expected, atol=2e-5, rtol=2e-5)
 
@@ -86,16 +95,16 @@ def test_the_model_gives_the_probes_logits_to_rounding(problem):
 def test_constant_features_classes_without_clips_and_more_classes_than_clips_do_no_harm():
     features, labels = labelled(40, 30)
     features[:, 3] = 7.0
-    head = fit_head(features, F.one_hot(labels, 400))
+    head = ridge_probe(features, F.one_hot(labels, 400))
     assert all(value.isfinite().all() for value in head)
-    scores = (features.double() - head.mean) / head.deviation @ head.weight.T + head.bias
+    scores = head.logits(features)
     assert scores[:, 30:].max() < scores[:, :30].max() and head.weight.abs().max() < 1e3
 
 
 def test_logits_are_on_the_scale_of_probabilities():
     features, labels = labelled(600, 3)
-    head = fit_head(features[:300], F.one_hot(labels[:300], 3))
-    logits = (features[300:].double() - head.mean) / head.deviation @ head.weight.T + head.bias
+    head = ridge_probe(features[:300], F.one_hot(labels[:300], 3))
+    logits = head.logits(features[300:])
     confidence = logits.softmax(1).amax(1).mean().item()
     assert confidence == pytest.approx((logits.argmax(1) == labels[300:]).double().mean().item(), abs=0.05)
 
@@ -132,7 +141,7 @@ def test_a_large_data_set_gives_a_bounded_number_of_clips(lists, tmp_path, capsy
 def test_a_resumed_run_keeps_its_head(lists, tmp_path, capsys, monkeypatch):
     options = lists | {"output_dir": tmp_path / "run", "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     script("finetune", **options)
-    monkeypatch.setattr(head_init, "fit_head", lambda *_: pytest.fail("the head was fitted again"))
+    monkeypatch.setattr(head_init, "ridge_probe", lambda *_: pytest.fail("the head was fitted again"))
     script("finetune", **options)
     assert "linear probe" in capsys.readouterr().out
 
@@ -150,7 +159,7 @@ def test_every_process_starts_from_the_head_of_one(lists, tmp_path):
 
 def test_one_clip_is_too_few():
     with pytest.raises(ValueError, match="fitted to 1 clips; there must be at least 2"):
-        fit_head(torch.randn(1, 4), torch.ones(1, 1))
+        ridge_probe(torch.randn(1, 4), torch.ones(1, 1))
 
 
 def test_streams_and_regression_are_refused(lists, tmp_path):

@@ -14,7 +14,13 @@ from tests.test_training_scripts import videos, words  # noqa: F401
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.few_shot import few_shot
 from videoms_hf.data.tables import make_table
-from videoms_hf.evaluation.probing import attentive_probe, linear_probe, nearest_neighbours, standardize
+from videoms_hf.evaluation.probing import (
+    attentive_probe,
+    frame_differences,
+    linear_probe,
+    nearest_neighbours,
+    standardize,
+)
 from videoms_hf.training import DataArguments
 from videoms_hf.training.datasets import training_table
 
@@ -96,6 +102,16 @@ def test_neighbours_vote_as_defined(k):
         torch.testing.assert_close(found[row], torch.tensor(scores), rtol=1e-4, atol=1e-4)
 
 
+def test_frame_differences_say_where_a_picture_changes_and_how_much():
+    clips = torch.zeros(3, 4, 3, 16, 24, dtype=torch.uint8)
+    clips[1, 1::2, :, 2:4, 3:6] = 60  # one cell of 2 x 3 pixels, on and off in all three steps
+    clips[2, 2:, :, 14:, 21:] = 60  # the last cell, once
+    changes = frame_differences([{"pixel_values": clip} for clip in clips], batch_size=2)
+    expected = torch.zeros(3, 64)
+    expected[1, 9], expected[2, 63] = 60.0, 20.0
+    torch.testing.assert_close(changes, expected)
+
+
 def test_few_shots_are_as_many_of_each_class_seeded_and_nested():
     labels = [0, 1, 2, 0, 1, 2, 0, 1, -1, 0, 2, 2]
     table = make_table([f"/{i}.mp4" for i in range(12)], labels, ["a", "b", "c"])
@@ -127,10 +143,13 @@ def test_the_script_probes_an_encoder_and_writes_what_it_found(videos, tmp_path,
     runpy.run_path(str(PROBE))["main"](words(options))
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "probing.json").read_text())
-    assert set(found["probes"]) == {"linear", "attentive", "knn"} and found["num_training_videos"] == 16
+    assert (
+        set(found["probes"]) == {"frame_differences", "linear", "attentive", "knn"}
+        and found["num_training_videos"] == 16
+    )
     for name, result in found["probes"].items():
         assert result["num_videos"] == 8 and result["num_clips"] == 16
-        assert f"{name:10} top-1 {result['video_top1']:.2%}" in said
+        assert f"{name:18} top-1 {result['video_top1']:.2%}" in said
     # The training videos themselves are found again, but for what the clips of a video differ in.
     again = words(options | {"test_data": videos / "train.csv", "num_neighbours": 1}) + ["--probes", "linear", "knn"]
     runpy.run_path(str(PROBE))["main"](again)

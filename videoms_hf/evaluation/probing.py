@@ -1,13 +1,25 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What frozen features are worth: a linear probe, an attentive probe, and the nearest neighbours.
+"""What frozen features are worth: linear probes, an attentive probe, the nearest neighbours, and a baseline.
 
 N training views, M test views, D width, K tokens, C classes. Features are standardised by the training set's mean and
 deviation first, so that a probe does not depend on their scale.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..data.collate import collate_clips
+from ..data.dataset import ViewDataset
+
+
+PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 9))  # of a ridge, times N
+TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(33))
+GRID = 8  # cells of a clip's frame differences, along height and width
 
 
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,6 +47,71 @@ def linear_probe(train: Tensor, labels: Tensor, test: Tensor, num_classes: int, 
 
     optimizer.step(closure)
     return F.linear(test, weight, bias).detach().float()
+
+
+class LinearProbe(NamedTuple):
+    """Logits are `weight @ (features - mean) / deviation + bias`."""
+
+    mean: Tensor  # (D,)
+    deviation: Tensor  # (D,)
+    weight: Tensor  # (C, D)
+    bias: Tensor  # (C,)
+    left_out: Tensor  # (N, C), the logits of each clip by weights that were fitted to all the others
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (M, C) of features (M, D), float64."""
+        return F.linear((features.double() - self.mean) / self.deviation, self.weight, self.bias)
+
+
+def ridge_probe(features: Tensor, targets: Tensor, problem_type: str = "single_label_classification") -> LinearProbe:
+    """Ridge regression of the targets (N, C) on the standardised features (N, D), in closed form and float64.
+
+    Targets are probabilities, with "multi_label_classification" 0 or 1, with "regression" any values. The penalty is
+    the one with the least leave-one-out error, given the mean of all targets. The scores of classes are then scaled to
+    be logits: to the least leave-one-out cross-entropy.
+
+    Raises:
+        ValueError: There are fewer than two clips.
+    """
+    num_clips = len(features)
+    if num_clips < 2:
+        raise ValueError(f"the probe is fitted to {num_clips} clips; there must be at least 2")
+    features, targets = features.double(), targets.double()
+    deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    deviation = deviation.clamp_min(1e-3 * deviation.mean()).clamp_min(1e-6)  # a constant feature must not explode
+    offset = targets.mean(dim=0)
+    centred = targets - offset
+    left, size, right = torch.linalg.svd((features - mean) / deviation, full_matrices=False)
+    trials = []
+    for penalty in PENALTIES:
+        shrunk = (size / (size.square() + penalty * num_clips))[:, None] * (left.T @ centred)
+        leverage = left.square() @ (size.square() / (size.square() + penalty * num_clips)) + 1 / num_clips
+        # Without a clip the mean moves away from its target, by which chance would become less than chance.
+        error = (centred - left @ (size[:, None] * shrunk)) / (1 - leverage[:, None]) - centred / (num_clips - 1)
+        trials.append((error.square().mean(), shrunk, targets - error))
+    _, shrunk, left_out = min(trials, key=lambda trial: trial[0])
+    weight = shrunk.T @ right
+    if problem_type == "regression":
+        return LinearProbe(mean, deviation, weight, offset, left_out)
+    if problem_type == "multi_label_classification":
+        loss, middle = F.binary_cross_entropy_with_logits, 0.5
+    else:
+        loss, middle = F.cross_entropy, 0.0
+    scale = min(TEMPERATURES, key=lambda value: loss(value * (left_out - middle), targets))
+    return LinearProbe(mean, deviation, scale * weight, scale * (offset - middle), scale * (left_out - middle))
+
+
+def frame_differences(views: ViewDataset, batch_size: int = 8, num_workers: int = 0) -> Tensor:
+    """How much each part of the picture changes in each view, (V, GRID * GRID): what no network is needed for.
+
+    These are the absolute differences of neighbouring frames in grey, averaged over time.
+    """
+    loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate_clips)
+    parts = []
+    for batch in tqdm(loader, desc="Frame differences", unit="batch"):
+        cells = F.adaptive_avg_pool2d(batch["pixel_values"].float().mean(dim=2), GRID)  # (B, T, GRID, GRID)
+        parts.append(cells.diff(dim=1).abs().mean(dim=1).flatten(1))
+    return torch.cat(parts)
 
 
 class AttentiveProbe(nn.Module):
