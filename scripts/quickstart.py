@@ -1,9 +1,10 @@
-"""The main job from end to end: data, pre-training, fine-tuning, evaluation by several views, prediction, a table.
+"""The main job from end to end: data, pre-training, probing, fine-tuning, evaluation by several views, a table.
 
 bash scripts/quickstart.sh                          on a small data set that it renders
+bash scripts/quickstart.sh --seeds 0 1 2            with three seeds
 bash scripts/quickstart.sh --data my/train.csv      on your own videos: a list (`path label` a line) or class folders
 
-Every step is a script of this folder, whose command is shown. The same line again goes on where it was stopped.
+Every step is a script of this folder, whose command is shown. The same line again resumes where it was stopped.
 """
 
 import argparse
@@ -13,21 +14,33 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from videoms_hf import VideoMSForVideoClassification
+import numpy as np
+from transformers import set_seed
+
+from videoms_hf import VideoMSConfig, VideoMSForPreTraining
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.splits import hold_out
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.tables import UNLABELLED
+from videoms_hf.evaluation.classifier import load_processor
+from videoms_hf.evaluation.comparison import mean_and_interval
 from videoms_hf.evaluation.report import describe_origin, write_json
+from videoms_hf.training.training_arguments import available_cores
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
-OWN_CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 112, "patch_size": 16}  # real videos are larger
+RECIPES = SCRIPTS / "recipes" / "small"
+RENDERED_CLIPS = {"num_frames": 8, "frame_stride": 3, "image_size": 32}  # small and simple; recipes are for real video
+FEW = 10  # labels of each class
+SCRATCH, PRETRAINED = "from scratch", "after pre-training"
+PROBES = {"untrained": "linear probe, untrained backbone", "pretrain": f"linear probe, {PRETRAINED}"}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -35,17 +48,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="training videos: a list or a folder; default: a data set is rendered")
     parser.add_argument("--test", help="test videos, likewise; default: a fifth of each class of --data")
     parser.add_argument("--output_dir", type=Path, default=Path("quickstart"), help="folder of everything it makes")
-    parser.add_argument("--pretrain_clips", type=int, default=25600, help="clips seen in pre-training")
-    parser.add_argument("--finetune_clips", type=int, default=12800, help="clips seen in each fine-tuning")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the training runs")
+    parser.add_argument("--pretrain_steps", type=int, default=7500, help="steps of pre-training, of 16 clips")
+    parser.add_argument("--finetune_steps", type=int, default=400, help="steps of each fine-tuning, of 8 clips")
     parser.add_argument("--num_segments", type=int, default=4, help="temporal positions of the test views")
-    parser.add_argument("--num_crops", type=int, default=1, help="crops of each")
     return parser.parse_args(arguments)
 
 
 def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     """Lists for pre-training, fine-tuning and testing."""
     if args.data is None:
-        folder = render_motion_dataset(args.output_dir / "motion", num_train=960, num_test=120, num_frames=40)
+        folder = render_motion_dataset(args.output_dir / "motion", num_train=960, num_val=8, num_test=240)
         return folder / "pretrain.csv", folder / "train.csv", folder / "test.csv"
     table = read_videos(args.data)
     if args.test is None:
@@ -59,8 +72,8 @@ def data_lists(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 
 
 def batch_size(num_videos: int) -> int:
-    """The largest batch of up to 32 that leaves out no more than a tenth of the videos in an epoch."""
-    return max(size for size in range(1, min(32, num_videos) + 1) if num_videos % size <= num_videos / 10)
+    """The largest batch of up to 16 that leaves out no more than a tenth of the videos in an epoch."""
+    return max(size for size in range(1, min(16, num_videos) + 1) if num_videos % size <= num_videos / 10)
 
 
 def a_file(video: str | dict, folder: Path) -> str:
@@ -72,69 +85,132 @@ def a_file(video: str | dict, folder: Path) -> str:
     return str(path)
 
 
-def step(script: str, *positional: object, **options: object) -> None:
-    """Carry out a script of this folder and show its command; stop where it fails."""
+def command(script: str, *positional: object, **options: object) -> list[str]:
+    """The words that run a script of this folder."""
     words = [*map(str, positional), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
-    words = [str(SCRIPTS / f"{script}.py"), *words, *({"--debug", "--verbose"} & set(sys.argv[1:]))]
-    print(f"\n$ {shlex.join(['python', *words])}", flush=True)
-    code = subprocess.run([sys.executable, *words]).returncode
-    if code:
-        sys.exit(code)
+    words += {"--debug", "--verbose"} & set(sys.argv[1:])
+    return [sys.executable, str(SCRIPTS / f"{script}.py"), *words]
 
 
-def summary(finetuned: dict, scratch: dict, gflops: dict[float, float]) -> str:
-    """The run's table, and what it says of pre-training."""
-    lines = [f"{'':34}{'top-1':>8}   95 % interval, {finetuned['accuracies']['num_videos']} videos"]
-    for name, score in (("fine-tuned after pre-training", finetuned), ("from scratch, same budget", scratch)):
-        top1, low, high = (score["accuracies"][f"video_top1{end}"] for end in ("", "_low", "_high"))
-        lines.append(f"{name:34}{top1:8.1%}   {low:.1%} to {high:.1%}")
-    lines.append(f"{'chance':34}{finetuned['chance_top1']:8.1%}")
-    lines += [f"{f'GFLOPs a clip, {ratio:.0%} of the tokens':34}{value:8.3f}" for ratio, value in gflops.items()]
-    gain = finetuned["accuracies"]["video_top1"] - scratch["accuracies"]["video_top1"]
-    verdict = "helped" if gain > 0 else "did not help"
-    lines.append(f"Pre-training {verdict} here: {100 * gain:+.1f} points of top-1 in this one run.")
+def step(*commands: list[str]) -> None:
+    """Run one command, or several at once on a core each, whose output is shown when they end; stop if one fails."""
+
+    def run_one(words: list[str]) -> subprocess.CompletedProcess:
+        start = time.perf_counter()
+        if len(commands) == 1:
+            return subprocess.run(words)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        shown = done.stdout if done.returncode else f"done in {time.perf_counter() - start:.0f} s"
+        print(f"$ {shlex.join(['python', *words[1:]])}\n  {shown}", flush=True)
+        return done
+
+    if len(commands) == 1:
+        print(f"\n$ {shlex.join(['python', *commands[0][1:]])}", flush=True)
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for done in pool.map(run_one, commands):
+            if done.returncode:
+                sys.exit(done.returncode)
+
+
+def save_untrained(pretrained: Path, folder: Path, seed: int) -> None:
+    """The network of a pre-trained model with random weights."""
+    set_seed(seed)
+    VideoMSForPreTraining(VideoMSConfig.from_pretrained(pretrained)).save_pretrained(folder)
+    load_processor(str(pretrained)).save_pretrained(folder)
+
+
+def finetunings(pretrained: Path, least: int) -> dict[str, dict]:
+    """Options of every fine-tuning, by its row in the table; `least` is the number of videos of the rarest class."""
+    weights = {"model_name_or_path": pretrained}
+    rows = {f"fine-tuned {SCRATCH}": {}, f"fine-tuned {PRETRAINED}": weights}
+    if least > FEW:
+        for name, options in tuple(rows.items()):
+            rows[f"{name}, {FEW} labels a class"] = {**options, "few_shot": FEW}
+    rows["  of random tokens instead"] = {**weights, "token_selection": "random"}
+    rows["  of all tokens instead"] = {**weights, "token_selection": "none"}
+    return rows
+
+
+def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int) -> dict[str, dict]:
+    """Train and test with one seed: by row of the table "hits" (or "top1" of a probe), "gmacs" and "seconds"."""
+    pretraining, training, testing = lists
+    out, clips = args.output_dir / f"seed-{seed}", RENDERED_CLIPS if args.data is None else {}
+    counts = Counter(read_videos(training)["label"])
+    common = {**clips, "seed": seed}
+    pretrain = {"max_steps": args.pretrain_steps, "train_data": pretraining, "output_dir": out / "pretrain"}
+    batch = {"per_device_train_batch_size": batch_size(len(read_videos(pretraining)))}
+    step(command("pretrain", RECIPES / "pretrain.yaml", **pretrain, **batch, **common))
+    save_untrained(out / "pretrain", out / "untrained", seed)
+    data = {"train_data": training, "test_data": testing, "num_workers": 0, "batch_size": 32}
+    options = finetunings(out / "pretrain", min(counts.values()))
+    folders = {row: out / f"finetune-{number}" for number, row in enumerate(options)}
+    finetune = {"max_steps": args.finetune_steps, "train_data": training, "dataloader_num_workers": 0, **common}
+    finetune |= {} if args.data else {"random_crop": False}
+    finetune["per_device_train_batch_size"] = min(8, len(counts) * min(*counts.values(), FEW))
+    step(
+        *(
+            command("probe", model=out / name, output_dir=out / f"{name}-probes", **data)
+            + ["--probes", "frame_differences", "linear"]
+            for name in PROBES
+        ),
+        *(
+            command("finetune", RECIPES / "finetune.yaml", output_dir=folders[row], **finetune, **more)
+            for row, more in options.items()
+        ),
+    )
+    views = {"num_segments": args.num_segments, "num_crops": 1, "batch_size": 32, "num_workers": 0}
+    step(*(command("evaluate", model=path, data=testing, output_dir=path, **views) for path in folders.values()))
+    found = {}
+    for name, row in PROBES.items():
+        probes = json.loads((out / f"{name}-probes" / "probing.json").read_text())["probes"]
+        found["ridge on frame differences"] = {"top1": probes["frame_differences"]["video_top1"]}
+        found[row] = {"top1": probes["linear"]["video_top1"]}
+    for row, path in folders.items():
+        report, log = (json.loads((path / f"{name}.json").read_text()) for name in ("evaluation", "training_log"))
+        found[row] = {
+            "hits": [video["predicted"] == video["label"] for video in report["videos"]],
+            "gmacs": report["gflops_per_clip"],
+            "seconds": next(entry["train_runtime"] for entry in log["log_history"] if "train_runtime" in entry),
+        }
+    return found
+
+
+def summary(results: list[dict[str, dict]], chance: float) -> str:
+    """The table of all seeds, and what it says of pre-training."""
+    lines = [
+        f"{'':47}{'top-1':>6}  {'95 % interval':16}{'GMACs':>6}{'train':>7}   each seed",
+        f"{'chance':47}{chance:6.1%}",
+    ]
+    for row, first in results[0].items():
+        cells = [result[row] for result in results]
+        tops = [cell["top1"] if "top1" in cell else np.mean(cell["hits"]) for cell in cells]
+        line = f"{row:47}{np.mean(tops):6.1%}  "
+        if "hits" in first:
+            _, low, high = mean_and_interval(np.array([cell["hits"] for cell in cells]))
+            seconds = np.mean([cell["seconds"] for cell in cells])
+            line += f"{f'{low:.1%} to {high:.1%}':16}{first['gmacs']:6.3f}{seconds:5.0f} s"
+        else:
+            line += " " * 29
+        lines.append(line + "   " + ", ".join(f"{top:.1%}" for top in tops))
+    hits = [np.array([result[f"fine-tuned {kind}"]["hits"] for result in results]) for kind in (PRETRAINED, SCRATCH)]
+    mean, low, high = mean_and_interval(hits[0].astype(float) - hits[1])
+    verdict = "helps here" if low > 0 else "hurts here" if high < 0 else "makes no sure difference here"
+    lines.append(f"Pre-training {verdict}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} at 95 %).")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args, start = parse(arguments), time.perf_counter()
-    pretraining, training, testing = data_lists(args)
-    clips = {} if args.data is None else OWN_CLIPS
-    recipes, out = SCRIPTS / "recipes" / "quickstart", args.output_dir
-
-    def length(videos: Path, num_clips: int) -> dict:
-        count = len(read_videos(videos))
-        epochs = num_clips / count
-        epochs = round(epochs) if epochs >= 1 else round(epochs, 3)
-        return {
-            "num_train_epochs": epochs,
-            "warmup_epochs": round(min(4, epochs / 3), 3),
-            "per_device_train_batch_size": batch_size(count),
-        }
-
-    step(
-        "pretrain", recipes / "pretrain.yaml", train_data=pretraining, output_dir=out / "pretrain",
-        **clips, **length(pretraining, args.pretrain_clips),
-    )  # fmt: skip
-    scores = {}
-    for name, weights in (("finetune", {"model_name_or_path": out / "pretrain"}), ("scratch", {})):
-        step(
-            "finetune", recipes / "finetune.yaml", train_data=training, output_dir=out / name,
-            **weights, **clips, **length(training, args.finetune_clips),
-        )  # fmt: skip
-        step(
-            "evaluate", model=out / name, data=testing, output_dir=out / f"{name}-evaluation", batch_size=16,
-            num_segments=args.num_segments, num_crops=args.num_crops,
-        )  # fmt: skip
-        scores[name] = json.loads((out / f"{name}-evaluation" / "evaluation.json").read_text())
-    video, picture = a_file(read_videos(testing)[0]["video"], out), out / "kept_tokens.png"
-    step("predict", video, model=out / "finetune", picture=picture)
-    model = VideoMSForVideoClassification.from_pretrained(out / "finetune")
-    gflops = {ratio: model.flops(keep_ratio=ratio) / 1e9 for ratio in (model.config.keep_ratio, 1.0)}
-    table = summary(scores["finetune"], scores["scratch"], gflops)
+    lists = data_lists(args)
+    results = [one_seed(args, lists, seed) for seed in args.seeds]
+    last = args.output_dir / f"seed-{args.seeds[-1]}"
+    test, picture = read_videos(lists[2]), args.output_dir / "kept_tokens.png"
+    step(command("predict", a_file(test[0]["video"], args.output_dir), model=last / "finetune-1", picture=picture))
+    table = summary(results, 1 / len(test.features["label"].names))
     minutes = (time.perf_counter() - start) / 60
-    accuracies = {name: score["accuracies"] for name, score in scores.items()}
-    write_json({**accuracies, "table": table, "minutes": minutes, **describe_origin()}, out / "quickstart.json")
+    content = {"seeds": args.seeds, "results": results, "table": table, "minutes": minutes, **describe_origin()}
+    write_json(content, args.output_dir / "quickstart.json")
     print(f"\n{table}\n\nThe kept tokens: {picture}    All of it: {minutes:.1f} minutes")
 
 

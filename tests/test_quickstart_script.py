@@ -47,7 +47,7 @@ def test_an_own_test_list_leaves_all_of_the_data_for_training(own_list, tmp_path
     assert (len(pretraining), len(training), testing["label"][:]) == (11, 10, [1])
 
 
-@pytest.mark.parametrize("num_videos, size", [(1, 1), (7, 7), (40, 20), (47, 23), (63, 31), (64, 32), (960, 32)])
+@pytest.mark.parametrize("num_videos, size", [(1, 1), (7, 7), (40, 13), (47, 15), (63, 15), (64, 16), (960, 16)])
 def test_a_batch_leaves_out_at_most_a_tenth_of_the_videos(num_videos, size):
     assert quickstart["batch_size"](num_videos) == size and num_videos % size <= num_videos / 10
 
