@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 
-from tests.test_training_scripts import videos, words  # noqa: F401
+from tests import test_training_scripts
+from tests.test_training_scripts import words
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.in_memory import ClipsInMemory
 from videoms_hf.decoding_videoms import decode_frames
-from videoms_hf.evaluation.comparison import comparison_table, mean_and_interval
+from videoms_hf.evaluation.comparison import comparison_table, mean_and_interval, save_chart
+from videoms_hf.training import comparison
+from videoms_hf.training.arguments import read_recipe
 
 
+videos = test_training_scripts.videos  # a fixture
 COMPARE = Path(__file__).parents[1] / "scripts" / "compare_selections.py"
 
 
@@ -46,7 +52,7 @@ def test_the_table_says_whether_a_lead_is_sure():
     assert "each of 2 seeds, 40 test videos" in comparison_table({"a": even, "b": 1 - even}, chance=0.5)
 
 
-def test_clips_in_memory_are_those_of_the_file_made_smaller(videos):  # noqa: F811
+def test_clips_in_memory_are_those_of_the_file_made_smaller(videos):
     table = read_videos(videos / "train.csv")
     clips = ClipsInMemory(table, True, 20, lambda length, rng: np.array([0, length - 1]), lambda frames: frames)
     item = clips[3]
@@ -57,29 +63,95 @@ def test_clips_in_memory_are_those_of_the_file_made_smaller(videos):  # noqa: F8
     assert "labels" not in ClipsInMemory(table, False, 64, clips.choose_frames, clips.transform)[0]
 
 
-def test_the_script_compares_and_goes_on_where_it_was_stopped(videos, tmp_path, capsys):  # noqa: F811
+@pytest.fixture
+def tiny_recipes(tmp_path, monkeypatch):
+    """The script with recipes of a network that trains in no time."""
+    for stage in ("pretrain", "finetune"):
+        recipe = read_recipe(COMPARE.parent / "recipes" / "small" / f"{stage}.yaml")
+        recipe |= {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "use_cpu": True}
+        (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(recipe))
+    script = runpy.run_path(str(COMPARE))
+    monkeypatch.setitem(script["main"].__globals__, "RECIPES", tmp_path)
+    return script["main"]
+
+
+def test_cells_share_weights_and_clips_and_finished_ones_stay(
+    videos,
+    tiny_recipes,
+    tmp_path,
+    capsys,
+    monkeypatch,
+):
     options = {
-        "pretrain_data": videos / "pretrain.csv",
-        "train_data": videos / "train.csv",
-        "test_data": videos / "val.csv",
-        "output_dir": tmp_path,
-        "pretrain_epochs": 4,
-        "finetune_epochs": 4,
-        "batch_size": 16,
-    }
-    main = runpy.run_path(str(COMPARE))["main"]
-    arguments = [*words(options), "--selections", "motion", "random", "--seeds", "4"]
-    main(arguments)
+        "pretrain_data": videos / "pretrain.csv", "train_data": videos / "train.csv", "test_data": videos / "val.csv",
+        "output_dir": tmp_path / "out", "pretrain_steps": 2, "finetune_steps": 2, "num_frames": 8, "frame_stride": 1,
+        "image_size": 32, "stage": "both", "chart": tmp_path / "chart.png",
+    }  # fmt: skip
+    arguments = [*words(options), *["--selections", "motion", "random", "--seeds", "4", "--keep_ratios", "0.25", "1"]]
+    seen, training_step = {}, comparison.VideoMSTrainer.training_step
+
+    def watch(trainer, model, inputs, *others):
+        cell = Path(trainer.args.output_dir).name
+        state = trainer.bare_model().state_dict()
+        first = {name: value.clone() for name, value in state.items() if "patch_embeddings" in name}
+        seen.setdefault(cell, []).append((first, inputs["pixel_values"]))
+        return training_step(trainer, model, inputs, *others)
+
+    monkeypatch.setattr(comparison.VideoMSTrainer, "training_step", watch)
+    tiny_recipes(arguments)
     said = capsys.readouterr().out
-    found = json.loads((tmp_path / "comparison.json").read_text())
-    assert {name: np.shape(rows) for name, rows in found["hits"].items()} == {"motion": (1, 8), "random": (1, 8)}
-    assert found["table"] in said and "each of 1 seeds, 8 test videos" in said
-    selection = json.loads((tmp_path / "random-4" / "pretrain" / "config.json").read_text())["token_selection"]
-    assert selection == "random"
-    assert json.loads((tmp_path / "random-4" / "finetune" / "config.json").read_text())["token_selection"] == "motion"
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    for cells in found["hits"].values():
+        assert {name: np.shape(rows) for name, rows in cells.items()} == {"motion": (1, 8), "random": (1, 8)}
+    assert found["table"] in said and said.count("each of 1 seeds, 8 test videos") == 2
+    assert found["gmacs_per_clip"]["0.25"] < found["gmacs_per_clip"]["1.0"]
+    assert set(seen) == {"pretrain-motion-4", "pretrain-random-4"} | {
+        f"finetune-{name}-{ratio}-4" for name in ("motion", "random") for ratio in (0.25, 1.0)
+    }
+    for step in (0, 1):
+        assert torch.equal(seen["pretrain-motion-4"][step][1], seen["pretrain-random-4"][step][1])
+        clips = [batches[step][1] for cell, batches in seen.items() if cell.startswith("finetune")]
+        assert all(torch.equal(clip, clips[0]) for clip in clips)
+    before = [seen[f"pretrain-{name}-4"][0][0] for name in ("motion", "random")]
+    assert all(torch.equal(before[0][name], before[1][name]) for name in before[0])
+    chosen = {
+        cell: json.loads((tmp_path / "out" / cell / "config.json").read_text())["token_selection"] for cell in seen
+    }
+    assert chosen["pretrain-random-4"] == chosen["finetune-random-0.25-4"] == "random"
+    assert chosen["finetune-random-1.0-4"] == "none"
 
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    (tmp_path / "motion-4" / "finetune" / "evaluation.json").unlink()
-    main(arguments)
+    (tmp_path / "out" / "finetune-motion-1.0-4" / "evaluation.json").unlink()
+    tiny_recipes(arguments)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == times
-    assert json.loads((tmp_path / "comparison.json").read_text())["hits"] == found["hits"]
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["hits"] == found["hits"]
+
+
+def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypatch):
+    runs = []
+    globals_ = tiny_recipes.__globals__
+    monkeypatch.setitem(
+        globals_, "train_once", lambda recipe, clips, folder, **options: runs.append(options) or folder
+    )
+    report = {"gmacs_per_clip": 1.0, "chance_top1": 0.1, "videos": [{"predicted": 0, "label": 0}] * 2}
+    monkeypatch.setitem(globals_, "evaluate_once", lambda *_: report)
+    data = {"train_data": videos / "train.csv", "test_data": videos / "val.csv", "output_dir": tmp_path / "out"}
+    base = [*words(data), *["--selections", "motion", "tube", "--seeds", "0", "--keep_ratios", "0.3", "1"]]
+    tiny_recipes(base)
+    assert [run["token_selection"] for run in runs] == ["motion", "tube", "none"]
+    runs.clear()
+    tiny_recipes([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}"])
+    assert [run["token_selection"] for run in runs] == ["motion", "motion", "tube", "motion"] + [
+        "motion", "none", "tube", "none",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="stage is both, but pretrain_data is not given"):
+        tiny_recipes([*base, "--stage", "both"])
+
+
+def test_the_chart_has_a_curve_for_each_selection(tmp_path):
+    pytest.importorskip("matplotlib")
+    hits = {ratio: {"motion": np.eye(4)[:2], "random": np.eye(4)[2:]} for ratio in (0.1, 0.3)}
+    hits[1.0] = {"none": np.ones((2, 4))}
+    save_chart(hits, {0.1: 0.01, 0.3: 0.03, 1.0: 0.1}, 0.25, str(tmp_path / "chart.png"))
+    with Image.open(tmp_path / "chart.png") as picture:
+        assert picture.width > 400

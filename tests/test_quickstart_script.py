@@ -52,30 +52,62 @@ def test_a_batch_leaves_out_at_most_a_tenth_of_the_videos(num_videos, size):
     assert quickstart["batch_size"](num_videos) == size and num_videos % size <= num_videos / 10
 
 
-@pytest.mark.parametrize(("top1", "verdict"), [(0.75, "helped here: +25.0"), (0.25, "did not help here: -25.0")])
-def test_the_table_says_honestly_whether_pretraining_helped(top1, verdict):
-    def score(value):
-        accuracies = {"video_top1": value, "video_top1_low": 0.1, "video_top1_high": 0.9, "num_videos": 40}
-        return {"accuracies": accuracies, "chance_top1": 0.125}
+@pytest.mark.parametrize(
+    ("num_right", "verdict"), [(75, "helps here: +25.0"), (25, "hurts here: -25.0"), (52, "makes no")]
+)
+def test_the_table_has_every_seed_and_says_honestly_whether_pretraining_helped(num_right, verdict):
+    def trained(count):
+        return {"hits": [True] * count + [False] * (100 - count), "gmacs": 0.0123, "seconds": 31.4}
 
-    table = quickstart["summary"](score(top1), score(0.5), {0.6: 0.41, 1.0: 0.77})
-    assert verdict in table
-    assert all(text in table for text in (f"{top1:.1%}", "50.0%", "12.5%", "0.410", "0.770", "40 videos"))
+    rows = {"linear probe": {"top1": 0.44}, "fine-tuned from scratch": trained(50)}
+    results = [rows | {"fine-tuned after pre-training": trained(count)} for count in (num_right, num_right)]
+    table = quickstart["summary"](results, 0.125)
+    assert verdict in table and f"   {num_right}.0%, {num_right}.0%" in table
+    assert all(text in table for text in ("12.5%", "44.0%", "50.0%", "0.012", "31 s"))
+
+
+def test_few_labels_are_a_row_where_every_class_has_more():
+    rows = quickstart["finetunings"](Path("weights"), least=11)
+    few = [name for name, options in rows.items() if options.get("few_shot") == 10]
+    assert len(few) == 2 and len(rows) == 6
+    assert not any("few_shot" in options for options in quickstart["finetunings"](Path("weights"), least=10).values())
+
+
+def test_commands_run_at_once_and_the_first_that_fails_stops_it_with_its_output(tmp_path, capsys):
+    def words(code):
+        return [sys.executable, "-c", f"import os; print('threads', os.environ['OMP_NUM_THREADS']); {code}"]
+
+    quickstart["step"](words("pass"), words("pass"))
+    assert capsys.readouterr().out.count("done in") == 2
+    with pytest.raises(SystemExit) as stop:
+        quickstart["step"](words("pass"), words("raise SystemExit(3)"))
+    assert stop.value.code == 3 and "threads 1" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", ["rendered", "own"])
 def test_the_whole_of_it_runs_and_goes_on_from_where_it_was(data, own_list, tmp_path):
-    words = ["--output_dir", str(tmp_path / "out"), "--pretrain_clips", "40", "--finetune_clips", "40"]
+    words = [
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--pretrain_steps",
+        "3",
+        "--finetune_steps",
+        "3",
+        "--seeds",
+        "0",
+        "1",
+    ]
     words += ["--num_segments", "2", *(["--data", str(own_list)] if data == "own" else [])]
     for _ in range(2):
-        done = run_program([sys.executable, str(SCRIPT), *words])
+        done = run_program([sys.executable, str(SCRIPT), *words], seconds=600)
         assert done.returncode == 0, done.stderr
-        assert "fine-tuned after pre-training" in done.stdout and "from scratch, same budget" in done.stdout
+        assert "fine-tuned after pre-training" in done.stdout and "Pre-training makes no sure" in done.stdout
     report = json.loads((tmp_path / "out" / "quickstart.json").read_text())
-    assert report["finetune"]["num_videos"] == (120 if data == "rendered" else 2)
+    row = report["results"][1]["fine-tuned after pre-training"]
+    assert len(row["hits"]) == (240 if data == "rendered" else 2) and len(report["results"]) == 2
     with Image.open(tmp_path / "out" / "kept_tokens.png") as picture:
-        assert picture.width > 400
+        assert picture.width > 200
 
 
 @pytest.mark.slow

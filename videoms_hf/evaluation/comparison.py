@@ -42,3 +42,30 @@ def comparison_table(hits: dict[str, np.ndarray], chance: float) -> str:
             f"{first} - {name}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} at 95 %; {sure})"
         )
     return "\n".join(lines)
+
+
+def save_chart(hits: dict[float, dict[str, np.ndarray]], gmacs: dict[float, float], chance: float, path: str) -> None:
+    """Write a chart of top-1 against GMACs per clip, a curve for each method with 95 % intervals; needs matplotlib.
+
+    `hits` (seeds, videos) are by keep ratio and method, `gmacs` by keep ratio. A method of one point is a marker.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5.5, 3.5))
+    for name in dict.fromkeys(name for cells in hits.values() for name in cells):
+        points = sorted(
+            (gmacs[ratio], *mean_and_interval(cells[name])) for ratio, cells in hits.items() if name in cells
+        )
+        x, mean, low, high = np.array(points).T
+        label = "all tokens" if name == "none" else name
+        axis.errorbar(x, 100 * mean, 100 * np.array([mean - low, high - mean]), marker="o", capsize=3, label=label)
+    axis.axhline(100 * chance, color="grey", linestyle=":", label="chance")
+    axis.set(xlabel="GMACs per clip", ylabel="top-1, %", xlim=(0, None), ylim=(0, 100))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -73,9 +73,9 @@ class SeededClips(Dataset):
     def __getitem__(self, number: int) -> dict:
         epoch, row = divmod(number, len(self))
         with seeded(self.seed, epoch, row):
-            # First, so that it does not depend on how many numbers the clip takes.
+            item = self.clips[row]  # before the noise, whose length differs with the selection: the clips must not
             noise = {name: torch.rand(length) for name, length in self.noise.items()}
-            return {**self.clips[row], **noise, "video_id": row, "clip_number": number}
+            return {**item, **noise, "video_id": row, "clip_number": number}
 
 
 class SeededStream(IterableDataset):
@@ -97,8 +97,9 @@ class SeededStream(IterableDataset):
                 yield {"clip_number": number}
                 continue
             with seeded(self.seed, self.videos.epoch, row):
+                item = self.clips.clip(row, video)
                 noise = {name: torch.rand(length) for name, length in self.noise.items()}
-                item = {**self.clips.clip(row, video), **noise, "video_id": row, "clip_number": number}
+                item = {**item, **noise, "video_id": row, "clip_number": number}
             yield item
 
 

@@ -11,16 +11,21 @@ from ..command_line import parse_recipe
 from ..data.collate import MixingCollator, collate_clips
 from ..data.in_memory import ClipsInMemory
 from ..data.tables import video_names
-from ..data.transforms import FinetuningTransform, PretrainingTransform
+from ..data.transforms import PretrainingTransform
 from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from ..evaluation.report import evaluation_report, write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
-from .arguments import DataArguments, ModelArguments
-from .datasets import processor_for
+from .arguments import AugmentationArguments, DataArguments, ModelArguments
+from .datasets import finetuning_transform, processor_for
+from .head_init import init_head
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer
 from .training_arguments import FineTuningArguments, PreTrainingArguments
+
+
+# The frames are in memory already, and a run is done again from its beginning.
+ALWAYS = {"train_data": "in memory", "dataloader_num_workers": 0, "save_strategy": "no", "disable_tqdm": True}
 
 
 def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> Path:
@@ -30,9 +35,12 @@ def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> P
     """
     if (folder / "model.safetensors").is_file():
         return folder
-    kinds = (ModelArguments, DataArguments, FineTuningArguments if clips.with_labels else PreTrainingArguments)
+    kinds = (FineTuningArguments, AugmentationArguments) if clips.with_labels else (PreTrainingArguments,)
+    options = ALWAYS | options | {"output_dir": folder}
     words = [str(recipe), *(f"--{name}={value}" for name, value in options.items())]
-    model_args, data_args, training_args = parse_recipe(*kinds, arguments=[*words, f"--output_dir={folder}"])
+    model_args, data_args, training_args, *augmentation = parse_recipe(
+        ModelArguments, DataArguments, *kinds, arguments=words
+    )
     set_seed(training_args.seed)
     names, collate = clips.table.features["label"].names, collate_clips
     if not clips.with_labels:
@@ -41,13 +49,15 @@ def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> P
     else:
         model, _ = classification_model(model_args, data_args, names)
         choose = finetuning_clip
-        clips.transform = FinetuningTransform(data_args.image_size, None, True, False, 0.0)
+        clips.transform = finetuning_transform(data_args, *augmentation, model.config)
         collate = MixingCollator(len(names), training_args.label_smoothing_factor)
     clips.choose_frames = partial(choose, num_frames=data_args.num_frames, stride=data_args.frame_stride)
     processor = processor_for(data_args, model.config)
     trainer = VideoMSTrainer(
         model, training_args, data_collator=collate, train_dataset=clips, processing_class=processor
     )
+    if clips.with_labels and training_args.head_init == "linear_probe":
+        init_head(trainer, clips.table, data_args, print)
     trainer.train()
     trainer.save_model()
     return folder
@@ -62,5 +72,6 @@ def evaluate_once(folder: Path, test_data: str, num_segments: int) -> dict:
     table = labelled_videos(test_data, names)
     views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)
     report = evaluation_report(predict_views(model, views, start_accelerator(), 32), video_names(table), names)
+    report["gmacs_per_clip"] = model.flops() / 1e9
     write_json(report, folder / "evaluation.json")
     return report

@@ -61,7 +61,21 @@ def finetuning_clips(
     if data_args.scale_in_decoder:
         raise ValueError("scale_in_decoder is set, but fine-tuning augments whole frames first; leave it out")
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
-    transform = FinetuningTransform(
+    transform = finetuning_transform(data_args, augmentation_args, config)
+    return random_clips(
+        table,
+        data_args,
+        choose,
+        transform,
+        num_samples=augmentation_args.num_samples,
+    )
+
+
+def finetuning_transform(
+    data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
+) -> FinetuningTransform:
+    """The augmentation of labelled clips."""
+    return FinetuningTransform(
         data_args.image_size,
         augmentation_args.rand_augment,
         augmentation_args.random_crop,
@@ -69,13 +83,6 @@ def finetuning_clips(
         augmentation_args.random_erasing,
         config.image_mean,
         config.image_std,
-    )
-    return random_clips(
-        table,
-        data_args,
-        choose,
-        transform,
-        num_samples=augmentation_args.num_samples,
     )
 
 
