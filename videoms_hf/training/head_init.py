@@ -66,7 +66,9 @@ def init_head(
         rows = torch.randperm(len(table), generator=torch.Generator().manual_seed(args.seed))[:MAX_CLIPS]
         table = table.select(rows.sort().values.tolist())
     num_frames, stride = model.config.num_candidate_frames, data_args.frame_stride
-    views = ViewDataset(table, num_frames, stride, size=data_args.image_size, skip_broken=True)
+    views = ViewDataset(
+        table, num_frames, stride, size=data_args.image_size, skip_broken=True, processor=trainer.processing_class
+    )
     was_training = model.training
     batch, workers = args.per_device_eval_batch_size, args.dataloader_num_workers
     known = extract_features(model.videoms, views, trainer.accelerator, "clip", batch, workers)
