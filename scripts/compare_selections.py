@@ -23,7 +23,8 @@ from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.in_memory import ClipsInMemory
 from videoms_hf.evaluation.comparison import comparison_table, save_chart
-from videoms_hf.evaluation.report import describe_origin, write_json
+from videoms_hf.files import write_json
+from videoms_hf.machine import describe_origin
 from videoms_hf.training.comparison import evaluate_once, train_once
 
 

@@ -27,7 +27,9 @@ from videoms_hf.evaluation.probing import (
     nearest_neighbours,
     ridge_probe,
 )
-from videoms_hf.evaluation.report import check_not_of_another_model, describe_origin, write_json
+from videoms_hf.evaluation.report import check_not_of_another_model
+from videoms_hf.files import write_json
+from videoms_hf.machine import describe_origin
 from videoms_hf.training import leave_processes
 
 

@@ -31,7 +31,8 @@ from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.tables import UNLABELLED
 from videoms_hf.evaluation.classifier import load_processor
 from videoms_hf.evaluation.comparison import mean_and_interval
-from videoms_hf.evaluation.report import describe_origin, write_json
+from videoms_hf.files import write_json
+from videoms_hf.machine import describe_origin
 from videoms_hf.training.training_arguments import available_cores
 
 

@@ -11,8 +11,9 @@ from transformers.utils import logging
 
 from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.processes import run_program
-from videoms_hf.command_line import printable, run
+from videoms_hf.command_line import run
 from videoms_hf.decoding_videoms import VideoDecodeError
+from videoms_hf.messages import printable
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

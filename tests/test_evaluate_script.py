@@ -15,7 +15,7 @@ from tests.processes import run_torchrun
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.command_line import read_recipe
 from videoms_hf.decoding_videoms import decode_frames
-from videoms_hf.evaluation.report import write_json
+from videoms_hf.files import write_json
 
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,7 @@ from videoms_hf.data.shards import write_index
 from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.tables import make_table
 from videoms_hf.data.transcoding import Encoding
-from videoms_hf.evaluation.report import write_json
-from videoms_hf.files import PARTIAL_NAME, atomic_path, write_text
+from videoms_hf.files import PARTIAL_NAME, atomic_path, write_json, write_text
 from videoms_hf.training.averaging import WeightAverage
 
 from .video_files import write_ramp

@@ -18,7 +18,8 @@ from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
 from videoms_hf.data import preparation
 from videoms_hf.evaluation.classifier import load_classifier
 from videoms_hf.evaluation.features import load_encoder
-from videoms_hf.evaluation.report import weights_digest, write_json
+from videoms_hf.evaluation.report import weights_digest
+from videoms_hf.files import write_json
 from videoms_hf.hub import publish, write_card
 from videoms_hf.hub.privacy import without_private
 from videoms_hf.hub.publish import contents

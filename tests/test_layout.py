@@ -27,7 +27,8 @@ FLOORS = [
         "sampling_videoms",
     },
     {"packets_videoms", "pictures_videoms", "sources_videoms", "inputs_videoms"},
-    {"configuration_videoms", "command_line", "files"},
+    {"configuration_videoms", "command_line"},
+    {"files", "messages", "machine"},
 ]
 
 

@@ -23,6 +23,8 @@ from safetensors import SafetensorError
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
+from .messages import printable
+
 
 EPILOG = "--verbose prints what the libraries say and the names of all weights, --debug the traceback of an error."
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
@@ -77,11 +79,6 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
             raise
         print(f"error: {_message(error, is_verbose)}", file=sys.stderr)
         return 2
-
-
-def printable(text: object) -> str:
-    """The text with control characters escaped: names from files and models of others must not steer a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def _take_flag(words: list[str], flag: str) -> bool:

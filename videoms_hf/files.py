@@ -1,6 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files and folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all, and text files as UTF-8."""
 
+import json
 import os
 import re
 import secrets
@@ -38,3 +39,32 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write `text` to a file as UTF-8; an older file stays complete until the new one is."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(content: dict, path: str | os.PathLike) -> None:
+    """Write `content` to the file `path`, whose folder is made; an older file stays whole until the new one is.
+
+    Lists of numbers take one line.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    # A line break stands between values only: within a string it is written as a backslash and an n.
+    text = re.sub(
+        r"\[\n[-+.0-9eE,\s]+\]",
+        lambda numbers: re.sub(r"\s+", " ", numbers[0]).replace("[ ", "[").replace(" ]", "]"),
+        text,
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text + "\n")
+
+
+def read_text(path: Path) -> str:
+    """A file's text, which must be UTF-8; a byte order mark is no part of it."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} in line {line}); save it as UTF-8, and rename files whose "
+            "names are not UTF-8"
+        ) from error

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-import transformers
+
+from videoms_hf.machine import describe_machine, library_versions
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -28,20 +28,11 @@ def add_device(options: argparse.ArgumentParser) -> None:
 
 def machine() -> dict:
     """Processor, load, threads, accelerator, library versions and the memory allocator's settings."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
     return {
-        "processor": processor,
+        **describe_machine(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **library_versions(),
         "allocator": {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))},
     }
 

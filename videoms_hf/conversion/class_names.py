@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..data.labels import read_class_names
-from ..data.tables import read_text
+from ..files import read_text
 
 
 class KnownDataSet(NamedTuple):

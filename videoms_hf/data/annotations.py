@@ -17,6 +17,8 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers.utils import logging
 
+from ..files import read_text
+from ..messages import first_of, shorten
 from .ego4d import read_oscc
 from .frame_folders import is_frame_folder, is_video, why_missing
 from .labels import CLASS_NAMES_FILE, LABEL_COLUMNS, check_class_names, number_labels, read_class_names, sort_names
@@ -29,11 +31,8 @@ from .tables import (
     VIDEO_NAME,
     WINDOW_COLUMNS,
     find_column,
-    first_of,
     is_address,
     make_table,
-    read_text,
-    shorten,
 )
 
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..files import write_text
+from ..files import read_text, write_text
+from ..messages import first_of, shorten
 from .annotations import read_videos
 from .ego4d import read_oscc
-from .tables import UNLABELLED, VIDEO_NAME, first_of, make_table, read_text, shorten
+from .tables import UNLABELLED, VIDEO_NAME, make_table
 
 
 logger = logging.get_logger(__name__)

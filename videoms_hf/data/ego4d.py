@@ -11,7 +11,9 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from .tables import UNLABELLED, first_of, make_table, read_text
+from ..files import read_text
+from ..messages import first_of
+from .tables import UNLABELLED, make_table
 
 
 OSCC_CLASSES = ["no state change", "state change"]

@@ -6,7 +6,8 @@ from collections import Counter
 import numpy as np
 from datasets import Dataset
 
-from .tables import UNLABELLED, shorten
+from ..messages import shorten
+from .tables import UNLABELLED
 
 
 def few_shot(table: Dataset, num_per_class: int, seed: int = 0) -> Dataset:

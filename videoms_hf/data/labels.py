@@ -8,7 +8,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from .tables import UNLABELLED, read_text, shorten
+from ..files import read_text
+from ..messages import shorten
+from .tables import UNLABELLED
 
 
 logger = logging.get_logger(__name__)

@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Video
 
 from ..files import atomic_path, write_text
+from ..messages import shorten
 from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
-from .tables import UNLABELLED, WINDOW_COLUMNS, shorten
+from .tables import UNLABELLED, WINDOW_COLUMNS
 
 
 STREAM_PREFIX = "stream:"  # before a folder of shards, where training data are asked for

@@ -11,21 +11,11 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Video
 from transformers.utils import logging
 
+from ..messages import first_of, shorten
 from .frame_folders import is_video, why_missing
 from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
-from .tables import (
-    PATH_COLUMNS,
-    SPLITS,
-    UNLABELLED,
-    VIDEO_NAME,
-    WINDOW_COLUMNS,
-    find_column,
-    first_of,
-    is_address,
-    make_table,
-    shorten,
-)
+from .tables import PATH_COLUMNS, SPLITS, UNLABELLED, VIDEO_NAME, WINDOW_COLUMNS, find_column, is_address, make_table
 
 
 logger = logging.get_logger(__name__)

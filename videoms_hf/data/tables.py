@@ -15,11 +15,12 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Value, Video
+
+from ..messages import first_of
 
 
 UNLABELLED = -1
@@ -32,7 +33,6 @@ VIDEO_ENDINGS = "3gp asf avi flv gif m4v mjpeg mkv mov mp4 mpeg mpg mts ogv ts v
 VIDEO_NAME = re.compile(rf".+\.({VIDEO_ENDINGS.replace(' ', '|')})", re.IGNORECASE | re.DOTALL)
 SPLITS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
 WINDOW_COLUMNS = ("start_seconds", "end_seconds")
-MAX_LISTED_ERRORS = 10
 
 
 def make_table(
@@ -112,27 +112,3 @@ def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
     """The column with the first of the known names, in capitals or with spaces too; `None` if there is none."""
     by_name = {re.sub(r"[ -]", "_", str(column).strip().lower()): column for column in columns}
     return next((by_name[name] for name in known if name in by_name), None)
-
-
-def first_of(lines: Sequence[str]) -> list[str]:
-    """The first lines of a report, and how many more there are."""
-    rest = len(lines) - MAX_LISTED_ERRORS
-    return [*lines[:MAX_LISTED_ERRORS], *([f"  and {rest} more"] if rest > 0 else [])]
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first names in quotes, and how many more there are."""
-    shown = ", ".join(map(repr, names[:MAX_LISTED_ERRORS]))
-    return shown + (f" and {len(names) - MAX_LISTED_ERRORS} more" if len(names) > MAX_LISTED_ERRORS else "")
-
-
-def read_text(path: Path) -> str:
-    """A file's text, which must be UTF-8; a byte order mark is no part of it."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} in line {line}); save it as UTF-8, and rename files whose "
-            "names are not UTF-8"
-        ) from error

@@ -5,57 +5,16 @@ import hashlib
 import json
 import math
 import os
-import platform
-import re
-import shlex
-import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..command_line import printable
-from ..files import write_text
+from ..messages import printable
 from .metrics import class_accuracies
 from .multiview import aggregate_views, multiview_accuracies
 from .prediction import ViewPredictions
-
-
-LIBRARIES = ("videoms_hf", "torch", "torchvision", "transformers", "accelerate", "datasets", "evaluate", "av", "numpy")
-
-
-def describe_machine(num_processes: int = 1) -> dict:
-    """Processor, threads, accelerators and processes of this run."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")  # on Linux `platform` knows the architecture only
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
-    return {
-        "processor": processor,
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processes": num_processes,
-        "system": platform.platform(),
-    }
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of every library that takes part in an evaluation."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def describe_origin(num_processes: int = 1) -> dict:
-    """Command, time (UTC), machine and library versions of this run."""
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(num_processes),
-        "versions": library_versions(),
-    }
 
 
 def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class_names: Sequence[str]) -> dict:
@@ -130,20 +89,3 @@ def accuracy_table(report: dict) -> str:
         lines.append(f"{report['num_broken_videos']} videos are broken and NOT among these:")
         lines += [printable(f"  {bad['video']}: {bad['reason']}") for bad in report["broken_videos"]]
     return "\n".join(lines)
-
-
-def write_json(content: dict, path: str | os.PathLike) -> None:
-    """Write `content` to the file `path`, whose folder is made; an older file stays whole until the new one is.
-
-    Lists of numbers take one line.
-    """
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    # A line break stands between values only: within a string it is written as a backslash and an n.
-    text = re.sub(
-        r"\[\n[-+.0-9eE,\s]+\]",
-        lambda numbers: re.sub(r"\s+", " ", numbers[0]).replace("[ ", "[").replace(" ]", "]"),
-        text,
-    )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text + "\n")

@@ -15,9 +15,9 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..command_line import printable
 from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, token_counts
 from ..files import write_text
+from ..messages import printable
 from .model_folder import (
     CARD_FILE,
     EVALUATION_FILE,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ..evaluation.report import write_json
+from ..files import write_json
 
 
 logger = logging.get_logger(__name__)

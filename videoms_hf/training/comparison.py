@@ -14,7 +14,8 @@ from ..data.tables import video_names
 from ..data.transforms import PretrainingTransform
 from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
-from ..evaluation.report import evaluation_report, write_json
+from ..evaluation.report import evaluation_report
+from ..files import write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from .arguments import AugmentationArguments, DataArguments, ModelArguments
 from .datasets import finetuning_transform, processor_for

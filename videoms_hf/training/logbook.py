@@ -6,8 +6,9 @@ from pathlib import Path
 from accelerate.utils import gather_object
 
 from ..data.dataset import BadVideo
-from ..evaluation.report import describe_machine, library_versions, write_json
+from ..files import write_json
 from ..hub.model_folder import LOG_FILE
+from ..machine import describe_machine, library_versions
 
 
 def write_training_log(trainer) -> list[BadVideo]:

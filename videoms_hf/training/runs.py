@@ -18,13 +18,12 @@ from datasets import Dataset as Table
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
-from ..command_line import printable
 from ..data.dataset import ViewDataset
 from ..data.shards import Shards
 from ..data.tables import table_fingerprint
-from ..evaluation.report import write_json
-from ..files import PARTIAL_NAME, write_text
+from ..files import PARTIAL_NAME, write_json, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
+from ..messages import printable
 from .announcement import TimeEstimate, describe_run, warn_of_short_run, warn_of_vain_run
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
 from .logbook import write_training_log
