@@ -15,7 +15,7 @@ setup(
     # The card's template lies where readers of the repository look for it, and is installed with the package.
     packages=[*find_packages(include=["videoms_hf", "videoms_hf.*"]), "videoms_hf.model_cards"],
     package_dir={"videoms_hf.model_cards": "model_cards"},
-    package_data={"videoms_hf.model_cards": ["template.md"]},
+    package_data={"videoms_hf.model_cards": ["template.md"], "videoms_hf.data": ["class_names/*.txt"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.11",

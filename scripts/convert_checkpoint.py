@@ -14,15 +14,8 @@ import torch
 
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.configuration_videoms import TOKEN_SELECTIONS
-from videoms_hf.conversion import (
-    convert_checkpoint,
-    known_data_set,
-    name_classes,
-    official_weights,
-    processor_of,
-    read_checkpoint,
-    read_labels,
-)
+from videoms_hf.conversion import convert_checkpoint, name_classes, official_weights, processor_of, read_checkpoint
+from videoms_hf.data.labels import known_dataset, read_labels
 from videoms_hf.hub import write_card
 
 
@@ -59,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, converted = convert_checkpoint(checkpoint, **fields)
     if args.labels:
         name_classes(model, read_labels(args.labels), args.labels)
-    usual = known_data_set(args.labels or "UCF101") or known_data_set("UCF101")
+    usual = known_dataset(args.labels or "UCF101") or known_dataset("UCF101")
     stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
     processor = processor_of(model.config, stride)
     model.save_pretrained(args.output_dir)

@@ -250,5 +250,5 @@ def test_what_is_wrong_in_something_somethings_files_is_named(something):
     with pytest.raises(ValueError, match="labels.json holds a dict; it must be a list"):
         read_something_something(labels, labels, videos)
     write(labels, json.dumps({"a": "0", "b": "2"}))
-    with pytest.raises(ValueError, match="another number from 0 to 1"):
+    with pytest.raises(ValueError, match="number its classes from 0 to 1"):
         read_something_something(something / "train.json", labels, videos)

@@ -13,7 +13,7 @@ from torchvision.models.video import Swin3D_T_Weights
 from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
-from videoms_hf.conversion import Checkpoint, convert_checkpoint, known_data_set, read_checkpoint, read_labels
+from videoms_hf.conversion import Checkpoint, convert_checkpoint, read_checkpoint
 from videoms_hf.conversion.building import build_config, wanted_shapes
 from videoms_hf.conversion.state_dict import (
     checkpoint_kind,
@@ -23,6 +23,7 @@ from videoms_hf.conversion.state_dict import (
     our_names,
     to_official,
 )
+from videoms_hf.data.labels import known_dataset, read_labels
 
 from .conftest import randomize
 from .official_files import official_state
@@ -292,7 +293,7 @@ def test_class_names_are_sorted_where_the_alphabet_gives_the_numbers():
         assert read_labels(name) == sorted(read_labels(name))
     assert read_labels("UCF101") == sorted(read_labels("UCF101"), key=str.lower) != sorted(read_labels("UCF101"))
     assert read_labels("Kinetics-400") == Swin3D_T_Weights.KINETICS400_V1.meta["categories"]
-    assert known_data_set("kinetics-700") is None and known_data_set("") is None
+    assert known_dataset("kinetics-700") is None and known_dataset("") is None
 
 
 def test_class_names_come_from_files_of_three_forms(tmp_path):

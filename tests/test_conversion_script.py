@@ -77,7 +77,7 @@ def test_an_official_pretraining_checkpoint_gives_the_same_tokens_predictions_an
     torch.testing.assert_close(outputs.loss, torch.stack(losses).mean(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_folder_is_complete_and_knows_a_known_data_set(tmp_path):
+def test_the_folder_is_complete_and_knows_a_known_dataset(tmp_path):
     torch.save(official_state("classification", labels=51), tmp_path / "hmdb.pth")
     options = (*CLIP, "--labels", "hmdb51", "--license", "cc-by-nc-4.0")
     folder = run(tmp_path / "hmdb.pth", tmp_path / "model", *options)

@@ -2,7 +2,6 @@
 """Checkpoints of the official code and of transformers' VideoMAE as models of this package, and back."""
 
 from .building import convert_checkpoint, name_classes, official_weights, processor_of
-from .class_names import known_data_set, read_labels
 from .reading import Checkpoint, is_foreign, read_checkpoint
 
 
@@ -10,10 +9,8 @@ __all__ = [
     "Checkpoint",
     "convert_checkpoint",
     "is_foreign",
-    "known_data_set",
     "name_classes",
     "official_weights",
     "processor_of",
     "read_checkpoint",
-    "read_labels",
 ]

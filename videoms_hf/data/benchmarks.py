@@ -20,6 +20,7 @@ from ..files import read_text, write_text
 from ..messages import first_of, shorten
 from .annotations import read_videos
 from .ego4d import read_oscc
+from .labels import read_class_names
 from .tables import UNLABELLED, VIDEO_NAME, make_table
 
 
@@ -135,18 +136,16 @@ def read_something_something(
     anywhere below `videos`. `line` counts the entries.
     """
     path = Path(annotations)
-    numbers = {name: int(number) for name, number in _json(labels, dict).items()}
-    names = sorted(numbers, key=numbers.get)
-    if sorted(numbers.values()) != list(range(len(numbers))):
-        raise ValueError(f"{labels} must give every class another number from 0 to {len(numbers) - 1}")
+    names = read_class_names(labels)
+    number_of = {name: i for i, name in enumerate(names)}
     rows, errors = [], []
     for place, entry in enumerate(_json(annotations, list), 1):
         template = entry.get("template")
         name = None if template is None else re.sub(r"[\[\]]", "", template)
-        if name is not None and name not in numbers:
+        if name is not None and name not in number_of:
             errors.append(f"  entry {place}: the template is {template!r}, which is not in {labels}")
         else:
-            rows.append((str(entry["id"]), UNLABELLED if name is None else numbers[name], place))
+            rows.append((str(entry["id"]), UNLABELLED if name is None else number_of[name], place))
     _raise(path, errors)
     return _table(path, rows, names, _files_by_stem(videos).get, **missing)
 

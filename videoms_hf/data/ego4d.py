@@ -13,10 +13,10 @@ from datasets import Dataset
 
 from ..files import read_text
 from ..messages import first_of
+from .labels import OSCC_CLASSES
 from .tables import UNLABELLED, make_table
 
 
-OSCC_CLASSES = ["no state change", "state change"]
 NEEDED = ("unique_id", "video_uid", "parent_start_sec", "parent_end_sec")
 
 

@@ -1,10 +1,12 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Names of classes, and what labels mean: the one place where labels become numbers."""
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers.utils import logging
 
@@ -19,6 +21,8 @@ CLASS_NAMES_FILE = "classes.txt"
 LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "label_name", "class_id", "label_id", "category", "action", "target"
 )  # fmt: skip
+OSCC_CLASSES = ["no state change", "state change"]
+FRAME_STRIDES = {"ucf101": 4, "hmdb51": 2, "kinetics400": 4, "ssv2": 2, "oscc": 10}  # of the recipes
 MAX_CLASSES = 100_000  # a greater number is a mistake, such as a column of times
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, and what is not UTF-8
@@ -48,15 +52,62 @@ def check_class_names(names: Sequence[str], source: str | os.PathLike) -> list[s
     return list(names)
 
 
+class KnownDataset(NamedTuple):
+    """A benchmark: its classes in the official order, and the frame stride of the recipes for it."""
+
+    class_names: list[str]
+    frame_stride: int
+
+
+def known_dataset(name: str) -> KnownDataset | None:
+    """The benchmark of that name in any spelling (`Kinetics-400`, `kinetics400`, `K400`); `None` for other names.
+
+    Known are UCF101 and SSv2 (in the order of their own lists), HMDB51 and Kinetics-400 (alphabetical), Ego4D OSCC.
+    """
+    key = "".join(filter(str.isalnum, name.lower()))
+    key = {"k400": "kinetics400", "somethingsomethingv2": "ssv2", "ego4doscc": "oscc"}.get(key, key)
+    if key not in FRAME_STRIDES:
+        return None
+    if key == "oscc":
+        names = OSCC_CLASSES
+    elif key == "kinetics400":
+        from torchvision.models.video import MViT_V2_S_Weights  # late: it imports all of torchvision's video networks
+
+        names = MViT_V2_S_Weights.KINETICS400_V1.meta["categories"]
+    else:
+        names = read_text(Path(__file__).parent / "class_names" / f"{key}.txt").splitlines()
+    return KnownDataset(list(names), FRAME_STRIDES[key])
+
+
+def read_labels(source: str | os.PathLike) -> list[str]:
+    """The class names of a known data set, or of a file ([`read_class_names`]), in the order of their numbers."""
+    if not Path(source).is_file() and (known := known_dataset(os.fspath(source))):
+        return known.class_names
+    if not Path(source).is_file():
+        raise ValueError(
+            f"labels is {os.fspath(source)!r}; it must be a file of class names, or one of UCF101, HMDB51, "
+            "Kinetics-400, SSv2, OSCC"
+        )
+    return read_class_names(source)
+
+
 def read_class_names(path: str | os.PathLike) -> list[str]:
-    """Class names, one per line in the order of their numbers.
+    """Class names in the order of their numbers, from text with a name per line or JSON {name: number}, as SSv2's.
 
     Lines may begin with those numbers, counted from 0 (`0 wave`) or, as in UCF101's classInd.txt, from 1.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an empty line between names, a name twice, or one that cannot be used.
+        ValueError: an empty line between names, a repeated or unusable name, or numbers of JSON with gaps.
     """
+    if Path(path).suffix.lower() == ".json":
+        try:
+            numbers = {name: int(number) for name, number in json.loads(read_text(Path(path))).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} must be JSON that maps class names to their numbers ({error})") from error
+        if sorted(numbers.values()) != list(range(len(numbers))):
+            raise ValueError(f"{path} must number its classes from 0 to {len(numbers) - 1}, each once")
+        return sorted(numbers, key=numbers.get)
     names = [line.strip() for line in read_text(Path(path)).rstrip().split("\n")]
     if "" in names:
         raise ValueError(f"{path}: line {names.index('') + 1} is empty; every line must name a class")
