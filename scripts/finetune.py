@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from videoms_hf.command_line import given_options, parse_recipe, run
 from videoms_hf.data.collate import MixingCollator, collate_clips
+from videoms_hf.data.transforms import processor_of
 from videoms_hf.evaluation.metrics import compute_accuracies
 from videoms_hf.training import (
     AugmentationArguments,
@@ -31,7 +32,6 @@ from videoms_hf.training import (
     finetuning_clips,
     init_head,
     plan_evaluation,
-    processor_for,
     record_data,
     training_table,
 )
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         eval_data_collator=collate_clips,
         train_dataset=finetuning_clips(table, data_args, augmentation_args, model.config),
         eval_dataset=evaluation_clips(data_args, model.config, class_names),
-        processing_class=processor_for(data_args, model.config),
+        processing_class=processor_of(model.config, data_args.frame_stride),
         compute_metrics=compute_accuracies,
     )
     say = trainer.accelerator.print

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from videoms_hf.command_line import given_options, parse_recipe, run
 from videoms_hf.data.collate import collate_clips
+from videoms_hf.data.transforms import processor_of
 from videoms_hf.training import (
     DataArguments,
     ModelArguments,
@@ -27,7 +28,6 @@ from videoms_hf.training import (
     plan_evaluation,
     pretraining_clips,
     pretraining_model,
-    processor_for,
     record_data,
     training_table,
 )
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         eval_data_collator=collate_clips,
         train_dataset=pretraining_clips(table, data_args, model.config),
         eval_dataset=evaluation_clips(data_args, model.config),
-        processing_class=processor_for(data_args, model.config),
+        processing_class=processor_of(model.config, data_args.frame_stride),
     )
     say = trainer.accelerator.print
     if was_begun:

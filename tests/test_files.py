@@ -12,7 +12,7 @@ from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.tables import make_table
 from videoms_hf.data.transcoding import Encoding
 from videoms_hf.files import PARTIAL_NAME, atomic_path, write_json, write_text
-from videoms_hf.training.averaging import WeightAverage
+from videoms_hf.training.optimization import WeightAverage
 
 from .video_files import write_ramp
 

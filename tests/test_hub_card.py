@@ -19,7 +19,7 @@ from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, Vid
 from videoms_hf.command_line import run
 from videoms_hf.hub import card, write_card
 from videoms_hf.hub.model_folder import count_parameters, repository_files, weight_files
-from videoms_hf.training.logbook import write_training_log
+from videoms_hf.training.reporting import write_training_log
 
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from videoms_hf.files import write_json
 from videoms_hf.hub import publish, write_card
 from videoms_hf.hub.privacy import without_private
 from videoms_hf.hub.publish import contents
-from videoms_hf.training.logbook import write_training_log
+from videoms_hf.training.reporting import write_training_log
 
 
 ROOT = Path(__file__).parents[1]

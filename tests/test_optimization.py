@@ -8,8 +8,8 @@ import torch
 
 from tests.conftest import randomize
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
-from videoms_hf.training.averaging import WeightAverage
 from videoms_hf.training.optimization import (
+    WeightAverage,
     WeightDecaySchedule,
     cosine_value,
     layer_of,

@@ -22,7 +22,7 @@ from videoms_hf.evaluation.probing import (
     standardize,
 )
 from videoms_hf.training import DataArguments
-from videoms_hf.training.datasets import training_table
+from videoms_hf.training.clip_datasets import training_table
 
 
 PROBE = Path(__file__).parents[1] / "scripts" / "probe.py"

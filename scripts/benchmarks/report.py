@@ -33,6 +33,7 @@ def machine() -> dict:
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         **library_versions(),
+        "torch": torch.__version__,  # with its CUDA version
         "allocator": {name: value for name, value in os.environ.items() if name.startswith(("MALLOC_", "LD_PRELOAD"))},
     }
 

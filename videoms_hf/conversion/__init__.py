@@ -1,7 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Checkpoints of the official code and of transformers' VideoMAE as models of this package, and back."""
 
-from .building import convert_checkpoint, name_classes, official_weights, processor_of
+from .building import convert_checkpoint, name_classes, official_weights
 from .reading import Checkpoint, is_foreign, read_checkpoint
 
 
@@ -11,6 +11,5 @@ __all__ = [
     "is_foreign",
     "name_classes",
     "official_weights",
-    "processor_of",
     "read_checkpoint",
 ]

@@ -15,7 +15,6 @@ from ..modeling_videoms import (
     VideoMSModel,
     VideoMSPreTrainedModel,
 )
-from ..video_processing_videoms import VideoMSVideoProcessor
 from .reading import Checkpoint
 from .state_dict import (
     Converted,
@@ -193,20 +192,6 @@ def load(model: VideoMSPreTrainedModel, converted: Converted, dtype: torch.dtype
     if loaded.unexpected_keys or sorted(loaded.missing_keys) != sorted(converted.new):
         raise RuntimeError(f"weights were lost on the way: {loaded}")  # `convert` has checked them
     return model.eval()
-
-
-def processor_of(config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProcessor:
-    """The processor that goes with a converted model: its size, frames and normalisation."""
-    height, width = config.image_shape
-    return VideoMSVideoProcessor(
-        size={"shortest_edge": height} if height == width else {"height": height, "width": width},
-        crop_size={"height": height, "width": width},
-        num_frames=config.num_frames,
-        frame_stride=frame_stride,
-        candidate_ratio=config.num_candidate_frames / config.num_frames,
-        image_mean=list(config.image_mean),
-        image_std=list(config.image_std),
-    )
 
 
 def name_classes(model: VideoMSPreTrainedModel, class_names: list[str], source: str | os.PathLike) -> None:

@@ -21,7 +21,7 @@ from torchvision.transforms import RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig
 from ..pictures_videoms import Crop
 from ..video_processing_videoms import VideoMSVideoProcessor
 
@@ -45,6 +45,20 @@ def pixel_statistics(processor: VideoMSVideoProcessor) -> tuple[list[float], lis
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
     return tuple([value / scale for value in np.broadcast_to(values, 3).tolist()] for values in (mean, std))
+
+
+def processor_of(config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProcessor:
+    """The processor that goes with a model: its size, frames and normalisation."""
+    height, width = config.image_shape
+    return VideoMSVideoProcessor(
+        size={"shortest_edge": height} if height == width else {"height": height, "width": width},
+        crop_size={"height": height, "width": width},
+        num_frames=config.num_frames,
+        frame_stride=frame_stride,
+        candidate_ratio=config.num_candidate_frames / config.num_frames,  # in whole tubelets
+        image_mean=list(config.image_mean),
+        image_std=list(config.image_std),
+    )
 
 
 class PretrainingTransform:

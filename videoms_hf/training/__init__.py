@@ -2,10 +2,10 @@
 """Training runs: what they can be told, the trainer, the checkpoints they go on from."""
 
 from ..command_line import given_options, parse_recipe
-from .announcement import TimeEstimate, describe_run
 from .arguments import AugmentationArguments, DataArguments, ModelArguments
-from .datasets import evaluation_clips, finetuning_clips, pretraining_clips, processor_for, training_table
+from .clip_datasets import evaluation_clips, finetuning_clips, pretraining_clips, training_table
 from .head_init import init_head
+from .reporting import TimeEstimate, describe_run
 from .runs import begin_run, carry_out, leave_processes, plan_evaluation, record_data
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer
@@ -34,7 +34,6 @@ __all__ = [
     "plan_evaluation",
     "pretraining_clips",
     "pretraining_model",
-    "processor_for",
     "record_data",
     "training_table",
 ]

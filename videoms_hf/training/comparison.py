@@ -11,14 +11,14 @@ from ..command_line import parse_recipe
 from ..data.collate import MixingCollator, collate_clips
 from ..data.in_memory import ClipsInMemory
 from ..data.tables import video_names
-from ..data.transforms import PretrainingTransform
+from ..data.transforms import PretrainingTransform, processor_of
 from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from ..evaluation.report import evaluation_report
 from ..files import write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from .arguments import AugmentationArguments, DataArguments, ModelArguments
-from .datasets import finetuning_transform, processor_for
+from .clip_datasets import finetuning_transform
 from .head_init import init_head
 from .starting_weights import classification_model, pretraining_model
 from .trainer import VideoMSTrainer
@@ -53,7 +53,7 @@ def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> P
         clips.transform = finetuning_transform(data_args, *augmentation, model.config)
         collate = MixingCollator(len(names), training_args.label_smoothing_factor)
     clips.choose_frames = partial(choose, num_frames=data_args.num_frames, stride=data_args.frame_stride)
-    processor = processor_for(data_args, model.config)
+    processor = processor_of(model.config, data_args.frame_stride)
     trainer = VideoMSTrainer(
         model, training_args, data_collator=collate, train_dataset=clips, processing_class=processor
     )

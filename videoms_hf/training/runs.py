@@ -24,9 +24,9 @@ from ..data.tables import table_fingerprint
 from ..files import PARTIAL_NAME, write_json, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from ..messages import printable
-from .announcement import TimeEstimate, describe_run, warn_of_short_run, warn_of_vain_run
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
-from .logbook import write_training_log
+from .learning_checks import warn_of_short_run, warn_of_vain_run
+from .reporting import TimeEstimate, describe_run, write_training_log
 from .trainer import VideoMSTrainer
 from .training_arguments import TrainingArguments
 

@@ -21,7 +21,6 @@ from ..hub import publish, write_card
 from ..hub.card import as_list
 from ..modeling_videoms import VideoMSForPreTraining
 from ..video_processing_videoms import VideoMSVideoProcessor
-from .averaging import WeightAverage
 from .checkpoints import (
     check_complete,
     mark_complete,
@@ -31,9 +30,8 @@ from .checkpoints import (
     set_incomplete_aside,
 )
 from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_lengths
-from .logbook import write_training_log
-from .meter import StepMeter
-from .optimization import WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
+from .optimization import WeightAverage, WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
+from .reporting import StepMeter, write_training_log
 from .streams import check_stream_order, save_stream_order, stream_loader, stream_order
 from .training_arguments import TrainingArguments
 

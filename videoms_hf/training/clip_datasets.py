@@ -14,7 +14,6 @@ from ..data.shards import STREAM_PREFIX, Shards
 from ..data.streaming import ClipStream
 from ..data.transforms import FinetuningTransform, PretrainingTransform
 from ..sampling_videoms import finetuning_clip, pretraining_clip
-from ..video_processing_videoms import VideoMSVideoProcessor
 from .arguments import AugmentationArguments, DataArguments
 
 
@@ -98,18 +97,4 @@ def evaluation_clips(
     table = read_videos(data_args.eval_data, data_args.data_root, class_names, require_labels=class_names is not None)
     return ViewDataset(
         table, config.num_candidate_frames, data_args.frame_stride, size=data_args.image_size, skip_broken=True
-    )
-
-
-def processor_for(data_args: DataArguments, config: VideoMSConfig) -> VideoMSVideoProcessor:
-    """The processor that goes with the model: the run's size, frames and stride, and its normalisation."""
-    size = data_args.image_size
-    return VideoMSVideoProcessor(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        num_frames=config.num_frames,
-        frame_stride=data_args.frame_stride,
-        candidate_ratio=config.num_candidate_frames / config.num_frames,  # whole tubelets, which it does not know
-        image_mean=list(config.image_mean),
-        image_std=list(config.image_std),
     )
