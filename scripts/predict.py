@@ -15,7 +15,7 @@ from torch import Tensor
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.transforms import pixel_statistics
 from videoms_hf.decoding_videoms import VideoDecodeError
-from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
+from videoms_hf.evaluation.models import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.messages import printable
 from videoms_hf.modeling_videoms import VideoMSForVideoClassification, VideoMSForVideoClassificationOutput

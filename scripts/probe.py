@@ -16,9 +16,9 @@ from torch.nn.functional import one_hot
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.few_shot import few_shot
-from videoms_hf.evaluation.classifier import load_processor
-from videoms_hf.evaluation.features import extract_features, load_encoder
-from videoms_hf.evaluation.multiview import multiview_accuracies
+from videoms_hf.evaluation.features import extract_features
+from videoms_hf.evaluation.metrics import multiview_accuracies
+from videoms_hf.evaluation.models import load_encoder, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
 from videoms_hf.evaluation.probing import (
     attentive_probe,
@@ -27,7 +27,7 @@ from videoms_hf.evaluation.probing import (
     nearest_neighbours,
     ridge_probe,
 )
-from videoms_hf.evaluation.report import check_not_of_another_model
+from videoms_hf.evaluation.results import check_not_of_another_model
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
 from videoms_hf.training import leave_processes

@@ -16,7 +16,7 @@ from tests.evaluation_files import CLASSES, NUM_FRAMES, STRIDE, save_classifier,
 from tests.video_files import write_ramp
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor
 from videoms_hf.decoding_videoms import decode_frames
-from videoms_hf.evaluation.multiview import aggregate_views
+from videoms_hf.evaluation.metrics import aggregate_views
 from videoms_hf.evaluation.prediction import (
     evaluation_views,
     labelled_videos,

@@ -14,11 +14,11 @@ from videoms_hf.evaluation.metrics import (
     class_accuracies,
     classification_accuracies,
     compute_accuracies,
-    state_change_accuracy,
     top_k_accuracy,
     true_class_ranks,
     wilson_interval,
 )
+from videoms_hf.evaluation.results import state_change_accuracy
 
 
 def reference_top_k(scores, labels, k):

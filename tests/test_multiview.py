@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from videoms_hf.evaluation.multiview import aggregate_views, multiview_accuracies, softmax
+from videoms_hf.evaluation.metrics import aggregate_views, multiview_accuracies, softmax
 
 
 @pytest.fixture

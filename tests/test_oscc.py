@@ -15,9 +15,8 @@ from videoms_hf.data.dataset import ViewDataset
 from videoms_hf.data.ego4d import read_oscc
 from videoms_hf.data.labels import OSCC_CLASSES
 from videoms_hf.decoding_videoms import decode_frames
-from videoms_hf.evaluation.metrics import state_change_accuracy
 from videoms_hf.evaluation.prediction import ViewPredictions
-from videoms_hf.evaluation.state_changes import state_change_predictions, submission_accuracy
+from videoms_hf.evaluation.results import state_change_accuracy, state_change_predictions, submission_accuracy
 
 from .video_files import write_video
 

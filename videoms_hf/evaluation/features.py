@@ -20,14 +20,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
-from ..configuration_videoms import VideoMSConfig
 from ..data.collate import collate_clips
 from ..data.dataset import ViewDataset
 from ..data.tables import video_names
 from ..files import atomic_path
-from ..loading_videoms import check_source
 from ..modeling_videoms import VideoMSModel
-from ..tubelets_videoms import mean_per_time_step
+from ..tubelets_videoms import check_clip, mean_per_time_step
 
 
 LEVELS = ("clip", "time_step", "token")
@@ -40,25 +38,6 @@ class Features(NamedTuple):
     kept_ids: Tensor  # int64 (V, K), which tokens of the clip were kept, ascending
     video_ids: Tensor  # int64 (V,), the video's row in the table
     labels: Tensor  # int64 (V,), -1: unlabelled
-
-
-def load_encoder(model: str, **config_fields) -> VideoMSModel:
-    """The frozen encoder of a saved model of any kind (a folder or a Hub name), in evaluation mode.
-
-    Of a pre-training checkpoint it ends with the final norm; a classifier's has none, as below its head.
-    `config_fields` (for example `keep_ratio=0.4`) replace those that were saved; `None` leaves them as they are.
-
-    Raises:
-        ValueError: The checkpoint lacks weights of the encoder, so that they would be random.
-    """
-    fields = {name: value for name, value in config_fields.items() if value is not None}
-    check_source(model, VideoMSConfig, {})  # no configuration of another kind is loaded, which might bring code
-    encoder, loading = VideoMSModel.from_pretrained(model, output_loading_info=True, **fields)
-    if missing := sorted(loading["missing_keys"]):
-        raise ValueError(
-            f"{model} lacks {len(missing)} weights of the encoder, first {missing[0]}; they would be random"
-        )
-    return encoder.eval().requires_grad_(False)
 
 
 def pool_features(hidden_states: Tensor, kept_ids: Tensor, grid: tuple[int, int, int], level: str) -> Tensor:
@@ -93,10 +72,8 @@ def encode_views(
         clips = clips if clips.is_floating_point() else views.normalize(clips)
         with torch.inference_mode(), accelerator.autocast():
             outputs = encoder(clips)
-            height, width = clips.shape[-2:]
-            patch_height, patch_width = encoder.config.patch_shape
-            frames = encoder.config.num_frames
-            grid = (frames // encoder.config.tubelet_size, height // patch_height, width // patch_width)
+            config = encoder.config
+            grid = (config.num_frames // config.tubelet_size, *check_clip(clips, config)[1:])
             features = pool_features(outputs.last_hidden_state, outputs.kept_ids, grid, level)
         yield Features(features.float().cpu(), outputs.kept_ids.cpu(), batch["video_id"], batch["labels"])
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..configuration_videoms import VideoMSConfig
-from ..evaluation.report import weights_digest
+from ..evaluation.results import weights_digest
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
 from .privacy import without_private
 

@@ -12,9 +12,9 @@ from ..data.collate import MixingCollator, collate_clips
 from ..data.in_memory import ClipsInMemory
 from ..data.tables import video_names
 from ..data.transforms import PretrainingTransform, processor_of
-from ..evaluation.classifier import class_names, load_classifier, load_processor
+from ..evaluation.models import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
-from ..evaluation.report import evaluation_report
+from ..evaluation.results import evaluation_report
 from ..files import write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from .arguments import AugmentationArguments, DataArguments, ModelArguments

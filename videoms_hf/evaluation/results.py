@@ -5,15 +5,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
 
+from ..data.tables import UNLABELLED
 from ..messages import printable
-from .metrics import class_accuracies
-from .multiview import aggregate_views, multiview_accuracies
+from .metrics import aggregate_views, class_accuracies, multiview_accuracies
 from .prediction import ViewPredictions
 
 
@@ -89,3 +90,46 @@ def accuracy_table(report: dict) -> str:
         lines.append(f"{report['num_broken_videos']} videos are broken and NOT among these:")
         lines += [printable(f"  {bad['video']}: {bad['reason']}") for bad in report["broken_videos"]]
     return "\n".join(lines)
+
+
+def state_change_accuracy(predictions: Mapping[str, bool], references: Mapping[str, bool]) -> float:
+    """Share of Ego4D's clips whose state change (yes or no) was predicted: the official OSCC metric, in [0, 1].
+
+    Both map a clip's `unique_id` to whether the object's state changes. Each clip counts once.
+
+    Raises:
+        ValueError: A clip lacks a prediction or a prediction a clip, or there are none.
+    """
+    missing, unknown = references.keys() - predictions.keys(), predictions.keys() - references.keys()
+    if missing or unknown or not references:
+        raise ValueError(
+            f"{len(references)} clips and {len(predictions)} predictions: {len(missing)} clips have no prediction "
+            f"{sorted(missing)[:3]} and {len(unknown)} predictions have no clip {sorted(unknown)[:3]}; the unique_ids "
+            "must be the same, and at least one"
+        )
+    return sum(bool(predictions[name]) == bool(references[name]) for name in references) / len(references)
+
+
+def state_change_predictions(predictions: ViewPredictions, table: datasets.Dataset) -> list[dict]:
+    """A submission: {"unique_id", "state_change"} for each window of a table, in its order; ties say no change.
+
+    Raises:
+        ValueError: a window has no prediction (a broken recording): the challenge wants an answer to each.
+    """
+    ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
+    answers = {int(row): bool(score[1] > score[0]) for row, score in zip(ids, scores, strict=True)}
+    unique_ids = table["unique_id"][:]
+    if missing := [unique_ids[row] for row in range(len(table)) if row not in answers]:
+        raise ValueError(
+            f"{len(missing)} of {len(table)} windows have no prediction, {missing[:3]} ...: mend their recordings"
+        )
+    return [{"unique_id": name, "state_change": answers[row]} for row, name in enumerate(unique_ids)]
+
+
+def submission_accuracy(submission: list[dict], table: datasets.Dataset) -> float | None:
+    """The official accuracy of a submission in [0, 1]; `None` if the table's windows are unlabelled."""
+    labels = table["label"][:]
+    if UNLABELLED in labels:
+        return None
+    wanted = {name: label == 1 for name, label in zip(table["unique_id"][:], labels, strict=True)}
+    return state_change_accuracy({answer["unique_id"]: answer["state_change"] for answer in submission}, wanted)
