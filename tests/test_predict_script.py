@@ -130,7 +130,7 @@ def test_a_model_without_a_trained_head_is_refused(video, tmp_path, tiny_config)
     from videoms_hf import VideoMSForPreTraining
 
     VideoMSForPreTraining(tiny_config(mask_ratio=0.8)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="Fine-tune it first"):
+    with pytest.raises(ValueError, match="run `videoms finetune`"):
         predict([str(video), "--model", str(tmp_path)])
 
 

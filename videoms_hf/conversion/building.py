@@ -31,8 +31,8 @@ from .state_dict import (
 KINDS = {
     "pretraining": VideoMSForPreTraining,
     "classification": VideoMSForVideoClassification,
-    "features": VideoMSModel,
     "encoder": VideoMSModel,
+    "features": VideoMSModel,
 }
 
 # In no tensor; taken from the configuration of transformers' VideoMAE.

@@ -93,7 +93,7 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
             "name (owner/name) with config.json"
         )
     state: dict[str, Tensor] = {}
-    for file in _weight_files(source):
+    for file in weight_files(source):
         state |= _read_file(file)[0]
     return Checkpoint(source, _complete(state, config), config, _read_processor(source))
 
@@ -104,20 +104,24 @@ def _complete(state: dict[str, Tensor], config: dict | None) -> dict[str, Tensor
     return state if has_biases or config.get("model_type") != "videomae" else with_zero_biases(state)
 
 
-def _weight_files(source: str) -> list[Path]:
-    for index_name, name in ((SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME), (WEIGHTS_INDEX_NAME, WEIGHTS_NAME)):
+def weight_files(source: str | os.PathLike, safe_only: bool = False) -> list[Path]:
+    """The weight files of a model in a folder or on the Hub; `FileNotFoundError` if one is missing."""
+    formats = ((SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME), (WEIGHTS_INDEX_NAME, WEIGHTS_NAME))
+    formats = formats[:1] if safe_only else formats
+    missing = " or ".join(name for _, name in formats)
+    for index_name, name in formats:
         index = _read_json(source, index_name)
         names = [name] if index is None else sorted({*index["weight_map"].values()})
         found = [_find(source, name) for name in names]
-        if index is not None and None in found:
-            lacking = [name for name, file in zip(names, found, strict=True) if file is None]
-            raise FileNotFoundError(f"{source} lacks weights: {', '.join(lacking)}; fetch it again")
         if None not in found:
             return found
-    raise FileNotFoundError(f"{source} has neither {SAFE_WEIGHTS_NAME} nor {WEIGHTS_NAME}; fetch it again")
+        if index is not None:
+            missing = ", ".join(name for name, file in zip(names, found, strict=True) if file is None)
+            break
+    raise FileNotFoundError(f"{source} lacks weights: {missing}; save or download it again")
 
 
-def _find(source: str, name: str) -> Path | None:
+def _find(source: str | os.PathLike, name: str) -> Path | None:
     """A file of a folder or of a repository on the Hub; `None` if it has none of that name."""
     if Path(source).is_dir():
         return path if (path := Path(source) / name).is_file() else None
@@ -127,7 +131,7 @@ def _find(source: str, name: str) -> Path | None:
         return None
 
 
-def _read_json(source: str, name: str) -> dict | None:
+def _read_json(source: str | os.PathLike, name: str) -> dict | None:
     file = _find(source, name)
     return None if file is None else json.loads(file.read_text(encoding="utf-8"))
 

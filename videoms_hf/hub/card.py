@@ -21,8 +21,8 @@ from ..messages import printable
 from .model_folder import (
     CARD_FILE,
     EVALUATION_FILE,
-    KINDS,
     LOG_FILE,
+    MODELS,
     RECIPE_FILE,
     count_parameters,
     read_config,
@@ -100,7 +100,7 @@ def model_card(folder: str | os.PathLike, name: str | None = None, local_paths: 
     folder = Path(folder)
     name = name or folder.resolve().name
     config = read_config(folder)
-    kind, model_class = KINDS[config.architectures[0]]
+    kind, model_class = MODELS[config.architectures[0]]
     records = run_records(folder, local_paths)
     options, log, report = records.get(RECIPE_FILE, {}), records.get(LOG_FILE), records.get(EVALUATION_FILE)
     recipe = yaml.safe_dump(options, sort_keys=False, allow_unicode=True).strip() if options else ""

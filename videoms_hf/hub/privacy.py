@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a run wrote about itself, without what is private: local paths, names of users and machines, tokens."""
+"""Records of a run without private parts: local paths, names of users and machines, tokens."""
 
 import getpass
 import re
@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 
-# Absolute paths, those that go up or start at a home folder; the last part is what may be read.
+# Absolute paths, and those that go up or start at a home folder; group 1 is the last part, which stays.
 LOCAL_PATH = re.compile(
     r"(?<![\w./\\~])(?:~[\w-]*/|/(?=[\w.~])|[A-Za-z]:[\\/]|\\\\|(?:\.\./)+)(?:[^\s'\"`/\\:;,<>|]+[/\\])*([^\s'\"`/\\:;,<>|]*)"
 )
@@ -19,7 +19,7 @@ PUBLIC = {"class_names", "class_accuracies"}  # part of the model
 
 
 def without_private(content):
-    """A copy of JSON or YAML content whose strings lack what is private; of a local path its last part stays."""
+    """A copy of JSON or YAML content without private parts; of a local path only the last part stays."""
     folders = sorted(set(_folders(content)), key=len, reverse=True)
     names = {socket.gethostname(), _user()} - COMMON_USERS - {"localhost", ""}
     names = [re.compile(rf"(?<![\w]){re.escape(name)}(?![\w])") for name in names]
@@ -49,7 +49,7 @@ def _is_local(text: str) -> bool:
 
 
 def _folders(content):
-    """Folders of the strings that are whole paths: with spaces, too, they are then known within other strings."""
+    """Folders of the strings that are whole paths, to be found within other strings even if they have spaces."""
     if isinstance(content, dict):
         content = list(content.values())
     if isinstance(content, list):

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""A model folder as a repository on the Hub: what belongs to it, checked, and uploaded in one commit."""
+"""Publishing a model folder on the Hub: its files, checked, in one commit."""
 
 import json
 import os
@@ -24,14 +24,14 @@ from .model_folder import (
 )
 
 
-# Files of an earlier upload that would contradict this one, if this one does not have them.
+# Files of an earlier upload that are removed if this one lacks them: they would contradict it.
 OURS = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+_videoms\.py|recipe\.yaml|(training_log|evaluation)\.json"
 )
 
 
 class UploadError(RuntimeError):
-    """An upload that failed; files of a repository change all at once or not at all."""
+    """An upload failed; the repository is unchanged."""
 
 
 def publish(
@@ -46,22 +46,21 @@ def publish(
     commit_message: str = "Upload model",
     **facts,
 ) -> CommitInfo:
-    """The commit that made `repo_id` hold what `folder` holds: weights, processor, code, card, recipe, log, scores.
+    """The commit that uploads `folder` to `repo_id`: weights, processor, code, card, recipe, log and scores.
 
-    The card is written into the folder first ([`write_card`], which `facts` go to). The repository is made if there is
-    none. All files appear in it at once; files of an earlier upload that this one lacks are removed. Checkpoints,
-    optimiser states and pickles stay where they are.
+    The card is written into the folder first ([`write_card`] takes `facts`), and a missing repository is created. All
+    files change in one commit, which also removes files of an earlier upload that this one lacks. Checkpoints,
+    optimiser states and pickles are not uploaded.
 
     Args:
-        evaluation: `evaluation.json` of this model, copied into the folder.
-        local_paths: publish recipe, log and evaluation with the local paths in them; by default only the last part of
-            each stays, in what is uploaded and in the card.
+        evaluation: `evaluation.json` of this model, which is copied into the folder.
+        local_paths: publish the local paths in recipe, log, evaluation and card; by default only their last part.
         private: whether a new repository is private, by default as the account has it.
-        revision: branch that is committed to, by default main.
+        revision: branch to commit to, by default main.
 
     Raises:
-        FileNotFoundError: Something is missing in the folder; all of it is named.
-        ValueError: A file is not what its name says, or the repository's name is none.
+        FileNotFoundError: Files are missing in the folder; all are named.
+        ValueError: A file has other content than its name says, or the name of the repository is invalid.
         UploadError: The Hub refused or could not be reached.
     """
     folder = Path(folder)
@@ -91,31 +90,24 @@ def publish(
 
 
 def contents(folder: Path, local_paths: bool = False) -> list[CommitOperationAdd]:
-    """Every file to publish: the folder's own, or a text of its own where local paths were taken out."""
+    """Every file to publish: the folder's own, or a new text where local paths were removed."""
     before, after = run_records(folder, local_paths=True), run_records(folder, local_paths)
-    texts = {
-        name: yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        if name == RECIPE_FILE
-        else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        for name, content in after.items()
-        if content != before[name]
-    }
-    return [
-        CommitOperationAdd(name, texts[name].encode() if name in texts else folder / name)
-        for name in repository_files(folder)
-    ]
+    operations = []
+    for name in repository_files(folder):
+        source = folder / name
+        if name in after and after[name] != before[name]:
+            is_recipe = name == RECIPE_FILE
+            text = yaml.safe_dump(after[name], sort_keys=False, allow_unicode=True) if is_recipe else ""
+            source = (text or json.dumps(after[name], indent=1, ensure_ascii=False) + "\n").encode()
+        operations.append(CommitOperationAdd(name, source))
+    return operations
 
 
 def adopt_evaluation(folder: Path, evaluation: Path) -> None:
-    """Copy an evaluation's file into the folder of its model.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no evaluation, or one of another model.
-    """
+    """Copy an evaluation into its model's folder; `ValueError` if it is not an evaluation of this model."""
     report = read_json(evaluation)
     if report is None:
-        raise FileNotFoundError(f"{evaluation} does not exist; it must be the evaluation.json of scripts/evaluate.py")
+        raise FileNotFoundError(f"{evaluation} does not exist; it must be the evaluation.json of `videoms evaluate`")
     check_report(report, read_config(folder), evaluation, folder)
     if evaluation.resolve() != (folder / EVALUATION_FILE).resolve():
         with atomic_path(folder / EVALUATION_FILE) as partial:
@@ -126,7 +118,7 @@ def _failure(error: Exception, folder: Path, repo_id: str) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     reason = re.sub(r"For more information check: \S+", "", str(cause))
     status = getattr(getattr(cause, "response", None), "status_code", None)
-    advice = "run the same again, large files that have arrived are not sent twice"
+    advice = "run the same again; large files that have arrived are not sent twice"
     if status in (401, 403):
         advice = "log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
     return (
