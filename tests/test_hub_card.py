@@ -72,7 +72,7 @@ def test_scores_stand_in_table_and_model_index_as_they_were_measured(measured):
         assert part in scores
     one, all_views = report["gflops_per_clip"], report["gflops_per_video"]
     assert all_views == pytest.approx(6 * one)
-    assert f"GFLOPs: {one:.3g} a clip, {all_views:.3g} a video" in scores
+    assert f"GMACs: {one:.3g} a clip, {all_views:.3g} a video" in scores
     results = ModelCard(text).data.eval_results
     assert [(r.metric_name, r.metric_value) for r in results] == [
         ("top-1, 3 x 2 views, keep ratio 0.5", pytest.approx(accuracies["video_top1"], abs=1e-6)),
@@ -105,9 +105,9 @@ def test_training_is_told_from_log_and_recipe(measured):
 def test_what_was_not_measured_does_not_appear(folder):
     """All digits of such a card come from the configuration, the weights and the fixed text."""
     text = write_card(folder).read_text()
-    assert "None was measured: run `scripts/evaluate.py`" in section(text, "Scores")
+    assert "None was measured: run `videoms evaluate`" in section(text, "Scores")
     assert numbers(section(text, "Scores")) == set()
-    assert "No record of the training lies in this repository." in section(text, "Training")
+    assert "This repository has no record of the training." in section(text, "Training")
     assert numbers(section(text, "Training")) == set()
     assert ModelCard(text).data.eval_results is None and "model-index" not in text
     assert "accuracy" not in text
@@ -118,7 +118,7 @@ def test_what_was_not_measured_does_not_appear(folder):
 def test_the_card_counts_tokens_parameters_and_multiply_adds(folder, tiny_config, tmp_path):
     model = VideoMSForVideoClassification.from_pretrained(folder)
     about = section(write_card(folder).read_text(), "Model")
-    assert f"| GFLOPs | {model.flops() / 1e9:.3g} a clip, forward; a multiply-add counts as one |" in about
+    assert f"| GMACs | {model.flops() / 1e9:.3g} a clip, forward (papers call them GFLOPs) |" in about
     assert "| Tokens | 64, of them 38 encoded (`keep_ratio` 0.6), selection: motion |" in about
     assert "| Clip | 8 frames of 32 x 32, tubelets of 2 x 8 x 8 |" in about
     pretraining = VideoMSForPreTraining(tiny_config(candidate_ratio=1.5))
@@ -130,7 +130,7 @@ def test_the_card_counts_tokens_parameters_and_multiply_adds(folder, tiny_config
         "| Tokens | 64, of them 6 encoded and 13 predicted (`mask_ratio` 0.9, `pretraining_keep_ratio` 0.3)" in about
     )
     assert "8 frames of 32 x 32, drawn from 12" in about
-    assert f"| GFLOPs | {pretraining.flops() / 1e9:.3g} a clip" in about
+    assert f"| GMACs | {pretraining.flops() / 1e9:.3g} a clip" in about
     assert "fine-tune it first" in text and ModelCard(text).data.pipeline_tag is None
     VideoMSModel(tiny_config(token_selection="none")).save_pretrained(tmp_path / "features")
     assert "64, of them 64 encoded" in write_card(tmp_path / "features").read_text()
@@ -162,7 +162,7 @@ def test_converted_weights_keep_their_origins_terms_also_when_the_card_is_writte
     shutil.rmtree(folder)
     save_classifier(folder)
     text = write_card(folder, origin="a file").read_text()
-    assert "keep the terms of their origin, which are to be looked up there" in text
+    assert "keep the terms of their origin; look them up there" in text
     assert ModelCard(text).data.to_dict()["license_name"] == "terms-of-the-origin"
 
 
