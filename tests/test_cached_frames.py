@@ -12,7 +12,13 @@ from tests.test_dataset import CLIP, count_decodings, load, make_table, same
 from videoms_hf.data.dataset import ClipDataset
 from videoms_hf.data.transforms import FinetuningTransform, PretrainingTransform
 from videoms_hf.sampling_videoms import finetuning_clip, pretraining_clip
-from videoms_hf.training import AugmentationArguments, DataArguments, finetuning_clips, pretraining_clips
+from videoms_hf.training import (
+    AugmentationArguments,
+    DataArguments,
+    finetuning_clips,
+    pretraining_clips,
+    training_table,
+)
 
 
 videos, bad_videos, log = test_dataset.videos, test_dataset.bad_videos, test_dataset.log  # fixtures
@@ -71,7 +77,7 @@ def test_runs_take_the_bound_in_gib(videos, tmp_path, tiny_config):
         clips = []
         for size in (0.0, 0.01):
             data = DataArguments(**options, cache_frames=size)
-            made = pretraining_clips(data, config)
+            made = pretraining_clips(training_table(data, require_labels=False), data, config)
             if is_labelled:
                 made = finetuning_clips(made.table, data, AugmentationArguments(), config)
             assert len(made._frames) == (3 if size else 0)

@@ -20,7 +20,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 MODEL = ["--model", "runs/nope", "--data", "absent.csv"]
 # What each script needs, and an option whose value is out of range.
 OUT_OF_RANGE = {
-    "compare_selections": (["--pretrain_data=a", "--train_data=a", "--test_data=a"], "pretrain_epochs", 0),
+    "compare_selections": (["--pretrain_data=a", "--train_data=a", "--test_data=a"], "keep_ratios", 60),
     "convert_checkpoint": (["--checkpoint", "absent.pth", "--output_dir", "new"], "keep_ratio", 60),
     "evaluate": (MODEL, "keep_ratio", 60),
     "extract_features": (MODEL, "num_crops", 0),
@@ -30,7 +30,7 @@ OUT_OF_RANGE = {
     "prepare_dataset": (["ucf101", "--annotations", "absent", "--output_dir", "new"], "short_side", 0),
     "pretrain": (["--train_data=absent.csv", "--output_dir=new"], "mask_ratio", 1),
     "probe": (["--model=runs/nope", "--train_data=a", "--test_data=b"], "few_shot", 0),
-    "quickstart": (["--data=absent.csv", "--output_dir=new"], "pretrain_clips", 0),
+    "quickstart": (["--data=absent.csv", "--output_dir=new"], "pretrain_steps", 0),
     "scan_dataset": (["--data", "absent.csv"], "min_frames", 0),
 }
 

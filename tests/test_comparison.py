@@ -12,12 +12,12 @@ from PIL import Image
 
 from tests import test_training_scripts
 from tests.test_training_scripts import words
+from videoms_hf.command_line import read_recipe
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.in_memory import ClipsInMemory
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.comparison import comparison_table, mean_and_interval, save_chart
 from videoms_hf.training import comparison
-from videoms_hf.training.arguments import read_recipe
 
 
 videos = test_training_scripts.videos  # a fixture

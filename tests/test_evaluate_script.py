@@ -187,9 +187,7 @@ def test_every_benchmark_has_a_recipe_that_the_script_understands(name):
 def test_a_head_that_was_never_trained_is_refused(model, videos, tmp_path):
     classifier = VideoMSForVideoClassification.from_pretrained(model)
     VideoMSForPreTraining(classifier.config).save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"4 missing keys .*classifier\.bias.*fc_norm\.weight.*videoms finetune"
-    ):
+    with pytest.raises(ValueError, match=r"4 missing keys .*classifier\.bias.*fc_norm\.weight.*videoms finetune"):
         evaluate(tmp_path, model=tmp_path, data=videos)
     assert not (tmp_path / "evaluation.json").exists()
 

@@ -129,7 +129,7 @@ def test_fine_tuning_starts_from_the_probe(weights, lists, pretrained, tmp_path,
     assert history[0]["step"] == 0 and {"eval_loss", "eval_top1"} <= history[0].keys()
     assert history[0]["eval_loss"] == pytest.approx(history[-1]["eval_loss"], rel=1e-4)
     model = VideoMSForVideoClassification.from_pretrained(tmp_path / "run")
-    assert model.classifier.weight.abs().max() > 1e-4 and model.fc_norm.weight.std() > 0
+    assert model.fc_norm.weight.std() > 0  # the probe is folded in
 
 
 def test_a_large_data_set_gives_a_bounded_number_of_clips(lists, tmp_path, capsys, monkeypatch):

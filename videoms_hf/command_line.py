@@ -35,7 +35,7 @@ RANGES = (
         "at least 1",
         lambda value: value >= 1,
         "num_segments num_crops top_k num_frames frame_stride image_size batch_size num_neighbours few_shot "
-        "min_frames shard_megabytes short_side gop pretrain_clips finetune_clips pretrain_epochs finetune_epochs "
+        "min_frames shard_megabytes short_side gop pretrain_steps finetune_steps "
         "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
         "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split",
@@ -43,10 +43,10 @@ RANGES = (
     (
         "at least 0",
         lambda value: value >= 0,
-        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay",
+        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay cache_frames",
     ),
     ("greater than 0", lambda value: value > 0, "fps head_init_scale num_train_epochs logging_steps save_steps"),
-    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio pretraining_keep_ratio"),
+    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio keep_ratios pretraining_keep_ratio"),
     ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
     (
