@@ -7,11 +7,6 @@ torchrun --nproc_per_node 8 scripts/finetune.py --train_data my/train.csv --eval
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-
-if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
 
 from transformers import set_seed
 

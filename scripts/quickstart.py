@@ -161,7 +161,7 @@ def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int
         ),
     )
     views = {"num_segments": args.num_segments, "num_crops": 1, "batch_size": 32, "num_workers": 0}
-    step(*(command("evaluate", model=path, data=testing, output_dir=path, **views) for path in folders.values()))
+    step(*(command("evaluate_model", model=path, data=testing, output_dir=path, **views) for path in folders.values()))
     found = {}
     for name, row in PROBES.items():
         probes = json.loads((out / f"{name}-probes" / "probing.json").read_text())["probes"]

@@ -58,7 +58,7 @@ def clips(model, videos) -> torch.Tensor:
 
 def test_evaluation_and_features_normalise_as_the_processor_does(model, videos, clips, tmp_path):
     views = {"model": model, "data": videos, "output_dir": tmp_path, "num_segments": 1, "num_crops": 1}
-    run("evaluate", **views, num_workers=0)
+    run("evaluate_model", **views, num_workers=0)
     run("extract_features", **views, num_workers=0)
     with torch.no_grad():
         expected = VideoMSForVideoClassification.from_pretrained(model).eval()(clips).logits.softmax(-1)

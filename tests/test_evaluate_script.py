@@ -1,4 +1,4 @@
-"""scripts/evaluate.py on real, tiny video files, against a plain loop; on one process and on two."""
+"""scripts/evaluate_model.py on real, tiny video files, against a plain loop; on one process and on two."""
 
 import json
 import runpy
@@ -19,7 +19,7 @@ from videoms_hf.files import write_json
 
 
 ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "evaluate.py"
+SCRIPT = ROOT / "scripts" / "evaluate_model.py"
 OPTIONS = {"num_workers": 0, "batch_size": 4, "num_segments": 3, "num_crops": 3}
 
 

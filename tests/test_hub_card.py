@@ -38,7 +38,7 @@ def measured(tmp_path_factory) -> Path:
     videos = write_labelled_videos(tmp_path_factory.mktemp("videos"))
     words = {"model": folder, "data": videos, "output_dir": folder, "num_segments": 3, "num_crops": 2}
     words |= {"num_workers": 0, "keep_ratio": 0.5}
-    runpy.run_path(str(ROOT / "scripts" / "evaluate.py"))["main"](
+    runpy.run_path(str(ROOT / "scripts" / "evaluate_model.py"))["main"](
         [f"--{name}={value}" for name, value in words.items()]
     )
     trainer = tiny_trainer("finetune", folder / "training", save_strategy="no", max_steps=4, warmup_epochs=0)

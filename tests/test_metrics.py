@@ -171,12 +171,3 @@ def test_the_module_works_without_a_network_and_without_a_home_to_write_to(tmp_p
     done = run_program([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "{'top1': 1.0, 'top5': 1.0}"
-
-
-def test_the_library_is_found_where_a_script_has_its_name(tmp_path):
-    (tmp_path / "evaluate.py").write_text(
-        "from videoms_hf.evaluation.metrics import VideoClassificationAccuracy\n"
-        "print(VideoClassificationAccuracy.__base__)\n"
-    )
-    done = run_program([sys.executable, str(tmp_path / "evaluate.py")])
-    assert done.stdout.strip() == "<class 'evaluate.module.Metric'>", done.stderr

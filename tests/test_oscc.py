@@ -147,7 +147,7 @@ def test_the_frames_of_a_window_are_its_own_also_at_the_end_of_the_recording(ego
 def test_the_whole_task_from_annotations_to_accuracy_and_submission(ego4d, lists, classifier, tmp_path, capsys):
     run = {"model": classifier, "num_crops": 1, "num_workers": 0}
     evaluate = {"data": lists["eval_data"], "data_root": lists["data_root"], "output_dir": tmp_path, "num_segments": 1}
-    runpy.run_path(str(SCRIPTS / "evaluate.py"))["main"](words({**run, **evaluate}))
+    runpy.run_path(str(SCRIPTS / "evaluate_model.py"))["main"](words({**run, **evaluate}))
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["class_names"] == OSCC_CLASSES and report["accuracies"]["num_videos"] == 8
 

@@ -5,30 +5,14 @@ A view is one (segment, crop) of a video. Official code: softmax of each view, m
 and top-5. V views (or videos), M videos, L classes. Scores are logits or probabilities: higher is more certain.
 """
 
-import importlib
 import math
-import sys
 from statistics import NormalDist
-from types import ModuleType
 
+import evaluate
 import numpy as np
 from datasets import Features, Sequence, Value
 from transformers import EvalPrediction
 
-
-def _import_library(name: str) -> ModuleType:
-    """The installed library `name`, though a script of that name may lie beside the one that is running.
-
-    Python looks into the running script's folder first, and `evaluate.py` is a name that many folders have, ours too.
-    """
-    script_folder = sys.path.pop(0)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.insert(0, script_folder)
-
-
-evaluate = _import_library("evaluate")
 
 TOP_K = 5
 
