@@ -1,44 +1,55 @@
-"""Classify videos by a fine-tuned model: the best classes of each with their probabilities, and a picture if wished.
+"""Classify videos with a fine-tuned model: top classes and all probabilities, as text, JSON, JSON lines or CSV.
 
-python scripts/predict.py video.mp4 --model runs/mine
-python scripts/predict.py a.mp4 b.avi --model runs/mine --num_segments 5 --num_crops 3 --picture kept_tokens.png
+videoms predict video.mp4 --model runs/mine
+find my/videos -name "*.mp4" | videoms predict - --model runs/mine --output predictions.jsonl --resume
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from PIL import Image
+from tqdm.auto import tqdm
 
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.transforms import pixel_statistics
-from videoms_hf.decoding_videoms import VideoDecodeError
+from videoms_hf.evaluation.inference import PredictionFile, find_videos, name_of, predict_videos
 from videoms_hf.evaluation.models import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.messages import printable
-from videoms_hf.modeling_videoms import VideoMSForVideoClassification, VideoMSForVideoClassificationOutput
+from videoms_hf.modeling_videoms import VideoMSForVideoClassification
 from videoms_hf.tubelets_videoms import gather_slices
 from videoms_hf.visualization.tokens import draw_kept_tokens, frames_from_pixel_values
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
-    parser.add_argument("videos", nargs="+", help="video files, addresses or folders of pictures")
-    parser.add_argument("--model", required=True, help="fine-tuned classifier, a folder or a Hub name")
-    parser.add_argument("--top_k", type=int, default=5, help="classes to print")
-    parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views")
-    parser.add_argument("--num_crops", type=int, default=1, help="crops of each, along the longer side")
-    parser.add_argument("--keep_ratio", type=float, help="share of tokens kept, in (0, 1]; default: as saved")
+    parser.add_argument(
+        "videos", nargs="+", help="video files, folders, patterns, lists or tables of videos, addresses; -: from stdin"
+    )
+    parser.add_argument("--model", required=True, help="fine-tuned classifier: a folder or a Hub name")
+    parser.add_argument("--output", help="file to write, .json, .jsonl or .csv; default: print the top classes")
+    parser.add_argument("--resume", action="store_true", help="skip videos that the output file already contains")
+    parser.add_argument("--top_k", type=int, default=5, help="number of best classes to report")
     parser.add_argument("--picture", help="image file to write: the tokens that were kept of the first video")
-    return parser.parse_args(arguments)
+    parser.add_argument("--keep_ratio", type=float, help="fraction of tokens kept, in (0, 1]; default: the model's")
+    parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views (segments)")
+    parser.add_argument("--num_crops", type=int, default=1, help="crops per segment, along the longer side")
+    parser.add_argument("--batch_size", type=int, default=8, help="videos per batch")
+    parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
+    args = parser.parse_args(arguments)
+    if args.resume and not args.output:
+        parser.error("resume needs the output that is to be continued; give --output")
+    return args
 
 
-def kept_tokens(
-    model: VideoMSForVideoClassification, processor, views: Tensor, output: VideoMSForVideoClassificationOutput
-):
-    """Picture of the first view of `views` (1, views, T, C, H, W), with frame selection of the frames it drew."""
+def kept_tokens(model: VideoMSForVideoClassification, processor, views: torch.Tensor) -> Image.Image:
+    """Picture of the first of `views` (1, views, T, C, H, W), with frame selection of the frames that it chose."""
+    with torch.inference_mode():
+        output = model(views)
     clips, config = views[0], model.config
     if output.slice_ids is not None:
         clips = gather_slices(clips, output.slice_ids, config.tubelet_size)
@@ -48,29 +59,43 @@ def kept_tokens(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or 2 if some videos cannot be classified; each is named and the others are classified."""
-    args, status = parse(arguments), 0
+    """0, or 2 if some videos cannot be classified; each is reported and the others are classified."""
+    args = parse(arguments)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model = load_classifier(args.model, keep_ratio=args.keep_ratio).to(device)
     processor, names = load_processor(args.model), class_names(model)
-    for number, video in enumerate(args.videos):
-        try:
-            views = video_views(processor, video, args.num_segments, args.num_crops).to(device)
-        except (VideoDecodeError, OSError, ValueError) as error:
-            print(printable(f"{video} cannot be classified: {getattr(error, 'reason', error)}"), file=sys.stderr)
-            status = 2
-            continue
-        with torch.inference_mode():
-            output = model(views)
-        probabilities, classes = output.logits[0].float().softmax(dim=-1).topk(min(args.top_k, len(names)))
-        print(printable(video))
-        for probability, class_id in zip(probabilities.tolist(), classes.tolist(), strict=True):
-            print(f"  {probability:7.2%}  {printable(names[class_id])}")
-        if number == 0 and args.picture:
-            Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
-            kept_tokens(model, processor, views, output).save(args.picture)
-            print(f"  kept tokens: {args.picture}")
-    return status
+    output, videos = None, find_videos(args.videos, sys.stdin)
+    if args.output:
+        facts = {"model": args.model, "keep_ratio": model.config.keep_ratio}
+        output = PredictionFile(args.output, names, args.top_k, facts, args.resume)
+        videos = [video for video in videos if name_of(video) not in output.paths]
+    views = {"num_segments": args.num_segments, "num_crops": args.num_crops}
+    num_workers = min(args.num_workers, len(videos) - 1) if videos else 0
+    found = predict_videos(model, processor, videos, **views, batch_size=args.batch_size, num_workers=num_workers)
+    start, failed, drawn = time.perf_counter(), 0, None
+    try:
+        for video, result in zip(videos, tqdm(found, "Classifying", len(videos), unit="video"), strict=True):
+            if result.reason:
+                failed += 1
+                tqdm.write(printable(f"{result.path} cannot be classified: {result.reason}"), file=sys.stderr)
+            drawn = video if drawn is None and not result.reason else drawn
+            if output:
+                output.add(result)
+            elif not result.reason:
+                values, classes = torch.tensor(result.probabilities).topk(min(args.top_k, len(names)))
+                lines = [f"  {p:7.2%}  {names[i]}" for p, i in zip(values.tolist(), classes.tolist(), strict=True)]
+                tqdm.write("\n".join(map(printable, [result.path, *lines])), file=sys.stdout)
+    finally:
+        if output:
+            output.save()
+    if output:
+        speed = len(videos) / (time.perf_counter() - start)
+        print(f"{len(videos)} videos, {failed} failed, {speed:.3g} videos/s: {args.output}")
+    if args.picture and drawn is not None:
+        Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
+        kept_tokens(model, processor, video_views(processor, drawn, **views)[0].to(device)).save(args.picture)
+        print(f"kept tokens of {printable(name_of(drawn))}: {args.picture}")
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -145,7 +145,9 @@ def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_mi
         faults = [
             no_video if not path else None if allow_missing or is_video(path) else why_missing(path) for path in paths
         ]
-        table = table.remove_columns("video").add_column("video", paths)
+        # In this order: a table without columns would have no rows.
+        table = table.add_column("path of video", paths).remove_columns("video")
+        table = table.rename_column("path of video", "video")
     problems = [f"  row {row}: {fault}" for row, fault in enumerate(faults) if fault is not None]
     if problems:
         raise ValueError(

@@ -8,7 +8,8 @@ and every row of the result is known by its number. So many processes give what 
 import codecs
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,7 @@ from ..data.annotations import read_videos
 from ..data.dataset import BadVideo, ViewDataset
 from ..data.frame_folders import decode_frame_folder
 from ..data.labels import CLASS_NAMES_FILE, read_class_names
-from ..data.tables import video_name
+from ..data.tables import video_name, video_source
 from ..decoding_videoms import VideoDecodeError
 from ..inputs_videoms import ONE_FRAME
 from ..modeling_videoms import VideoMSForVideoClassification
@@ -130,35 +131,35 @@ def evaluation_views(
     return views
 
 
-def video_views(processor: VideoMSVideoProcessor, video: str, num_segments: int = 1, num_crops: int = 1) -> Tensor:
-    """Views (1, views, T, C, H, W) of a file, an address or a folder of pictures, normalised.
+def video_views(
+    processor: VideoMSVideoProcessor, video: str | Mapping, num_segments: int = 1, num_crops: int = 1
+) -> tuple[Tensor, float | None]:
+    """Views (1, views, T, C, H, W), normalised, and duration in seconds (`None` for pictures) of a video.
+
+    The video is a file, an address, a folder of pictures, or a row of a table.
 
     Raises:
-        VideoDecodeError, OSError: the video cannot be read or has a single frame, or it is a list of videos.
+        VideoDecodeError, OSError: the video cannot be read or has a single frame.
     """
+    sample = partial(processor.sample_frames, frame_stride=processor.frame_stride, num_segments=num_segments)
 
     def indices(num_frames: int) -> np.ndarray:
         if num_frames < 2:
             raise VideoDecodeError(video, ONE_FRAME)
-        metadata = VideoMetadata(num_frames, video_backend="pictures")
-        return processor.sample_frames(metadata, frame_stride=processor.frame_stride, num_segments=num_segments)
+        return sample(VideoMetadata(num_frames, video_backend="pictures"))
 
-    if os.path.isdir(video):
-        clips = list(decode_frame_folder(video, indices).chunk(num_segments))
-        views = processor(clips, num_crops=num_crops, do_sample_frames=False, return_tensors="pt")["pixel_values"]
-        return views.flatten(0, 1)[None] if views.ndim == 6 else views[None]
-    try:
-        batch = processor(video, num_segments=num_segments, num_crops=num_crops, return_tensors="pt")
-    except VideoDecodeError as error:
-        if not _is_list(video):
-            raise
-        raise VideoDecodeError(
-            video, "is text or a table, not a video; give videos here, and a list of them to scripts/evaluate.py"
-        ) from error
-    return batch["pixel_values"] if batch["pixel_values"].ndim == 6 else batch["pixel_values"][:, None]
+    video = video if isinstance(video, str) else video_source(video)
+    if isinstance(video, str) and os.path.isdir(video):
+        frames, seconds = decode_frame_folder(video, indices), None
+    else:
+        frames, metadata = processor.fetch_videos(video, sample)
+        seconds = metadata.duration
+    clips = list(frames.chunk(num_segments))
+    views = processor(clips, num_crops=num_crops, do_sample_frames=False, return_tensors="pt")["pixel_values"]
+    return views.flatten(0, views.ndim - 5)[None], seconds
 
 
-def _is_list(path: str) -> bool:
+def is_list(path: str) -> bool:
     """Whether a file is UTF-8 text or parquet, judged by how it begins."""
     if not os.path.isfile(path):
         return False
