@@ -52,6 +52,14 @@ def _selection(config: VideoMSConfig, is_pretraining: bool) -> str:
     return f"{total} = {grid}, {chosen} (selection: {config.token_selection})"
 
 
+def format_duration(seconds: float) -> str:
+    """42 -> "42 s", 1800 -> "30 min", 9000 -> "2 h 30 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
 class TimeEstimate(TrainerCallback):
     """Tells `write` once how long the rest of the run will take, after `num_steps` steps that were timed."""
 
@@ -67,12 +75,7 @@ class TimeEstimate(TrainerCallback):
         elif state.global_step == self.first_step + self.num_steps:
             seconds = (time.perf_counter() - self.begin) / self.num_steps
             left = seconds * (state.max_steps - state.global_step)
-            minutes = round(left / 60)
-            if left < 120:
-                text = f"{left:.0f} s"
-            else:
-                text = f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
-            self.write(f"{seconds:.3g} s a step: about {text} left, beside evaluation")
+            self.write(f"{seconds:.3g} s per step: about {format_duration(left)} left, without evaluation")
 
 
 class StepMeter:

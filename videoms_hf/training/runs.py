@@ -25,6 +25,7 @@ from ..files import PARTIAL_NAME, write_json, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from ..messages import printable
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
+from .dry_run import dry_run
 from .learning_checks import warn_of_short_run, warn_of_vain_run
 from .reporting import TimeEstimate, describe_run, write_training_log
 from .trainer import VideoMSTrainer
@@ -70,6 +71,8 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     The recipe of the whole run, command line included, is written to `recipe.yaml` in it.
     """
     begun = False
+    if args.dry_run:
+        return begun
     if isinstance(args.resume_from_checkpoint, str):
         check_complete(args.resume_from_checkpoint)
     elif args.resume_from_checkpoint is False and all_checkpoints(args.output_dir):
@@ -97,6 +100,8 @@ def record_data(
     Raises:
         FileExistsError: The run has other classes.
     """
+    if args.dry_run:
+        return
     if isinstance(table, Shards):
         text = repr([(os.path.basename(shard.path), shard.num_videos) for shard in table.shards])
         now = {"videos": len(table), "sha256": hashlib.sha256(text.encode()).hexdigest()}
@@ -135,6 +140,10 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     `say` is told what the run is going to do, how long it will take, and how it went. The output folder then has the
     model with its processor, and `training_log.json`. Without evaluation data the metrics are empty.
     """
+    if trainer.args.dry_run:
+        dry_run(trainer, say)
+        leave_processes(trainer)
+        return {}
     if isinstance(trainer.eval_dataset, ViewDataset) and (Path(trainer.args.output_dir) / RUN_FILE).exists():
         record_data(trainer.args, "eval_data", "of this run", trainer.eval_dataset.table)
     say(describe_run(trainer))
@@ -224,7 +233,7 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
         changes = [f"{name} was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}" for name in changed]
         if set(changed) <= {"num_train_epochs", "max_steps"} and (weights := _weights_of(output_dir)):
             longer = f"{output_dir}-longer"
-            words = ["python", f"scripts/{script}.py", f"{output_dir / RECIPE_FILE}", "--output_dir", longer]
+            words = ["videoms", script, f"{output_dir / RECIPE_FILE}", "--output_dir", longer]
             words += ["--model_name_or_path", f"{weights}"]
             words += [word for name in changed if name in now for word in (f"--{name}", str(now[name]))]
             advice = (

@@ -13,12 +13,21 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 
 REFERENCE_BATCH = 256  # clips that the recipes' learning rates are given for
+WRITES_NOTHING = {  # what a dry run changes
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "eval_on_start": False,
+    "load_best_model_at_end": False,
+    "logging_strategy": "no",
+    "report_to": "none",
+    "push_to_hub": False,
+}
 WITHOUT_EFFECT = {  # transformers' options that would do nothing, and why
     "train_sampling_strategy": "the order of the clips is made from seed and epoch",
     "length_column_name": "clips have no length to group them by",
     "neftune_noise_alpha": "there are no embeddings of words that noise could be added to",
     "use_cache": "nothing is generated",
-    "do_predict": "scripts/evaluate.py predicts",
+    "do_predict": "`videoms predict` and `videoms evaluate` predict",
 }
 
 
@@ -98,6 +107,9 @@ class TrainingArguments(transformers.TrainingArguments):
         metadata={"help": "With push_to_hub, when: end (all that belongs to the model), or as transformers has it."},
     )
     disable_tqdm: bool | None = field(default=False, metadata={"help": "Show no progress bars."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Build everything, time a step, estimate time and memory; write nothing."}
+    )
 
     def __post_init__(self):
         if not self.output_dir:
@@ -105,6 +117,8 @@ class TrainingArguments(transformers.TrainingArguments):
                 "output_dir is not given; it is the folder that the run writes to: --output_dir runs/mine"
             )
         self._check()
+        if self.dry_run:
+            vars(self).update(WRITES_NOTHING)
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and is_torch_bf16_gpu_available()
         if self.data_seed is None:
@@ -113,6 +127,11 @@ class TrainingArguments(transformers.TrainingArguments):
         super().__post_init__()
         if self.learning_rate is None:
             self.learning_rate = self.base_learning_rate * self.total_batch_size / REFERENCE_BATCH
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes files; transformers makes the output folder only then."""
+        return super().should_save and not self.dry_run
 
     @property
     def total_batch_size(self) -> int:
