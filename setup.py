@@ -12,10 +12,15 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    # The card's template lies where readers of the repository look for it, and is installed with the package.
-    packages=[*find_packages(include=["videoms_hf", "videoms_hf.*"]), "videoms_hf.model_cards"],
-    package_dir={"videoms_hf.model_cards": "model_cards"},
-    package_data={"videoms_hf.model_cards": ["template.md"], "videoms_hf.data": ["class_names/*.txt"]},
+    # Scripts, recipes and the card's template are at the top of the repository, and inside the installed package.
+    packages=[*find_packages(include=["videoms_hf", "videoms_hf.*"]), "videoms_hf.scripts", "videoms_hf.model_cards"],
+    package_dir={"videoms_hf.scripts": "scripts", "videoms_hf.model_cards": "model_cards"},
+    package_data={
+        "videoms_hf.scripts": ["recipes/*/*.yaml", "accelerate/*"],
+        "videoms_hf.model_cards": ["template.md"],
+        "videoms_hf.data": ["class_names/*.txt"],
+    },
+    entry_points={"console_scripts": ["videoms = videoms_hf.command:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.11",
@@ -38,6 +43,7 @@ setup(
             "pytest-timeout",
             "pytest-xdist",
             "ruff==0.17.6",
+            "setuptools>=70.1",  # builds the wheel that the tests install
             "onnx",
             "onnxscript",
             "onnxruntime",

@@ -1,16 +1,21 @@
 """Motion against random and tube selection at equal token counts, in pre-training, fine-tuning or both, several seeds.
 
-python scripts/compare_selections.py --train_data my/train.csv --test_data my/test.csv --keep_ratios 0.1 0.3 0.6 1
-python scripts/compare_selections.py ... --stage both --pretrain_data my/pretrain.csv
+videoms compare --train_data my/train.csv --test_data my/test.csv --keep_ratios 0.1 0.3 0.6 1
+videoms compare --stage both --pretrain_data my/pretrain.csv --train_data my/train.csv --test_data my/test.csv
 
 All runs of a seed share initial weights, batches and crops. Finished runs are not repeated.
 """
 
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+
+if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
+
+import time
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -29,7 +34,7 @@ MARGIN = 9 / 8  # frames are kept in memory a little larger than clips, for crop
 
 @dataclass
 class ComparisonArguments:
-    """Which videos, how long; the network and the rest are in scripts/recipes/small."""
+    """Which videos, how long; network and method are in the recipes small/*."""
 
     train_data: str = field(metadata={"help": "Labelled videos of the fine-tuning."})
     test_data: str = field(metadata={"help": "Labelled videos of the evaluation."})
@@ -65,7 +70,7 @@ class ComparisonArguments:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(ComparisonArguments, arguments=arguments)
+    (args,) = parse_recipe(ComparisonArguments, arguments=arguments, description=__doc__)
     start, out = time.perf_counter(), Path(args.output_dir)
     data = {False: args.pretrain_data, True: args.train_data}
     clips = {

@@ -1,8 +1,8 @@
-"""Make a model folder of an official VideoMS (EVEREST) or VideoMAE checkpoint, or a model of transformers' VideoMAE.
+"""Convert a checkpoint of the official code (VideoMS/EVEREST, VideoMAE) or of Transformers' VideoMAE.
 
-python scripts/convert_checkpoint.py --checkpoint checkpoint.pth --output_dir videoms-vit-b-ucf101 --labels UCF101
-python scripts/convert_checkpoint.py --checkpoint MCG-NJU/videomae-base --output_dir videomae-base
-python scripts/convert_checkpoint.py --checkpoint videoms-vit-b-ucf101 --output_dir back --to official
+videoms convert --checkpoint checkpoint.pth --output_dir videoms-vit-b-ucf101 --labels UCF101
+videoms convert --checkpoint MCG-NJU/videomae-base --output_dir videomae-base
+videoms convert --checkpoint videoms-vit-b-ucf101 --output_dir back --to official
 """
 
 import argparse
@@ -24,16 +24,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
     parser.add_argument("--checkpoint", required=True, help=".pth or safetensors file, folder or Hub name")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the result")
-    parser.add_argument("--labels", help="UCF101, HMDB51, Kinetics-400, SSv2, OSCC, or a file with a class a line")
-    parser.add_argument("--to", choices=("videoms", "official"), default="videoms", help="layout of the result")
-    parser.add_argument("--num_frames", type=int, help="frames of a clip; default: what the checkpoint says, or 16")
-    parser.add_argument("--image_size", type=int, help="pixels; default: what the checkpoint says, or 224")
+    parser.add_argument("--labels", help="UCF101, HMDB51, Kinetics-400, SSv2, OSCC, or a file with a class per line")
+    parser.add_argument("--to", choices=("videoms", "official"), default="videoms", help="format of the result")
+    parser.add_argument("--num_frames", type=int, help="frames per clip; default: the checkpoint's, or 16")
+    parser.add_argument("--image_size", type=int, help="height and width in pixels; default: the checkpoint's, or 224")
     parser.add_argument("--frame_stride", type=int, help="default: the checkpoint's, the data set's, or 4")
     parser.add_argument("--token_selection", choices=TOKEN_SELECTIONS, help="none: VideoMAE")
-    parser.add_argument("--keep_ratio", type=float, help="share of tokens that a classifier keeps, in (0, 1]")
-    parser.add_argument("--num_attention_heads", type=int, help="for a width that is not a published one")
-    parser.add_argument("--decoder_num_attention_heads", type=int, help="likewise, of the decoder")
-    parser.add_argument("--license", help="the weights' licence for the card, as the Hub calls it: cc-by-nc-4.0")
+    parser.add_argument("--keep_ratio", type=float, help="fraction of tokens that a classifier keeps, in (0, 1]")
+    parser.add_argument("--num_attention_heads", type=int, help="needed for widths other than the published ones")
+    parser.add_argument("--decoder_num_attention_heads", type=int, help="the same for the decoder")
+    parser.add_argument("--license", help="licence of the weights for the card, by its Hub identifier: cc-by-nc-4.0")
     return parser.parse_args(arguments)
 
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         weights = official_weights(checkpoint, **fields)
         args.output_dir.mkdir(parents=True, exist_ok=True)
         torch.save({"model": weights}, args.output_dir / "checkpoint.pth")
-        print(f"{len(weights)} tensors in the official layout: {args.output_dir / 'checkpoint.pth'}")
+        print(f"{len(weights)} tensors in the official format: {args.output_dir / 'checkpoint.pth'}")
         return
     model, converted = convert_checkpoint(checkpoint, **fields)
     if args.labels:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = model.config
     print(f"{type(model).__name__} of {len(converted.state)} weights: {args.output_dir}")
     if converted.dropped:
-        print(f"Left out, for they change nothing: {len(converted.dropped)} biases of keys")
+        print(f"Dropped without effect: {len(converted.dropped)} key biases")
     print(f"Clips: {config.num_frames} frames at stride {processor.frame_stride}, {config.image_size} pixels")
     print(f"Token selection: {config.token_selection}, keep_ratio {config.keep_ratio}")
 

@@ -1,7 +1,7 @@
-"""Evaluate a fine-tuned classifier on several views of every video: accuracies, their interval, scores of each video.
+"""Evaluate a classifier on several views of every video: accuracies with confidence intervals, scores of every video.
 
-python scripts/evaluate.py --model runs/mine --data my/test.csv
-torchrun --nproc_per_node 8 scripts/evaluate.py scripts/recipes/ucf101/evaluate.yaml --keep_ratio 0.4
+videoms evaluate --model runs/mine --data my/test.csv
+torchrun --nproc_per_node 8 -m videoms_hf evaluate ucf101/evaluate --keep_ratio 0.4
 """
 
 import sys
@@ -24,24 +24,24 @@ from videoms_hf.training import leave_processes
 class EvaluationArguments:
     """Which model, which videos, which views."""
 
-    model: str = field(metadata={"help": "Fine-tuned classifier, a folder or a Hub name."})
-    data: str = field(metadata={"help": "List with `path label` a line, or a folder with one folder a class."})
-    data_root: str | None = field(default=None, metadata={"help": "Folder that the list's paths start from."})
-    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of evaluation.json."})
-    num_segments: int = field(default=5, metadata={"help": "Temporal positions of the views."})
-    num_crops: int = field(default=3, metadata={"help": "Crops of each, along the longer side."})
-    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
-    num_frames: int | None = field(default=None, metadata={"help": "Frames of a clip; default: as saved."})
-    frame_stride: int | None = field(default=None, metadata={"help": "Take every n-th frame; default: as saved."})
-    image_size: int | None = field(default=None, metadata={"help": "Height and width; default: as saved."})
-    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
-    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    model: str = field(metadata={"help": "Fine-tuned classifier: a folder or a Hub name."})
+    data: str = field(metadata={"help": "Labelled videos: a list, a table, or a folder with a folder per class."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder of the list's relative paths."})
+    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder for evaluation.json."})
+    num_segments: int = field(default=5, metadata={"help": "Temporal positions of the views (segments)."})
+    num_crops: int = field(default=3, metadata={"help": "Crops per segment, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    num_frames: int | None = field(default=None, metadata={"help": "Frames per clip; default: the model's."})
+    frame_stride: int | None = field(default=None, metadata={"help": "Use every n-th frame; default: the model's."})
+    image_size: int | None = field(default=None, metadata={"help": "Height and width, pixels; default: the model's."})
+    batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
-    skip_broken: bool = field(default=False, metadata={"help": "Leave broken videos out and name them."})
+    skip_broken: bool = field(default=False, metadata={"help": "Skip broken videos and report them."})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(EvaluationArguments, arguments=arguments)
+    (args,) = parse_recipe(EvaluationArguments, arguments=arguments, description=__doc__)
     path = Path(args.output_dir) / "evaluation.json"
     check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)

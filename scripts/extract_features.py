@@ -1,7 +1,7 @@
-"""Write the features of frozen encoders for every video of a list: of clips, time steps or tokens, with the kept ids.
+"""Extract features of clips, time steps or tokens from a frozen encoder to parquet or safetensors files.
 
-python scripts/extract_features.py --model runs/ucf101/pretrain --data my/list.csv --level clip --output_dir features
-torchrun --nproc_per_node 8 scripts/extract_features.py --model ... --data ... --format safetensors
+videoms features --model runs/ucf101/pretrain --data my/list.csv --level clip --output_dir features
+torchrun --nproc_per_node 8 -m videoms_hf features --model runs/mine --data my/list.csv --format safetensors
 """
 
 import sys
@@ -20,24 +20,24 @@ from videoms_hf.training import leave_processes
 class ExtractionArguments:
     """Which encoder, which videos, which features."""
 
-    model: str = field(metadata={"help": "Pre-trained or fine-tuned model, a folder or a Hub name."})
-    data: str = field(metadata={"help": "List of videos, folder, parquet ...; labels are passed on."})
-    data_root: str | None = field(default=None, metadata={"help": "Folder that the list's paths start from."})
-    output_dir: str = field(default="runs/features", metadata={"help": "Folder of features-*."})
-    level: str = field(default="clip", metadata={"help": "What a feature is of.", "choices": list(LEVELS)})
-    format: str = field(default="parquet", metadata={"help": "Of the files.", "choices": ["parquet", "safetensors"]})
-    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views; 1: the middle."})
-    num_crops: int = field(default=1, metadata={"help": "Crops of each, along the longer side."})
-    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
-    frame_stride: int | None = field(default=None, metadata={"help": "Take every n-th frame; default: as saved."})
-    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
-    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    model: str = field(metadata={"help": "Pre-trained or fine-tuned model: a folder or a Hub name."})
+    data: str = field(metadata={"help": "Videos: a list, folder or table; labels are copied to the output."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder of the list's relative paths."})
+    output_dir: str = field(default="runs/features", metadata={"help": "Folder for the files features-*."})
+    level: str = field(default="clip", metadata={"help": "What one feature describes.", "choices": list(LEVELS)})
+    format: str = field(default="parquet", metadata={"help": "File format.", "choices": ["parquet", "safetensors"]})
+    num_segments: int = field(default=1, metadata={"help": "Temporal positions (segments); 1: the middle."})
+    num_crops: int = field(default=1, metadata={"help": "Crops per segment, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    frame_stride: int | None = field(default=None, metadata={"help": "Use every n-th frame; default: the model's."})
+    batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
-    skip_broken: bool = field(default=False, metadata={"help": "Leave broken videos out and name them."})
+    skip_broken: bool = field(default=False, metadata={"help": "Skip broken videos and report them."})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(ExtractionArguments, arguments=arguments)
+    (args,) = parse_recipe(ExtractionArguments, arguments=arguments, description=__doc__)
     accelerator = start_accelerator(args.mixed_precision)
     encoder = load_encoder(args.model, keep_ratio=args.keep_ratio)
     table = read_videos(args.data, args.data_root)

@@ -1,8 +1,7 @@
-"""Fine-tune VideoMS to classify videos; the same command again goes on with a run that was interrupted.
+"""Fine-tune VideoMS to classify videos. The same command resumes an interrupted run.
 
-python scripts/finetune.py scripts/recipes/ucf101/finetune.yaml --model_name_or_path runs/ucf101/pretrain
-python scripts/finetune.py scripts/recipes/ucf101/finetune.yaml --model_name_or_path MCG-NJU/videomae-base
-torchrun --nproc_per_node 8 scripts/finetune.py --train_data my/train.csv --eval_data my/val.csv --output_dir runs/mine
+videoms finetune ucf101/finetune --model_name_or_path MCG-NJU/videomae-base
+videoms finetune --train_data my/train.csv --eval_data my/val.csv --model_name_or_path runs/mine --output_dir runs/new
 """
 
 import sys
@@ -36,7 +35,9 @@ KINDS = (ModelArguments, DataArguments, AugmentationArguments, FineTuningArgumen
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    model_args, data_args, augmentation_args, training_args = parse_recipe(*KINDS, arguments=arguments)
+    model_args, data_args, augmentation_args, training_args = parse_recipe(
+        *KINDS, arguments=arguments, description=__doc__
+    )
     plan_evaluation(training_args, data_args.eval_data, metrics=("loss", "top1", "top5"))
     was_begun = begin_run("finetune", training_args, given_options(*KINDS, arguments=arguments))
     table = training_table(data_args, require_labels=True)
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     say = trainer.accelerator.print
     if was_begun:
-        say(f"Going on with the run in {training_args.output_dir}")
+        say(f"Resuming the run in {training_args.output_dir}")
     say(loading_report or "From scratch: no weights were loaded")
     if training_args.head_init == "linear_probe":
         init_head(trainer, table, data_args, say)

@@ -1,7 +1,7 @@
-"""Predict Ego4D's object state changes: a submission for the challenge and, where there are labels, its accuracy.
+"""Predict Ego4D's object state changes: a submission for the challenge and, for labelled windows, the accuracy.
 
-python scripts/predict_state_changes.py --model runs/oscc/finetune --annotations ego4d/fho_oscc-pnr_val.json \
-    --videos ego4d/full_scale
+videoms state_changes --model runs/oscc/finetune --annotations ego4d/fho_oscc-pnr_val.json --videos ego4d/full_scale
+videoms state_changes --model runs/oscc/finetune --annotations unannotated.json --videos ego4d --output answer.json
 """
 
 import sys
@@ -22,20 +22,20 @@ from videoms_hf.training import leave_processes
 class PredictionArguments:
     """Which model, which windows, which views."""
 
-    model: str = field(metadata={"help": "Classifier that was fine-tuned on OSCC, a folder or a Hub name."})
+    model: str = field(metadata={"help": "Classifier fine-tuned on OSCC: a folder or a Hub name."})
     annotations: str = field(metadata={"help": "fho_oscc-pnr_val.json, or ..._test_unannotated.json."})
-    videos: str = field(metadata={"help": "Folder with the recordings, <video_uid>.mp4."})
+    videos: str = field(metadata={"help": "Folder of the recordings, <video_uid>.mp4."})
     output: str = field(default="runs/oscc/submission.json", metadata={"help": "File to write."})
-    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views of a window."})
-    num_crops: int = field(default=3, metadata={"help": "Crops of each, along the longer side."})
-    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
-    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
-    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views per window (segments)."})
+    num_crops: int = field(default=3, metadata={"help": "Crops per segment, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(PredictionArguments, arguments=arguments)
+    (args,) = parse_recipe(PredictionArguments, arguments=arguments, description=__doc__)
     accelerator = start_accelerator(args.mixed_precision)
     model = load_classifier(args.model, keep_ratio=args.keep_ratio)
     table = read_oscc(args.annotations, args.videos, class_names(model))

@@ -1,8 +1,7 @@
-"""Write the lists or shards that training reads from a benchmark's own files; its videos encoded anew if asked.
+"""Convert a benchmark's own files to lists or shards for training, and optionally re-encode its videos.
 
-python scripts/prepare_dataset.py ucf101 --annotations ucfTrainTestlist --videos UCF-101 --output_dir data/ucf101
-python scripts/prepare_dataset.py kinetics --annotations lists --videos k400 --output_dir data/kinetics400 \
-    --form tar --short_side 256 --gop 16 --fastdecode --num_workers 16
+videoms prepare ucf101 --annotations ucfTrainTestlist --videos UCF-101 --output_dir data/ucf101
+videoms prepare kinetics --annotations lists --videos k400 --output_dir data/k400 --form tar --short_side 256 --gop 16
 """
 
 import sys
@@ -18,28 +17,28 @@ from videoms_hf.data.transcoding import Encoding
 
 @dataclass
 class PreparationArguments:
-    """Which data set, where from, where to, and whether its videos are encoded anew."""
+    """Which data set, from where, to where, and whether its videos are re-encoded."""
 
-    benchmark: str = field(metadata={"help": "May stand first, without its name.", "choices": list(BENCHMARKS)})
-    annotations: str = field(metadata={"help": "Folder of the benchmark's lists (folders: of train, val, test)."})
-    output_dir: str = field(metadata={"help": "Folder to write to; the same again goes on where it was interrupted."})
+    benchmark: str = field(metadata={"help": "`--benchmark` may be omitted in front.", "choices": list(BENCHMARKS)})
+    annotations: str = field(metadata={"help": "Folder of the annotation files (`folders`: of train, val, test)."})
+    output_dir: str = field(metadata={"help": "Folder to write to; the same command resumes."})
     videos: str | None = field(default=None, metadata={"help": "Folder of the videos."})
     split: int = field(default=1, metadata={"help": "Split of UCF101 and HMDB51, 1 to 3."})
     max_missing_share: float | None = field(
-        default=None, metadata={"help": "Share of videos that may have no file; default: 0.2 of Kinetics, else 0."}
+        default=None, metadata={"help": "Fraction of videos that may be missing; default: 0.2 for Kinetics, else 0."}
     )
-    form: str = field(default="csv", metadata={"help": "Lists of paths, or shards.", "choices": list(FORMS)})
-    shard_megabytes: int = field(default=256, metadata={"help": "Size of a shard."})
-    num_workers: int = field(default=2, metadata={"help": "Processes that look at and encode videos; 0: none."})
-    encode: bool = field(default=False, metadata={"help": "Encode anew even if none of the options below is given."})
-    short_side: int | None = field(default=None, metadata={"help": "Largest short side of encoded videos, pixels."})
-    fps: float | None = field(default=None, metadata={"help": "Largest frame rate of encoded videos."})
-    gop: int | None = field(default=None, metadata={"help": "Frames from key frame to key frame; default: 16."})
-    crf: int | None = field(default=None, metadata={"help": "Quality of H.264, lower is better; default: 20."})
-    fastdecode: bool = field(default=False, metadata={"help": "Larger files that are decoded faster."})
+    form: str = field(default="csv", metadata={"help": "Lists of paths (csv) or shards.", "choices": list(FORMS)})
+    shard_megabytes: int = field(default=256, metadata={"help": "Size of a shard, MB."})
+    num_workers: int = field(default=2, metadata={"help": "Processes that check and encode videos; 0: none."})
+    encode: bool = field(default=False, metadata={"help": "Re-encode even if none of the options below is set."})
+    short_side: int | None = field(default=None, metadata={"help": "Re-encode: maximum short side, pixels."})
+    fps: float | None = field(default=None, metadata={"help": "Re-encode: maximum frame rate."})
+    gop: int | None = field(default=None, metadata={"help": "Re-encode: frames between key frames; default: 16."})
+    crf: int | None = field(default=None, metadata={"help": "Re-encode: H.264 quality, lower is better; default: 20."})
+    fastdecode: bool = field(default=False, metadata={"help": "Re-encode: larger files that decode faster."})
 
     def encoding(self) -> Encoding | None:
-        """How to encode; `None`: leave the videos as they are."""
+        """How to re-encode the videos; `None`: not at all."""
         given = {name: getattr(self, name) for name in ("short_side", "fps", "gop", "crf", "fastdecode")}
         given = {name: value for name, value in given.items() if value not in (None, False)}
         return Encoding(**given) if given or self.encode else None
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in BENCHMARKS:
         words.insert(0, "--benchmark")
-    (args,) = parse_recipe(PreparationArguments, arguments=words)
+    (args,) = parse_recipe(PreparationArguments, arguments=words, description=__doc__)
     output_dir = Path(args.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     encoding = args.encoding()
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         {"benchmark": args.benchmark, "split": args.split, "shard_megabytes": args.shard_megabytes},
     )
     print(summary(report))
-    print(f"Everything is in {output_dir}; {REPORT_FILE} has the totals and what was left out")
+    print(f"Written to {output_dir}; {REPORT_FILE} has the totals and the videos that were left out")
 
 
 if __name__ == "__main__":

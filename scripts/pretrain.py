@@ -1,7 +1,7 @@
-"""Pre-train VideoMS on videos without labels; the same command again goes on with a run that was interrupted.
+"""Pre-train VideoMS on videos without labels. The same command resumes an interrupted run.
 
-python scripts/pretrain.py scripts/recipes/ucf101/pretrain.yaml --output_dir runs/ucf101/pretrain
-torchrun --nproc_per_node 8 scripts/pretrain.py --train_data my/videos --output_dir runs/mine --num_train_epochs 100
+videoms pretrain ucf101/pretrain --output_dir runs/ucf101/pretrain
+torchrun --nproc_per_node 8 -m videoms_hf pretrain --train_data my/videos --output_dir runs/mine --num_train_epochs 100
 """
 
 import sys
@@ -32,7 +32,7 @@ KINDS = (ModelArguments, DataArguments, PreTrainingArguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    model_args, data_args, training_args = parse_recipe(*KINDS, arguments=arguments)
+    model_args, data_args, training_args = parse_recipe(*KINDS, arguments=arguments, description=__doc__)
     plan_evaluation(training_args, data_args.eval_data, metrics=("loss",))
     was_begun = begin_run("pretrain", training_args, given_options(*KINDS, arguments=arguments))
     table = training_table(data_args, require_labels=False)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     say = trainer.accelerator.print
     if was_begun:
-        say(f"Going on with the run in {training_args.output_dir}")
+        say(f"Resuming the run in {training_args.output_dir}")
     if loading_report is not None:
         say(loading_report)
     if metrics := carry_out(trainer, say):

@@ -1,8 +1,9 @@
-"""How good frozen features are, without fine-tuning: linear and attentive probes, nearest neighbours.
+"""Evaluate frozen features by linear, attentive and k-NN probing, next to a baseline of frame differences.
 
-For comparison, a ridge classifier on the differences of neighbouring frames, which needs no network.
+videoms probe --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv
+videoms probe --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv --probes knn --few_shot 10
 
-python scripts/probe.py --model runs/ucf101/pretrain --train_data my/train.csv --test_data my/test.csv
+The baseline is a ridge classifier on the differences of neighbouring frames. It needs no network.
 """
 
 import sys
@@ -37,28 +38,28 @@ from videoms_hf.training import leave_processes
 class ProbingArguments:
     """Which encoder, which videos, which probes."""
 
-    model: str = field(metadata={"help": "Pre-trained or fine-tuned model, a folder or a Hub name."})
-    train_data: str = field(metadata={"help": "Labelled videos to fit the probes to."})
-    test_data: str = field(metadata={"help": "Labelled videos to measure them on."})
-    data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
-    output_dir: str = field(default="runs/probing", metadata={"help": "Folder of probing.json."})
+    model: str = field(metadata={"help": "Pre-trained or fine-tuned model: a folder or a Hub name."})
+    train_data: str = field(metadata={"help": "Labelled videos that the probes are trained on."})
+    test_data: str = field(metadata={"help": "Labelled videos that the probes are tested on."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder of the lists' relative paths."})
+    output_dir: str = field(default="runs/probing", metadata={"help": "Folder for probing.json."})
     probes: list[str] = field(
         default_factory=lambda: ["frame_differences", "linear", "attentive", "knn"],
-        metadata={"help": "Which.", "choices": ["frame_differences", "linear", "attentive", "knn"]},
+        metadata={"help": "Probes to run.", "choices": ["frame_differences", "linear", "attentive", "knn"]},
     )
-    few_shot: int | None = field(default=None, metadata={"help": "Training videos of each class; null: all."})
-    seed: int = field(default=0, metadata={"help": "Of the few-shot draw and the attentive probe."})
-    num_neighbours: int = field(default=20, metadata={"help": "Neighbours that vote."})
-    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views, in training and test."})
-    num_crops: int = field(default=1, metadata={"help": "Crops of each, along the longer side."})
-    keep_ratio: float | None = field(default=None, metadata={"help": "Share of tokens kept; default: as saved."})
-    batch_size: int = field(default=8, metadata={"help": "Clips at once, on each process."})
-    num_workers: int = field(default=2, metadata={"help": "Decoding processes beside each process."})
+    few_shot: int | None = field(default=None, metadata={"help": "Training videos per class; null: all."})
+    seed: int = field(default=0, metadata={"help": "Seed of the few-shot sample and the attentive probe."})
+    num_neighbours: int = field(default=20, metadata={"help": "Neighbours of the k-NN probe (k)."})
+    num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views, for training and test."})
+    num_crops: int = field(default=1, metadata={"help": "Crops per segment, along the longer side."})
+    keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(ProbingArguments, arguments=arguments)
+    (args,) = parse_recipe(ProbingArguments, arguments=arguments, description=__doc__)
     path = Path(args.output_dir) / "probing.json"
     check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)

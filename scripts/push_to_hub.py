@@ -1,7 +1,7 @@
 """Publish a model folder on the Hub: weights, processor, code, card, recipe, training log and evaluation.
 
-python scripts/push_to_hub.py runs/mine someone/videoms-mine --evaluation runs/evaluation/evaluation.json
-python scripts/push_to_hub.py runs/mine someone/videoms-mine --dry_run      (write the card, upload nothing)
+videoms publish runs/mine someone/videoms-mine --evaluation runs/evaluation/evaluation.json
+videoms publish runs/mine someone/videoms-mine --dry_run      (writes the card, uploads nothing)
 """
 
 import argparse
@@ -16,17 +16,17 @@ from videoms_hf.hub.publish import adopt_evaluation, contents
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser(__doc__)
-    parser.add_argument("folder", type=Path, help="folder that training, conversion or save_pretrained wrote")
+    parser.add_argument("folder", type=Path, help="folder written by training, conversion or save_pretrained")
     parser.add_argument("repo_id", help="name on the Hub: someone/videoms-mine")
-    parser.add_argument("--evaluation", type=Path, help="evaluation.json of this model, by scripts/evaluate.py")
+    parser.add_argument("--evaluation", type=Path, help="evaluation.json of this model, written by `videoms evaluate`")
     parser.add_argument("--data", help='data set for the card: "UCF101, split 1"')
-    parser.add_argument("--license", help="the weights' licence, as the Hub calls it: cc-by-nc-4.0")
-    parser.add_argument("--base_model", help="Hub name of the model that this one was made from")
-    parser.add_argument("--local_paths", action="store_true", help="publish local paths too, not only file names")
+    parser.add_argument("--license", help="licence of the weights, by its Hub identifier: cc-by-nc-4.0")
+    parser.add_argument("--base_model", help="Hub name of the model that this one was derived from")
+    parser.add_argument("--local_paths", action="store_true", help="keep local paths, not only file names")
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch to commit to; default: main")
     parser.add_argument("--commit_message", default="Upload model", help="message of the commit")
-    parser.add_argument("--dry_run", action="store_true", help="write the card and name the files, upload nothing")
+    parser.add_argument("--dry_run", action="store_true", help="write the card and list the files, but upload nothing")
     return parser.parse_args(arguments)
 
 

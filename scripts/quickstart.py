@@ -1,8 +1,8 @@
 """The main job from end to end: data, pre-training, probing, fine-tuning, evaluation by several views, a table.
 
-bash scripts/quickstart.sh                          on a small data set that it renders
-bash scripts/quickstart.sh --seeds 0 1 2            with three seeds
-bash scripts/quickstart.sh --data my/train.csv      on your own videos: a list (`path label` a line) or class folders
+videoms quickstart                          on a small data set that it renders
+videoms quickstart --seeds 0 1 2            with three seeds
+videoms quickstart --data my/train.csv      on your own videos: a list (`path label` a line) or class folders
 
 Every step is a script of this folder, whose command is shown. The same line again resumes where it was stopped.
 """

@@ -1,6 +1,7 @@
-"""Look at every video of some lists: a report of broken, short, odd and shared ones, and lists without them.
+"""Check every video of one or more lists: report broken, short, odd and shared ones, and write cleaned lists.
 
-python scripts/scan_dataset.py --data data/ucf101/train.csv data/ucf101/val.csv --output_dir scan
+videoms scan --data my/videos
+videoms scan --data data/ucf101/train.csv data/ucf101/val.csv --drop broken short leaks --output_dir scan
 """
 
 import json
@@ -18,31 +19,31 @@ from videoms_hf.files import write_text
 
 @dataclass
 class ScanArguments:
-    """Which lists, and what is left out of the cleaned ones."""
+    """Which lists, and what to remove from the cleaned ones."""
 
-    data: list[str] = field(metadata={"help": "Lists, folders or tables; the first gives the classes."})
-    output_dir: str = field(default="scan", metadata={"help": "Folder of scan.json and the cleaned lists."})
-    data_root: str | None = field(default=None, metadata={"help": "Folder that the lists' paths start from."})
+    data: list[str] = field(metadata={"help": "Lists, folders or tables; the first defines the classes."})
+    output_dir: str = field(default="scan", metadata={"help": "Folder for scan.json and the cleaned lists."})
+    data_root: str | None = field(default=None, metadata={"help": "Folder of the lists' relative paths."})
     min_frames: int = field(default=16, metadata={"help": "A video with fewer frames is short."})
-    num_workers: int = field(default=2, metadata={"help": "Processes that decode; 0: none."})
+    num_workers: int = field(default=2, metadata={"help": "Decoding processes; 0: none."})
     drop: list[str] = field(
         default_factory=lambda: ["broken"],
         metadata={
-            "help": "What the cleaned lists lack; leaks are dropped from the first list only.",
+            "help": "What to remove from the lists; leaks are only removed from the first list.",
             "choices": ["broken", "short", "odd", "leaks"],
         },
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    (args,) = parse_recipe(ScanArguments, arguments=arguments)
+    (args,) = parse_recipe(ScanArguments, arguments=arguments, description=__doc__)
     names = None
     tables = {}
     for path in args.data:
         name = Path(path).name.split(".")[0].replace(":", "_")
         name = name if name not in tables else f"{Path(path).absolute().parent.name}_{name}"
         if name in tables:
-            raise ValueError(f"two of the lists are called {name}; rename one, for their cleaned lists are called so")
+            raise ValueError(f"two of the lists are called {name}; rename one: the cleaned lists get these names")
         tables[name] = read_videos(path, args.data_root, names, allow_missing=True)
         names = tables[name].features["label"].names if names is None else names
     report, rows = scan_tables(tables, args.min_frames, args.num_workers)
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     print(scan_summary(report))
     write_text(folder / "scan.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    print(f"What was found is in {folder / 'scan.json'}")
+    print(f"Report: {folder / 'scan.json'}")
     empty = []
     for position, (name, table) in enumerate(tables.items()):
         dropped = set().union(*(rows[name][kind] for kind in args.drop if kind != "leaks" or position == 0))
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{path}: {len(table) - len(dropped)} of {len(table)} videos")
     if empty:
         raise ValueError(
-            f"no video is left of {', '.join(empty)}, so no list of it was written; see the reasons above"
+            f"no video is left of {', '.join(empty)}, so no list was written for it; the reasons are above"
         )
 
 

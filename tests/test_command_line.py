@@ -1,5 +1,6 @@
 """What all scripts share: mistakes in a line or two with status 2, bugs with their traceback, quiet libraries."""
 
+import importlib.util
 import runpy
 import sys
 import warnings
@@ -47,7 +48,12 @@ def offline_in_an_empty_folder(tmp_path, monkeypatch):
 
 
 def test_every_script_is_listed_here():
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*OUT_OF_RANGE, "push_to_hub"}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {*OUT_OF_RANGE, "push_to_hub", "doctor", "list_recipes"}
+
+
+def test_no_script_has_the_name_of_a_library():
+    """Python looks for modules next to a script first, so `import evaluate` would find scripts/evaluate.py."""
+    assert not [path.name for path in SCRIPTS.glob("*.py") if importlib.util.find_spec(path.stem)]
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)

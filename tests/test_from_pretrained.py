@@ -49,7 +49,7 @@ def videomae(cls, **fields):
 @pytest.mark.parametrize("theirs", [VideoMAEModel, VideoMAEForPreTraining, VideoMAEForVideoClassification])
 def test_videomae_is_refused_with_the_command_that_converts_it(tmp_path, ours, theirs):
     videomae(theirs).save_pretrained(tmp_path)
-    command = f"python scripts/convert_checkpoint.py --checkpoint {tmp_path} --output_dir"
+    command = f"videoms convert --checkpoint {tmp_path} --output_dir"
     with pytest.raises(ValueError, match=command):
         ours.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match=command):  # whatever configuration is given with it
@@ -71,7 +71,7 @@ def test_weights_of_videomae_under_our_configuration_are_refused_too(tmp_path, t
         save_file(
             {name: value.clone() for name, value in names.items()}, tmp_path / "model.safetensors", {"format": "pt"}
         )
-        with pytest.raises(ValueError, match="has weights under other names .*convert_checkpoint.py"):
+        with pytest.raises(ValueError, match="has weights under other names .*videoms convert"):
             VideoMSForVideoClassification.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
 
 
@@ -104,7 +104,7 @@ def test_a_name_without_folder_says_what_the_hub_needs_and_how_to_make_the_folde
         ours.from_pretrained("videoms-vit-b-hmdb51")
     said = str(error.value)
     assert "no folder 'videoms-vit-b-hmdb51'" in said and "'someone/videoms-vit-b-hmdb51'" in said
-    assert "convert_checkpoint.py --checkpoint checkpoint.pth --output_dir videoms-vit-b-hmdb51 --labels" in said
+    assert "videoms convert --checkpoint checkpoint.pth --output_dir videoms-vit-b-hmdb51 --labels" in said
 
 
 def test_a_classifier_still_starts_from_a_pretraining_folder(tmp_path, tiny_config):

@@ -96,7 +96,7 @@ def test_a_playlist_is_refused_by_all_that_reads_videos(secret, tmp_path, kind):
     path = tmp_path / "upload.mp4"
     path.write_bytes(playlist(kind, secret.name, ""))
     with pytest.raises(VideoDecodeError, match="FFmpeg cannot read it"):
-        VideoMSVideoProcessor(num_frames=2)(str(path))  # as the pipeline and scripts/predict.py
+        VideoMSVideoProcessor(num_frames=2)(str(path))  # as the pipeline and `videoms predict`
     for video in (str(path), {"path": "upload.mp4", "bytes": path.read_bytes()}):  # a file, and a row of shards
         table = make_table([video], [0], ["a"])
         clips = ClipDataset(table, lambda num_frames, rng: np.arange(2), lambda clip: clip, max_bad_share=0)

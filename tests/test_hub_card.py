@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.tiny_run import tiny_trainer
-from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor
+from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor, files
 from videoms_hf.command_line import run
 from videoms_hf.conversion.reading import weight_files
 from videoms_hf.hub import card, write_card
@@ -240,15 +240,15 @@ def test_a_repository_needs_processor_and_code(folder):
         repository_files(folder)
 
 
-def test_the_template_is_found_in_a_clone_and_in_an_installation(tmp_path, monkeypatch):
-    assert card.template_path() == ROOT / "model_cards" / "template.md"
+def test_what_ships_with_the_package_is_found_in_a_clone_and_in_an_installation(tmp_path, monkeypatch):
+    assert files.shipped(card.TEMPLATE) == ROOT / "model_cards" / "template.md"
     package = tmp_path / "site-packages" / "videoms_hf"
-    (package / "hub").mkdir(parents=True)
-    monkeypatch.setattr(card, "__file__", str(package / "hub" / "card.py"))
-    with pytest.raises(FileNotFoundError, match="the installation is not complete"):
-        card.template_path()
+    package.mkdir(parents=True)
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+    with pytest.raises(FileNotFoundError, match="install videoms_hf again"):
+        files.shipped(card.TEMPLATE)
     shutil.copytree(ROOT / "model_cards", package / "model_cards")
-    assert card.template_path() == package / "model_cards" / "template.md"
+    assert files.shipped(card.TEMPLATE) == package / "model_cards" / "template.md"
 
 
 def test_a_dry_run_writes_the_card_and_names_the_files(folder, measured, capsys):
@@ -270,7 +270,7 @@ def test_a_dry_run_writes_the_card_and_names_the_files(folder, measured, capsys)
 def test_a_planned_card_promises_nothing_and_its_metadata_is_sound(path):
     planned = ModelCard.load(path)
     assert planned.data.library_name == "transformers" and planned.data.eval_results is None
-    assert "not hosted" in planned.text and "scripts/convert_checkpoint.py" in planned.text
+    assert "not hosted" in planned.text and "videoms convert" in planned.text
     scores = [
         line for line in planned.text.splitlines() if re.search(r"\d\d\.\d", line) and "arxiv" not in line.lower()
     ]

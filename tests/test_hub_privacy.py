@@ -45,7 +45,7 @@ def folder(tmp_path) -> Path:
     )
     report = evaluation_of(folder)
     report["arguments"] = {"data": f"{HOME}/test.csv", "model": str(folder)}
-    report["command"] = f"python '{HOME}/scripts/evaluate.py' '--model={folder}' --token hf_abcdefghijklmnop"
+    report["command"] = f"python '{HOME}/scripts/evaluate_model.py' '--model={folder}' --token hf_abcdefghijklmnop"
     report["videos"] = [{"video": "https://me:pw@host.org/a.mp4?X-Amz-Signature=123", "label": 0}]
     write_json(report, folder / "evaluation.json")
     return folder
@@ -83,7 +83,10 @@ def test_nothing_private_is_published_unless_asked(folder):
 def test_what_is_not_local_stays_as_it_is():
     content = {"a": "data/ucf101/train.csv", "b": "someone/model", "c": "https://huggingface.co/a/b", "d": 1.5}
     content |= {"e": "16 x 4, 3/4 of and/or", "f": "2026-01-02T03:04:05+00:00", "class_names": ["/etc/x"], "g": None}
-    content |= {"h": "python scripts/evaluate.py --data=data/a.csv", "i": [True, "rand-m7-n4-mstd0.5-inc1", "~ 3"]}
+    content |= {
+        "h": "videoms evaluate --data=data/a.csv",
+        "i": [True, "rand-m7-n4-mstd0.5-inc1", "~ 3"],
+    }
     assert without_private(content) == content
 
 

@@ -108,7 +108,7 @@ def run(code: str, job: dict, hub, cache: Path) -> dict:
 
 
 def evaluation_of(model: Path) -> dict:
-    """A report in the form of scripts/evaluate.py (its own test makes a real one)."""
+    """A report in the form of `videoms evaluate` (its own test makes a real one)."""
     shares = {"video_top1": 0.8, "video_top5": 1.0, "video_top1_low": 0.38, "video_top1_high": 0.96}
     return {
         "accuracies": {**shares, "clip_top1": 0.6, "clip_top5": 1.0, "num_videos": 5, "num_clips": 30},
@@ -116,7 +116,7 @@ def evaluation_of(model: Path) -> dict:
         "weights_sha256": weights_digest(load_file(model / "model.safetensors").items()),
         **{"num_frames": 8, "frame_stride": 2, "image_size": 32, "keep_ratio": 0.6, "gflops_per_clip": 0.1},
         **{"gflops_per_video": 0.6, "arguments": {"data": "tiny/test.csv", "model": str(model)}, "seconds": 3.0},
-        **{"date": "2026-01-02T03:04:05+00:00", "command": "python scripts/evaluate.py"},
+        **{"date": "2026-01-02T03:04:05+00:00", "command": "videoms evaluate"},
         "machine": {"processor": "a processor", "threads": 2, "accelerator": None, "processes": 1},
     }
 

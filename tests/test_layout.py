@@ -1,4 +1,4 @@
-"""The house plan: imports go down only, Hub files stand alone, no room without a name."""
+"""The module layout: imports go down only, Hub files are self-contained, every module has a place."""
 
 import ast
 import re
@@ -11,8 +11,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "videoms_hf"
 HUB_FILES = sorted(PACKAGE.glob("*_videoms.py"))
 
-# From top to bottom; a module may import from lower floors only, folders on one floor not from each other.
-FLOORS = [
+# From top to bottom. A module only imports from lower layers; folders in one layer do not import each other.
+LAYERS = [
+    {"__main__"},
+    {"command"},
     {"training"},
     {"hub"},
     {"evaluation", "visualization", "conversion"},
@@ -32,13 +34,13 @@ FLOORS = [
 ]
 
 
-def floor_of(room: str) -> int:
-    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+def layer_of(module: str) -> int:
+    return next(i for i, modules in enumerate(LAYERS) if module in modules)
 
 
 def own_imports(path: Path) -> set[str]:
-    """Rooms of the package that a file imports from, at any depth of the file."""
-    rooms = set()
+    """Top-level modules of the package that a file imports, anywhere in the file."""
+    modules = set()
     package = ("videoms_hf", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -48,8 +50,8 @@ def own_imports(path: Path) -> set[str]:
             names = [module] if node.module else [f"{module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        rooms |= {name.split(".")[1] for name in names if name.startswith("videoms_hf.")}
-    return rooms
+        modules |= {name.split(".")[1] for name in names if name.startswith("videoms_hf.")}
+    return modules
 
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
@@ -57,9 +59,9 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for other in own_imports(path) - {room}:
-        assert floor_of(other) > floor_of(room), f"{room} imports {other}, which is not below it"
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for other in own_imports(path) - {name}:
+        assert layer_of(other) > layer_of(name), f"{name} imports {other}, which is not below it"
 
 
 @pytest.mark.parametrize("path", HUB_FILES, ids=lambda path: path.name)
@@ -76,18 +78,19 @@ def test_hub_files_import_libraries_and_siblings_only(path):
             else:
                 assert node.module.split(".")[0] in allowed | standard
     assert "videoms_hf." not in path.read_text(), "the package is absent where a Hub file runs"
+    assert "scripts/" not in path.read_text(), "the repository is absent where a Hub file runs; name commands"
 
 
-def test_every_folder_of_the_package_has_a_floor():
-    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
-    assert rooms <= set().union(*FLOORS)
+def test_every_module_of_the_package_has_a_layer():
+    modules = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
+    assert modules <= set().union(*LAYERS)
 
 
 def test_no_file_is_without_a_name_or_too_long():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert path.stem not in ("utils", "helpers", "common", "misc"), path
         if PACKAGE in path.parents:
-            assert len(path.read_text().splitlines()) <= 500, f"{path} is two rooms"
+            assert len(path.read_text().splitlines()) <= 500, f"{path} is too long"
 
 
 def test_one_place_decodes_and_one_knows_the_colours():

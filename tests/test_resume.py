@@ -269,7 +269,7 @@ def test_training_longer_than_planned_gets_the_exact_command(tmp_path):
     options = {"train_data": "a.csv", "num_train_epochs": 2.0}
     claim_output_dir(run, "finetune", 16, options)
     write_checkpoint(run, 5)
-    command = f"python scripts/finetune.py {run}/recipe.yaml --output_dir {run}-longer --model_name_or_path {{}} "
+    command = f"videoms finetune {run}/recipe.yaml --output_dir {run}-longer --model_name_or_path {{}} "
     for weights_in in (run / "checkpoint-5", run):  # while it lasts, and after its end
         with pytest.raises(FileExistsError, match="num_train_epochs was 2.0, now 4.0") as error:
             claim_output_dir(run, "finetune", 16, options | {"num_train_epochs": 4.0})

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What all commands share: options from a recipe and the command line, one-line errors, and how much is printed."""
+"""What all commands share: options from recipes and the command line, help, short errors, quiet libraries."""
 
 import argparse
 import dataclasses
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 import yaml
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils import enable_progress_bars
@@ -23,10 +24,29 @@ from safetensors import SafetensorError
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
+from .files import shipped
 from .messages import printable
 
 
-EPILOG = "--verbose prints what the libraries say and the names of all weights, --debug the traceback of an error."
+EPILOG = """All commands also take
+  --print_config  print the options that were set, as a recipe, and exit
+  --verbose       show the libraries' messages and the names of all weights
+  --debug         show the traceback of an error"""
+# Options of a help text, by group; required ones are essential. Others come last, Trainer's with --help_all only.
+GROUPS = {
+    "essentials": re.compile(
+        r"(train_|eval_|test_)?data|model(_name_or_path|_size)?|output(_dir)?|num_train_epochs|probes|level|top_k|"
+        r"per_device_train_batch_size|learning_rate|resume(_from_checkpoint)?|dry_run|labels|to|.*(pretrain|finetune)_.*"
+    ),
+    "method": re.compile(
+        r".*(ratio|hidden|attention|attn|intermediate|dropout|drop_path|head_init|patch|tubelet|norm_pix).*|"
+        r".*(selections?|learning_rate|warmup_epochs|decay|decay_end|smoothing_factor)"
+    ),
+    "data": re.compile(
+        r"data_root|class_names|num_(frames|segments|crops|samples|workers)|frame_stride|image_size|max_bad_share|"
+        r"few_shot.*|skip_broken|random_.*|rand_augment|horizontal_flip|mixup|cutmix|videos|split|cache_.*|batch_size"
+    ),
+}
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
 MAX_LINES, MAX_WIDTH = 3, 600
 # Options whose values nothing else checks before a model is loaded; one name means the same in every command.
@@ -45,7 +65,11 @@ RANGES = (
         lambda value: value >= 0,
         "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay cache_frames",
     ),
-    ("greater than 0", lambda value: value > 0, "fps head_init_scale num_train_epochs logging_steps save_steps"),
+    (
+        "greater than 0",
+        lambda value: value > 0,
+        "fps seconds head_init_scale num_train_epochs logging_steps save_steps",
+    ),
     ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio keep_ratios pretraining_keep_ratio"),
     ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
@@ -79,6 +103,28 @@ def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | 
             raise
         print(f"error: {_message(error, is_verbose)}", file=sys.stderr)
         return 2
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship with the package, such as "ucf101/finetune"."""
+    folder = shipped("scripts/recipes")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml"))
+
+
+def recipe_file(recipe: str | os.PathLike) -> Path:
+    """The file of a recipe: `recipe` itself, or the shipped recipe of this name.
+
+    Raises:
+        FileNotFoundError: There is neither; the message names similar recipes.
+    """
+    if Path(recipe).is_file():
+        return Path(recipe)
+    name, names = os.fspath(recipe).removesuffix(".yaml"), recipe_names()
+    if name in names:
+        return shipped("scripts/recipes") / f"{name}.yaml"
+    close = [known for known in names if name in known] or difflib.get_close_matches(name, names)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`videoms recipes` lists the recipes"
+    raise FileNotFoundError(f"{recipe} is neither a file nor the name of a recipe; {hint}")
 
 
 def _take_flag(words: list[str], flag: str) -> bool:
@@ -144,26 +190,87 @@ def _message(error: Exception, is_long: bool) -> str:
     return "\n".join(line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..." for line in lines)
 
 
-class _OneLineErrors:
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """One name for each option, and defaults where there are any."""
+
+    def _get_default_metavar_for_optional(self, action):
+        return {int: "N", float: "X"}.get(action.type, "VALUE")
+
+    def _format_action_invocation(self, action):
+        action.option_strings = action.option_strings[:1]
+        return super()._format_action_invocation(action)
+
+    def _get_help_string(self, action):
+        has_default = action.default not in (None, False, "", []) and "default" not in (action.help or "default")
+        return super()._get_help_string(action) if has_default else action.help
+
+
+class _Parser:
+    """Help in groups, and errors that are `ValueError`s without the usage."""
+
+    shows_all = False
+
+    def __init__(self, *positional, description: str | None = None):
+        super().__init__(
+            *positional, description=description, formatter_class=_HelpFormatter, allow_abbrev=False, epilog=EPILOG
+        )
+
     def error(self, message: str):
         raise ValueError(f"{message}; --help lists the options")
 
+    def parse_known_args(self, args=None, namespace=None):
+        if "--help_all" in (args or ()):
+            self.shows_all, args = True, ["--help"]
+        return super().parse_known_args(args, namespace)
 
-class RecipeParser(_OneLineErrors, HfArgumentParser):
-    """transformers' parser of dataclasses, whose errors are `ValueError`s without the usage."""
+    def format_help(self) -> str:
+        trainers = {part.name for part in dataclasses.fields(transformers.TrainingArguments)}
+        groups, hidden = {**{title: [] for title in GROUPS}, "other options": []}, 0
+        for action in self._actions:
+            title = next((title for title, names in GROUPS.items() if names.fullmatch(action.dest)), "other options")
+            title = "essentials" if action.required or not action.option_strings else title
+            is_negation = action.nargs == 0 and action.const is False  # "--no_x"; "--x false" does the same
+            if not self.shows_all and (is_negation or (title == "other options" and action.dest in trainers)):
+                hidden += not is_negation
+            elif action.dest != "help":
+                groups[title].append(action)
+        formatter = self._get_formatter()
+        formatter.add_text(self.description)
+        for title, actions in groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments(actions)
+            formatter.end_section()
+        if hidden:
+            formatter.add_text(f"--help_all also lists {hidden} options of transformers' Trainer.")
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
 
-class CommandParser(_OneLineErrors, argparse.ArgumentParser):
-    """argparse's parser with a script's docstring as description; its errors are `ValueError`s without the usage."""
+class RecipeParser(_Parser, HfArgumentParser):
+    """transformers' parser of dataclasses in the style of all commands."""
+
+
+class CommandParser(_Parser, argparse.ArgumentParser):
+    """argparse's parser in the style of all commands; the description is a script's docstring."""
 
     def __init__(self, description: str):
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EPILOG)
+        super().__init__(description=description)
 
     def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """argparse's, with numbers in their ranges."""
-        args = super().parse_args(arguments)
+        """argparse's, which also checks the ranges of numbers."""
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        prints = _take_flag(words, "--print_config")
+        args = super().parse_args(words)
         check_ranges(vars(args))
+        if prints:
+            _print_config({name: value for name, value in vars(args).items() if value != self.get_default(name)})
         return args
+
+
+def _print_config(options: dict) -> None:
+    plain = {name: os.fspath(value) if isinstance(value, Path) else value for name, value in options.items()}
+    print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) if plain else "", end="")
+    sys.exit(0)
 
 
 def check_ranges(options: dict) -> None:
@@ -176,19 +283,24 @@ def check_ranges(options: dict) -> None:
                     raise ValueError(f"{name} is {value}; it must be {wanted}")
 
 
-def parse_recipe(*dataclass_types: type, arguments: Sequence[str] | None = None) -> tuple:
-    """One instance of each dataclass, from the command line: `[recipe.yaml] [--key value ...]`.
+def parse_recipe(
+    *dataclass_types: type, arguments: Sequence[str] | None = None, description: str | None = None
+) -> tuple:
+    """One instance of each dataclass, from the command line: `[recipe] [--key value ...]`.
 
-    A recipe is a YAML mapping of option names to values; it is read as if it stood on the command line, before what is
-    really there, which wins. Lists are several values, `null` is None, mappings (as `fsdp_config`) are passed whole.
+    A recipe is a YAML file that maps option names to values, or the name of one that ships with the package. It is
+    read as if it preceded the command line, which therefore wins. A list is several values, `null` is None, and a
+    mapping (such as `fsdp_config`) is passed on as a whole. `description` is for `--help`.
 
     Raises:
         ValueError: The recipe is not a mapping, or an option is unknown, missing, given twice or out of range; the
             message names file and option.
         FileNotFoundError: There is no such recipe.
-        SystemExit: `--help`.
+        SystemExit: `--help` or `--print_config`.
     """
-    parser, words = _parser_and_words(dataclass_types, arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    prints = _take_flag(words, "--print_config")
+    parser, words = _parser_and_words(dataclass_types, words, description)
     *parsed, unknown = parser.parse_args_into_dataclasses(
         words, return_remaining_strings=True, look_for_args_file=False
     )
@@ -197,26 +309,30 @@ def parse_recipe(*dataclass_types: type, arguments: Sequence[str] | None = None)
         raise ValueError(f"there is no option {unknown[0]!r}{_suggestion(unknown[0], names)}; --help lists them")
     for part in parsed:
         check_ranges(vars(part))
+    if prints:
+        given = {word.lstrip("-").split("=")[0].replace("-", "_") for word in words if word.startswith("--")}
+        options = given_options(*dataclass_types, arguments=arguments)
+        values = vars(parser.parse_known_args(words)[0])
+        _print_config({name: values[name] for name in values if name in given or name in options})
     return tuple(parsed)
 
 
 def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None) -> dict:
-    """What recipe and command line set to something else than the default, by name: a recipe of the whole run."""
-    parser, words = _parser_and_words(dataclass_types, arguments)
+    """The options that recipe and command line set to something other than the default, as a recipe of the run."""
+    parser, words = _parser_and_words(dataclass_types, sys.argv[1:] if arguments is None else arguments)
     values = vars(parser.parse_known_args(words)[0])
     defaults = vars(RecipeParser(dataclass_types).parse_known_args([])[0])
     return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
 
 
 def _parser_and_words(
-    dataclass_types: tuple[type, ...], arguments: Sequence[str] | None
+    dataclass_types: tuple[type, ...], arguments: Sequence[str], description: str | None = None
 ) -> tuple[RecipeParser, list[str]]:
     """The parser, and the command line with the recipe's settings before it."""
-    parser = RecipeParser(dataclass_types, allow_abbrev=False, epilog=EPILOG)
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser, words = RecipeParser(dataclass_types, description=description), list(arguments)
     if not words or words[0].startswith("-"):
         return parser, words
-    recipe, words = Path(words[0]), words[1:]
+    recipe, words = words[0], words[1:]
     settings = read_recipe(recipe)
     names = _option_names(dataclass_types)
     for name in settings:
@@ -232,8 +348,8 @@ def _option_names(dataclass_types: tuple[type, ...]) -> list[str]:
 
 
 def read_recipe(path: str | os.PathLike) -> dict:
-    """The settings of a recipe file, in its order; see [`parse_recipe`] for what is refused."""
-    text = Path(path).read_text(encoding="utf-8")
+    """The settings of a recipe (a file or the name of a shipped one), in its order; see [`parse_recipe`]."""
+    text = recipe_file(path).read_text(encoding="utf-8")
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         settings = yaml.safe_load(text)

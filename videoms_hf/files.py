@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Files and folders that appear complete or not at all, and text files as UTF-8."""
+"""Files and folders that appear complete or not at all, text files as UTF-8, and what ships with the package."""
 
 import json
 import os
@@ -68,3 +68,12 @@ def read_text(path: Path) -> str:
             f"{path} is not UTF-8 text ({error.reason} in line {line}); save it as UTF-8, and rename files whose "
             "names are not UTF-8"
         ) from error
+
+
+def shipped(path: str) -> Path:
+    """A file or folder that ships with the package: inside it if installed, next to it in a clone."""
+    package = Path(__file__).resolve().parent
+    for folder in (package, package.parent):
+        if (folder / path).exists():
+            return folder / path
+    raise FileNotFoundError(f"there is no {path} in {package} or {package.parent}; install videoms_hf again")

@@ -50,8 +50,9 @@ def check_source(source: str | os.PathLike | None, config_class: type[PreTrained
             raise OSError(f"there is no folder {source!r} here, and the Hub gave no such model: {reason}") from error
         raise OSError(
             f"there is no folder {source!r} here, and on the Hub a name needs its owner: 'someone/{source}'. The "
-            "folder is made from a checkpoint of the authors by python scripts/convert_checkpoint.py --checkpoint "
-            f"checkpoint.pth --output_dir {source} --labels UCF101 (or HMDB51, Kinetics-400, SSv2, OSCC, or a file)"
+            "folder is made from a checkpoint of the authors by `pip install videoms_hf`, then videoms convert "
+            f"--checkpoint checkpoint.pth --output_dir {source} --labels UCF101 (or HMDB51, Kinetics-400, SSv2, OSCC, "
+            "or a file)"
         ) from error
     kind = fields.get("model_type", config_class.model_type)
     if kind == "videomae":
@@ -68,6 +69,6 @@ def check_weights(source: str | os.PathLike | None, unexpected: Iterable[str]) -
 
 def _advice(source: str | os.PathLike | None, reason: str) -> str:
     return (
-        f"{source} {reason}; here it would be loaded by half. Convert it and load the folder that this makes: "
-        f"python scripts/convert_checkpoint.py --checkpoint {source} --output_dir videoms-converted"
+        f"{source} {reason}; here it would be loaded by half. Convert it and load the resulting folder: "
+        f"pip install videoms_hf, then videoms convert --checkpoint {source} --output_dir videoms-converted"
     )

@@ -37,8 +37,9 @@ def library_versions() -> dict[str, str]:
 
 def describe_origin(num_processes: int = 1) -> dict:
     """Command, time (UTC), machine and library versions of this run."""
+    program = sys.argv[0] if sys.argv[0].startswith("videoms ") else shlex.join(["python", sys.argv[0]])
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"{program} {shlex.join(sys.argv[1:])}".rstrip(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(num_processes),
         "versions": library_versions(),

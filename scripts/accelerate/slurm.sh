@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Several machines under Slurm, one torchrun on each:
-#   sbatch --nodes 8 scripts/accelerate/slurm.sh scripts/pretrain.py scripts/recipes/kinetics400/pretrain.yaml \
+#   sbatch --nodes 8 scripts/accelerate/slurm.sh -m videoms_hf pretrain kinetics400/pretrain \
 #       --gradient_accumulation_steps 1 --per_device_train_batch_size 32
-# The output folder must be on storage that all machines share. After a time limit or a crash, submit the same line
-# again: the run goes on from its newest complete checkpoint (--requeue lets Slurm do that after a preemption).
+# The output folder must be on storage that all machines share. After a time limit or a crash, submit the same command:
+# it resumes from the newest complete checkpoint (--requeue lets Slurm do that after a preemption).
 #SBATCH --job-name=videoms
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8

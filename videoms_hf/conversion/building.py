@@ -138,12 +138,12 @@ def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrai
         raise ValueError(
             f"{checkpoint.source} classifies by its first token after a final norm (use_mean_pooling false); VideoMS "
             "takes the mean of the kept tokens, so no conversion computes the same. Its encoder can be fine-tuned: "
-            "scripts/finetune.py --model_name_or_path"
+            "videoms finetune --model_name_or_path"
         )
     if kind == "encoder" and is_official(checkpoint.state):
         raise ValueError(
             f"{checkpoint.source} has an encoder's blocks alone: no decoder, no head and no final norm. It can be "
-            "fine-tuned: scripts/finetune.py --model_name_or_path"
+            "fine-tuned: videoms finetune --model_name_or_path"
         )
     if fields.get("token_selection") is None and not is_official(checkpoint.state):
         fields["token_selection"] = "tube" if kind == "pretraining" else "none"  # transformers' VideoMAE

@@ -4,7 +4,7 @@
 An epoch goes through all videos once, in an order made from the seed and the epoch alone: the shards in random order,
 one after the other, make a row that is cut into equal lanes, and within a lane each block of videos is shuffled. Batch
 g is the next of lane g % num_lanes: a batch's videos are neighbours, but batches that follow each other come from far
-apart. Shards whose own videos stand in random order (`scripts/prepare_dataset.py` writes such) make up for the rest.
+apart. Shards whose own videos stand in random order (`videoms prepare` writes such) make up for the rest.
 
 Process r of n has the batches g with g % n = r, and its workers have those in turn, as a `DataLoader` asks for them;
 so a lane is read by one worker only. The number of lanes is `LANES` wherever the number of readers (processes times
