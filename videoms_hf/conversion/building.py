@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Our models and processors from the checkpoints of other programs."""
+"""Our models from the checkpoints of other programs."""
 
 import functools
 import os
@@ -35,7 +35,7 @@ KINDS = {
     "features": VideoMSModel,
 }
 
-# In no tensor; taken from the configuration of transformers' VideoMAE.
+# Fields that no tensor shows, taken from the configuration of transformers' VideoMAE.
 _TAKEN_OVER = (
     "image_size",
     "num_frames",
@@ -51,10 +51,10 @@ _TAKEN_OVER = (
 
 
 def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
-    """The configuration that a checkpoint's tensors belong to, with `fields` on top.
+    """The configuration of a checkpoint's tensors; `fields` override it.
 
-    Sizes are those of the tensors. What is in no tensor comes from what the file says beside them, transformers'
-    config.json or the official command line; else it is the default: 16 frames of 224 x 224, selection by motion.
+    Sizes are those of the tensors. The rest comes from transformers' config.json or the official command line, or is
+    the default: 16 frames of 224 x 224, selection by motion.
 
     Raises:
         ValueError: the heads are unknown, or config.json contradicts the tensors or names another kind of model.
@@ -62,21 +62,20 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     known = infer_sizes(checkpoint.state)
     if checkpoint.config is not None:
         known |= _from_transformers(checkpoint, known)
-    if not is_official(checkpoint.state):  # those all have one, before a head is put on
+    if not is_official(checkpoint.state):  # official encoders all have one
         known["final_norm"] = has_final_norm(checkpoint.state) or known.get("final_norm", False)
     known |= _from_arguments(checkpoint.arguments or {})
     processor = checkpoint.processor or {}
     known |= {name: [*map(float, processor[name])] for name in ("image_mean", "image_std") if name in processor}
     known |= {name: value for name, value in fields.items() if value is not None}
-    defaults = VideoMSConfig()
     for heads, width in (
         ("num_attention_heads", "hidden_size"),
         ("decoder_num_attention_heads", "decoder_hidden_size"),
     ):
         if heads not in known and width in known:
             known[heads] = infer_heads(heads, known[width])
-    if "decoder_hidden_size" not in known:  # there is none, and the fields stay as they are
-        known["decoder_num_attention_heads"] = defaults.decoder_num_attention_heads
+    if "decoder_hidden_size" not in known:  # there is no decoder
+        known["decoder_num_attention_heads"] = VideoMSConfig().decoder_num_attention_heads
     if "id2label" in known:
         known.pop("num_labels", None)
     return VideoMSConfig(**known)
@@ -95,14 +94,14 @@ def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
         if name != "patch_size" and getattr(theirs, name) != size
     ]
     if contradictions:
-        raise ValueError(f"{checkpoint.source} contradicts itself: {'; '.join(contradictions)}; fetch it again")
-    # Official code: every LayerNorm has 1e-6. transformers has 1e-12 in the blocks and 1e-5 in the head's and the
-    # decoder's, but its weights are the authors', trained with 1e-6. So 1e-6 is restored; what it changes is near
-    # the rounding of float32 wherever a token's variance is not tiny. Anything larger is another network.
+        raise ValueError(f"{checkpoint.source} contradicts itself: {'; '.join(contradictions)}; download it again")
+    # Official code: every LayerNorm has epsilon 1e-6. transformers has 1e-12 in the blocks and 1e-5 in the norms of
+    # head and decoder, for the same weights. We restore 1e-6; the difference is near float32's rounding unless a
+    # token's variance is tiny. A larger epsilon belongs to another network.
     if theirs.layer_norm_eps > 1e-5:
         raise ValueError(
-            f"{checkpoint.source} has layer_norm_eps {theirs.layer_norm_eps}; it must be at most 1e-5, for it becomes "
-            "the official 1e-6"
+            f"{checkpoint.source} has layer_norm_eps {theirs.layer_norm_eps}; it must be at most 1e-5, because the "
+            "official 1e-6 replaces it"
         )
     known = {name: getattr(theirs, name) for name in _TAKEN_OVER} | {"final_norm": not theirs.use_mean_pooling}
     if "num_labels" in sizes:
@@ -111,7 +110,7 @@ def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
 
 
 def _from_arguments(arguments: Mapping) -> dict:
-    """Fields that the official command line set; it counts the share that is dropped where we count what is kept."""
+    """Fields that the official command line set; its ratios are dropped shares where ours are kept shares."""
     known = {
         ours: arguments[theirs]
         for theirs, ours in (("num_frames", "num_frames"), ("input_size", "image_size"), ("mask_ratio", "mask_ratio"))
@@ -124,26 +123,26 @@ def _from_arguments(arguments: Mapping) -> dict:
 
 
 def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrainedModel, Converted]:
-    """The model of a checkpoint with all its weights, and the weights; `fields` go to the configuration.
+    """The model of a checkpoint, and its converted weights; `fields` override the configuration.
 
-    A model of transformers computes what it did, on all tokens (in pre-training under a tube mask), unless `fields`
-    have a `token_selection`; official ones select by motion.
+    A model of transformers computes the same as before, on all tokens (in pre-training with a tube mask), unless
+    `fields` have a `token_selection`; official ones select by motion.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of another shape, all of them are named; or the network is one
-            that this package does not have.
+        ValueError: tensors are missing, unexpected or of another shape (all are named), or the network is not one of
+            this package.
     """
     kind = checkpoint_kind(checkpoint.state)
     if kind == "first_token":
         raise ValueError(
             f"{checkpoint.source} classifies by its first token after a final norm (use_mean_pooling false); VideoMS "
-            "takes the mean of the kept tokens, so no conversion computes the same. Its encoder can be fine-tuned: "
-            "videoms finetune --model_name_or_path"
+            "classifies by the mean of the kept tokens, so no conversion computes the same. You can fine-tune its "
+            "encoder: videoms finetune --model_name_or_path"
         )
     if kind == "encoder" and is_official(checkpoint.state):
         raise ValueError(
-            f"{checkpoint.source} has an encoder's blocks alone: no decoder, no head and no final norm. It can be "
-            "fine-tuned: videoms finetune --model_name_or_path"
+            f"{checkpoint.source} has only an encoder's blocks: no decoder, no head and no final norm. You can "
+            "fine-tune it: videoms finetune --model_name_or_path"
         )
     if fields.get("token_selection") is None and not is_official(checkpoint.state):
         fields["token_selection"] = "tube" if kind == "pretraining" else "none"  # transformers' VideoMAE
@@ -153,16 +152,16 @@ def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrai
 
 
 def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor]:
-    """The weights of any checkpoint, also of our own, in the official layout, for `torch.save({"model": ...})`.
+    """The weights of any checkpoint, ours too, in the official layout, for `torch.save({"model": ...})`.
 
     Raises:
-        ValueError: tensors are missing, unexpected or of another shape; all of them are named.
+        ValueError: tensors are missing, unexpected or of another shape; all are named.
     """
     kind = checkpoint_kind(checkpoint.state)
     if kind not in KINDS or kind in ("pretraining", "encoder") and not has_final_norm(checkpoint.state):
         raise ValueError(
             f"{checkpoint.source} is neither a classifier on all tokens nor a network with a final norm; the official "
-            "layout has no other"
+            "layout has no others"
         )
     if (checkpoint.config or {}).get("model_type") == "videoms":
         config = VideoMSConfig.from_dict(checkpoint.config)
@@ -172,36 +171,36 @@ def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor
 
 
 def wanted_shapes(cls: type[VideoMSPreTrainedModel], config: VideoMSConfig) -> dict[str, torch.Size]:
-    """The weights of a model of that configuration, by the names that they have under a head, without making it."""
+    """Names (as under a head) and shapes of the weights of a model of that configuration."""
     with torch.device("meta"):
         return {_bare_prefix(cls) + name: value.shape for name, value in cls(config).state_dict().items()}
 
 
 def _bare_prefix(cls: type[VideoMSPreTrainedModel]) -> str:
-    """What names of the bare encoder lack."""
+    """The prefix that names in the bare encoder lack."""
     return f"{cls.base_model_prefix}." if issubclass(cls, VideoMSModel) else ""
 
 
 def load(model: VideoMSPreTrainedModel, converted: Converted, dtype: torch.dtype | None = None):
-    """`model`, in evaluation mode, with the converted weights, in `dtype` or else in the type that they have."""
+    """`model` with the converted weights, in evaluation mode, in `dtype` or by default in the weights' own type."""
     if dtype is None:
         dtype = functools.reduce(torch.promote_types, {value.dtype for value in converted.state.values()})
     prefix = _bare_prefix(type(model))
     state = {name.removeprefix(prefix): value for name, value in converted.state.items()}
     loaded = model.to(dtype).load_state_dict(state, strict=False)
     if loaded.unexpected_keys or sorted(loaded.missing_keys) != sorted(converted.new):
-        raise RuntimeError(f"weights were lost on the way: {loaded}")  # `convert` has checked them
+        raise RuntimeError(f"weights were lost in conversion: {loaded}")  # `convert` has checked them
     return model.eval()
 
 
 def name_classes(model: VideoMSPreTrainedModel, class_names: list[str], source: str | os.PathLike) -> None:
-    """Name a model's classes; `ValueError` if it has none, or another number of them. `source` is for the message."""
+    """Name a model's classes; `ValueError` if their number differs. `source` is for the message."""
     if not isinstance(model, VideoMSForVideoClassification):
         raise ValueError(f"labels is {os.fspath(source)}, but the checkpoint has no classifier; leave labels out")
     if len(class_names) != model.num_labels:
         raise ValueError(
-            f"{os.fspath(source)} has {len(class_names)} class names, but the checkpoint knows {model.num_labels} "
-            "classes; they must be the names of the data set that it was trained on"
+            f"{os.fspath(source)} has {len(class_names)} class names, but the checkpoint has {model.num_labels} "
+            "classes; give the names of the dataset that it was trained on"
         )
     model.config.id2label = dict(enumerate(class_names))
     model.config.label2id = {name: i for i, name in enumerate(class_names)}

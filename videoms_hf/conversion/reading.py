@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Checkpoints of other programs as tensors, without running what a file brings along."""
+"""Checkpoints of other programs as tensors; code that a file contains is never run."""
 
 import argparse
 import json
@@ -27,12 +27,12 @@ from .state_dict import with_zero_biases
 
 
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
-# Where a file has its state dict: the official code, DeepSpeed, Lightning and mmengine, PyTorch's tutorials.
+# Keys of the state dict: the official code, DeepSpeed, Lightning and mmengine, PyTorch's tutorials.
 STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")
 
 
 class Checkpoint(NamedTuple):
-    """Tensors by the names of the program that wrote them, and what else it says of them."""
+    """Tensors by the names of the program that wrote them, with its configuration."""
 
     source: str
     state: dict[str, Tensor]
@@ -46,7 +46,7 @@ class Checkpoint(NamedTuple):
 
 
 def model_type(source: str | os.PathLike) -> str | None:
-    """The kind of model that config.json in a folder or on the Hub names; `None` where there is none."""
+    """The model type in config.json, in a folder or on the Hub; `None` if there is no such file."""
     try:
         config = _read_json(os.fspath(source), "config.json")
     except (OSError, HFValidationError):
@@ -55,7 +55,7 @@ def model_type(source: str | os.PathLike) -> str | None:
 
 
 def is_foreign(source: str | os.PathLike) -> bool:
-    """Whether a checkpoint must be converted: a file, DeepSpeed's folder, or another model than ours."""
+    """Whether a checkpoint must be converted: a file, DeepSpeed's folder, or a model that is not ours."""
     path = Path(source)
     if path.is_file() or (path / DEEPSPEED_FILE).is_file():
         return True
@@ -67,19 +67,19 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
 
     Args:
         source: a `.pth` or `.ckpt` file (a state dict, or one under a key of [`STATE_KEYS`]), DeepSpeed's
-            `mp_rank_00_model_states.pt` or the folder that it lies in, a safetensors file; or a folder or Hub name
-            of a model of transformers, its weights in one file or in several.
+            `mp_rank_00_model_states.pt` or its folder, a safetensors file; or a folder or Hub name of a model of
+            transformers.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: a file is damaged, holds no state dict, or would run code if it were loaded; it was not.
+        ValueError: a file is corrupt, has no state dict, or would run code if it were loaded.
     """
     source = os.fspath(source)
     path = Path(source)
     if (path / DEEPSPEED_FILE).is_file():
         path = path / DEEPSPEED_FILE
     if path.is_file():
-        folder = str(path.parent) if path.suffix in (".safetensors", ".bin") else None  # one that transformers wrote?
+        folder = str(path.parent) if path.suffix in (".safetensors", ".bin") else None  # of transformers?
         state, arguments = _read_file(path)
         config = folder and _read_json(folder, "config.json")
         return Checkpoint(source, _complete(state, config), config, folder and _read_processor(folder), arguments)
@@ -122,7 +122,7 @@ def weight_files(source: str | os.PathLike, safe_only: bool = False) -> list[Pat
 
 
 def _find(source: str | os.PathLike, name: str) -> Path | None:
-    """A file of a folder or of a repository on the Hub; `None` if it has none of that name."""
+    """A file of a folder or of a repository on the Hub; `None` if there is none of that name."""
     if Path(source).is_dir():
         return path if (path := Path(source) / name).is_file() else None
     try:
@@ -141,7 +141,7 @@ def _read_processor(source: str) -> dict | None:
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
-    """A file's state dict, and the command line's arguments if it has them."""
+    """A file's state dict, and the arguments of the command line if it has them."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path), None
@@ -150,14 +150,14 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(path, str(error))) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); if it is cut or no checkpoint, fetch it again") from error
+        raise ValueError(f"{path} cannot be read ({error}); download it again if it is truncated") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must hold a state dict")
     arguments = content.get("args")
     state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     if not any(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(
-            f"{path} has no state dict under {' or '.join(STATE_KEYS)} and is none itself; it has the keys "
+            f"{path} has no state dict under {' or '.join(STATE_KEYS)} and is not one itself; its keys are "
             f"{', '.join(map(str, state))}"
         )
     state = {str(name): value for name, value in state.items()}
@@ -166,9 +166,9 @@ def _read_file(path: Path) -> tuple[dict[str, Tensor], dict | None]:
 
 def _refusal(path: Path, reason: str) -> str:
     named = re.search(r"GLOBAL (\S+)", reason)
-    asks = f"its pickle asks for {named[1]}" if named else f"its pickle is none of tensors ({reason.splitlines()[0]})"
+    asks = f"asks for {named[1]}" if named else f"has other content than tensors ({reason.splitlines()[0]})"
     return (
-        f"{path} was not loaded, and nothing of it was run: {asks}. Only tensors, plain values and "
-        "argparse.Namespace are read, for anything else can run code. If you trust whoever made the file, load it "
-        "where it can do no harm, save its state dict alone with torch.save, and convert that"
+        f"{path} was not loaded, and nothing in it was run: its pickle {asks}. Only tensors, plain values and "
+        "argparse.Namespace are read, because anything else can run code. If you trust the file's author, load it in "
+        "a sandbox, save only its state dict with torch.save, and convert that"
     )

@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""State dicts of the official code and of transformers' VideoMAE under our names, and back. Nothing is lost unsaid.
+"""State dicts of the official code and of transformers' VideoMAE under our names and back; no tensor is lost silently.
 
-Dicts of tensors in, dicts out; no files, no models. Official are the layouts of VideoMS (EVEREST) and VideoMAE, which
-are the same: pre-training has the encoder under `encoder.`, fine-tuning without a prefix.
+Dicts of tensors in, dicts out; no files, no models. The official layouts are those of VideoMS (EVEREST) and VideoMAE,
+which are the same: pre-training has the encoder under `encoder.`, fine-tuning without a prefix.
 """
 
 import re
@@ -24,29 +24,41 @@ HEAD = ("fc_norm.", "classifier.")
 # Names under which other modules hold a whole model: DistributedDataParallel, torch.compile, Lightning, mmengine.
 _WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")
 
-_IN_BLOCK = {  # official name inside a block: ours
-    "norm1": "layernorm_before",
-    "norm2": "layernorm_after",
-    "attn.proj": "attention.output.dense",
-    "mlp.fc1": "intermediate.dense",
-    "mlp.fc2": "output.dense",
+_BLOCK = {  # official name inside a block: ours, in the order of its rows
+    "attn.qkv.weight": tuple(f"attention.attention.{part}.weight" for part in ("query", "key", "value")),
+    "attn.q_bias": ("attention.attention.query.bias",),
+    "attn.v_bias": ("attention.attention.value.bias",),
+} | {
+    f"{theirs}.{end}": (f"{ours}.{end}",)
+    for theirs, ours in (
+        ("norm1", "layernorm_before"),
+        ("norm2", "layernorm_after"),
+        ("attn.proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    )
+    for end in ("weight", "bias")
 }
-_BIASES = {"q_bias": "query.bias", "v_bias": "value.bias"}
-_OUR_BLOCK = {
-    *(f"{ours}.{end}" for ours in _IN_BLOCK.values() for end in ("weight", "bias")),
-    *(f"attention.attention.{part}.weight" for part in ("query", "key", "value")),
-    *(f"attention.attention.{bias}" for bias in _BIASES.values()),
+_OFFICIAL_BLOCK = {ours: theirs for theirs, names in _BLOCK.items() for ours in names}
+_VIDEOMAE_BLOCK = {ours: (ours,) for ours in _OFFICIAL_BLOCK} | {
+    "attention.attention.q_bias": ("attention.attention.query.bias",),
+    "attention.attention.v_bias": ("attention.attention.value.bias",),
+    # transformers had it for a time. It adds the same to all scores of a query, and the softmax removes it.
+    "attention.attention.key.bias": (),
 }
-_OUTSIDE = {  # official name: ours; the last three are those of fine-tuning
-    "encoder.patch_embed.proj": PROJECTION,
-    "encoder.norm": "videoms.layernorm",
-    "encoder_to_decoder": "encoder_to_decoder",
-    "decoder.norm": "decoder.norm",
-    "decoder.head": "decoder.head",
-    "fc_norm": "fc_norm",
-    "patch_embed.proj": PROJECTION,
-    "norm": "videoms.layernorm",
-    "head": "classifier",
+_OUTSIDE = {"mask_token": "mask_token", "encoder_to_decoder.weight": "encoder_to_decoder.weight"} | {
+    f"{theirs}.{end}": f"{ours}.{end}"
+    for theirs, ours in (
+        ("encoder.patch_embed.proj", PROJECTION),
+        ("encoder.norm", "videoms.layernorm"),
+        ("decoder.norm", "decoder.norm"),
+        ("decoder.head", "decoder.head"),
+        ("fc_norm", "fc_norm"),
+        ("patch_embed.proj", PROJECTION),  # from here on, those of fine-tuning
+        ("norm", "videoms.layernorm"),
+        ("head", "classifier"),
+    )
+    for end in ("weight", "bias")
 }
 _OURS_OUTSIDE = {*_OUTSIDE.values()}
 
@@ -62,71 +74,33 @@ class Converted(NamedTuple):
 def our_names(name: str) -> tuple[str, ...] | None:
     """Our weights that a tensor of any known layout holds, in the order of its rows; `None` if it is not known.
 
-    It is one, or query, key and value of an official block; and none for a bias of keys, which transformers had for a
-    time: it adds the same to all scores of a query, and the softmax takes it away.
+    It is one, or query, key and value of an official block, or none for a bias of keys.
     """
     name = _unwrapped(name)
-    if name == "mask_token":
-        return (name,)
     if match := re.fullmatch(r"(encoder\.|decoder\.|)blocks\.(\d+)\.(.+)", name):
-        part, number, rest = match.groups()
-        return _in_official_block(_block_prefix(part == "decoder.", number), rest)
-    stem, _, end = name.rpartition(".")
-    if stem == "encoder_to_decoder":
-        return (name,) if end == "weight" else None
-    if stem in _OUTSIDE and end in ("weight", "bias"):
-        return (f"{_OUTSIDE[stem]}.{end}",)
+        part = "decoder.decoder_layers" if match[1] == "decoder." else "videoms.encoder.layer"
+        names = _BLOCK.get(match[3])
+        return names and tuple(f"{part}.{match[2]}.{ours}" for ours in names)
+    if name in _OUTSIDE:
+        return (_OUTSIDE[name],)
     name = re.sub(r"^(videomae\.|videoms\.)?(?=embeddings\.|encoder\.layer\.|layernorm\.)", "videoms.", name)
-    if match := re.fullmatch(r"videoms\.encoder\.layer\.(\d+)\.(.+)|decoder\.decoder_layers\.(\d+)\.(.+)", name):
-        rest = match[2] or match[4]
-        return _in_videomae_block(name.removesuffix(rest), rest)
-    stem, _, end = name.rpartition(".")
-    return (name,) if stem in _OURS_OUTSIDE and end in ("weight", "bias") else None
+    if match := re.fullmatch(r"((?:videoms\.encoder\.layer|decoder\.decoder_layers)\.\d+\.)(.+)", name):
+        names = _VIDEOMAE_BLOCK.get(match[2])
+        return names and tuple(match[1] + ours for ours in names)
+    return (name,) if name in _OURS_OUTSIDE else None
 
 
 def _unwrapped(name: str) -> str:
     return _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
 
 
-def _block_prefix(is_decoder: bool, number: str) -> str:
-    return f"decoder.decoder_layers.{number}." if is_decoder else f"videoms.encoder.layer.{number}."
-
-
-def _in_official_block(prefix: str, rest: str) -> tuple[str, ...] | None:
-    if rest == "attn.qkv.weight":
-        return tuple(f"{prefix}attention.attention.{part}.weight" for part in ("query", "key", "value"))
-    if rest in ("attn.q_bias", "attn.v_bias"):
-        return (f"{prefix}attention.attention.{_BIASES[rest.removeprefix('attn.')]}",)
-    stem, _, end = rest.rpartition(".")
-    return (f"{prefix}{_IN_BLOCK[stem]}.{end}",) if stem in _IN_BLOCK and end in ("weight", "bias") else None
-
-
-def _in_videomae_block(prefix: str, rest: str) -> tuple[str, ...] | None:
-    if rest == "attention.attention.key.bias":
-        return ()
-    stem, _, end = rest.rpartition(".")
-    rest = f"{stem}.{_BIASES.get(end, end)}"
-    return (prefix + rest,) if rest in _OUR_BLOCK else None
-
-
 def official_name(name: str, for_pretraining: bool) -> str:
     """The official name of one of our weights; query, key and value weights share one."""
     if match := re.fullmatch(r"(videoms\.encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)", name):
-        part, number, rest = match.groups()
-        encoder = "encoder." if for_pretraining else ""
-        prefix = f"{'decoder.' if part.startswith('decoder') else encoder}blocks.{number}."
-        if re.fullmatch(r"attention\.attention\.(query|key|value)\.weight", rest):
-            return f"{prefix}attn.qkv.weight"
-        for theirs, ours in _BIASES.items():
-            if rest == f"attention.attention.{ours}":
-                return f"{prefix}attn.{theirs}"
-        stem, _, end = rest.rpartition(".")
-        return prefix + {ours: theirs for theirs, ours in _IN_BLOCK.items()}[stem] + f".{end}"
-    if name == "mask_token":
-        return name
-    stem, _, end = name.rpartition(".")
-    candidates = [theirs for theirs, ours in _OUTSIDE.items() if ours == stem]
-    return f"{candidates[0] if for_pretraining else candidates[-1]}.{end}"
+        prefix = "decoder." if match[1].startswith("decoder") else "encoder." if for_pretraining else ""
+        return f"{prefix}blocks.{match[2]}.{_OFFICIAL_BLOCK[match[3]]}"
+    names = [theirs for theirs, ours in _OUTSIDE.items() if ours == name]
+    return names[0] if for_pretraining else names[-1]
 
 
 def is_official(names: Iterable[str]) -> bool:
@@ -135,10 +109,10 @@ def is_official(names: Iterable[str]) -> bool:
 
 
 def checkpoint_kind(names: Iterable[str]) -> str:
-    """What network a checkpoint's names belong to.
+    """The network that a checkpoint's names belong to.
 
     "pretraining"; "classification"; "first_token", a classifier on the first token instead of the mean of all;
-    "features", an encoder with its final norm; "encoder", one without.
+    "features", an encoder with a final norm; "encoder", one without.
     """
     ours = {name for theirs in names for name in our_names(theirs) or ()}
 
@@ -153,12 +127,12 @@ def checkpoint_kind(names: Iterable[str]) -> str:
 
 
 def has_final_norm(names: Iterable[str]) -> bool:
-    """Whether an encoder of these names ends with a norm; that of transformers has none if it pools its tokens."""
+    """Whether an encoder of these names ends with a norm; transformers' has none if it pools its tokens."""
     return any(ours.startswith(FINAL_NORM) for name in names for ours in our_names(name) or ())
 
 
 def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a VideoMAE without biases of queries and values, with biases of zero: it computes the same."""
+    """A VideoMAE's state dict with zero biases of queries and values, which computes the same as without biases."""
     return {**state} | {
         f"{name.removesuffix('weight')}bias": value.new_zeros(len(value))
         for name, value in state.items()
@@ -167,9 +141,9 @@ def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_sizes(state: Mapping[str, Tensor]) -> dict:
-    """The configuration's fields that follow from the tensors' shapes: all sizes but frames, image and heads.
+    """Configuration fields that follow from the tensors' shapes: all sizes but frames, image and heads.
 
-    Tensors that contradict each other are outvoted here, for [`convert`] to name them.
+    The majority decides where tensors contradict each other; [`convert`] names the others.
     """
     shapes = {
         ours: value.shape
@@ -187,9 +161,8 @@ def infer_sizes(state: Mapping[str, Tensor]) -> dict:
         return sizes.most_common(1)[0][0] if sizes else None
 
     def depth(prefix: str) -> int | None:
-        return max(
-            (int(match[1]) + 1 for name in shapes if (match := re.match(rf"{prefix}\.(\d+)\.", name))), default=None
-        )
+        numbers = (re.match(rf"{prefix}\.(\d+)\.", name) for name in shapes)
+        return max((int(number[1]) + 1 for number in numbers if number), default=None)
 
     encoder, decoder = r"videoms\.encoder\.layer", r"decoder\.decoder_layers"
     sizes = {
@@ -210,7 +183,7 @@ def infer_sizes(state: Mapping[str, Tensor]) -> dict:
 
 
 def infer_heads(field: str, width: int) -> int:
-    """Attention heads of a network of that width, by the published sizes: 64 channels each, 80 in the huge one."""
+    """Attention heads of a network of that width, by the published sizes: 64 channels a head, 80 in the huge one."""
     published = {}
     for size, _, heads, decoder_width, decoder_heads in MODEL_SIZES.values():
         published |= {size: heads, decoder_width: decoder_heads}
@@ -218,7 +191,7 @@ def infer_heads(field: str, width: int) -> int:
         return published[width]
     if width % 64:
         raise ValueError(
-            f"{field} follows from no tensor, and a width of {width} is neither a published one nor a multiple of 64 "
+            f"{field} follows from no tensor, and a width of {width} is neither published nor a multiple of 64 "
             f"channels a head; give {field}"
         )
     return width // 64
@@ -230,11 +203,11 @@ def convert(
     may_be_new: tuple[str, ...] = (),
     may_be_dropped: tuple[str, ...] = (),
 ) -> Converted:
-    """The weights `wanted` (our names and shapes) out of a state dict of any known layout.
+    """The weights `wanted` (our names and shapes) from a state dict of any known layout.
 
     Args:
-        may_be_new: how wanted names begin that the checkpoint may lack; with "classifier.", or have for other classes.
-        may_be_dropped: how our names begin of tensors that it may have beyond what is wanted.
+        may_be_new: prefixes of wanted names that may be missing; "classifier." may also have other classes.
+        may_be_dropped: prefixes of our names that the state dict may have in addition.
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape; all of them are named.
@@ -262,7 +235,7 @@ def convert(
                 misshapen.append(f"{name} is {list(value.shape)}, it must be {shape}")
                 found |= dict.fromkeys(ours, value)
     missing = [name for name in wanted if name not in found]
-    begun = {name.rpartition(".")[0] for name in found}  # of a layer that is there, nothing can be missing
+    begun = {name.rpartition(".")[0] for name in found}  # a layer must be complete
     new = [name for name in missing if name.startswith(may_be_new) and name.rpartition(".")[0] not in begun]
     lacking = [name for name in missing if name not in new]
     if lacking or unexpected or misshapen:
@@ -279,11 +252,11 @@ def _as_named(names: list[str], state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
-    lines = ["the weights are not those of a network that this package knows:"]
+    lines = ["the weights are not complete, or not those of a network of this package; nothing was converted:"]
     for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
         if names:
-            lines.append(f"  {what} ({len(names)}): {', '.join(names)}")
-    return "\n".join([*lines, "Nothing was converted; the file must be complete and of the same architecture"])
+            lines.append(f"  {what} ({len(names)}): {'; '.join(names)}")
+    return "\n".join(lines)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
