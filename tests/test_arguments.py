@@ -232,7 +232,7 @@ def test_a_batch_that_leaves_many_videos_out_is_warned_of():
     assert args.batch_warning(80) is None and args.batch_warning(88 + 7) is None
     assert "leaves out 7 of 15 training videos, which do not fill a batch of 8" in args.batch_warning(15)
     said = args.batch_warning(5)
-    assert "A step is to take 8 clips" in said and "more than the 5 training videos" in said
+    assert "A step takes 8 clips" in said and "more than the 5 training videos" in said
     args.dataloader_drop_last = False
     assert args.batch_warning(15) is None
 

@@ -102,7 +102,7 @@ def test_fine_tuning_takes_clips_and_normalisation_from_the_checkpoint(model, vi
     run("finetune", model_name_or_path=model, train_data=videos, output_dir=tmp_path / "b", **TRAINING, **options)
     said = capsys.readouterr().out
     for name, number, own in (("frame_stride", 1, STRIDE), ("image_size", 16, SIZE), ("candidate_ratio", 1.5, 1.0)):
-        assert f"other clips than the checkpoint's: {name} {number}, not {own}" in said
+        assert f"clips differ from the checkpoint's: {name} {number}, not {own}" in said
     assert "num_frames" not in said
     assert VideoMSVideoProcessor.from_pretrained(tmp_path / "b").candidate_ratio == 1.5
 

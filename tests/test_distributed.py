@@ -162,7 +162,7 @@ def test_a_process_does_not_wait_for_one_that_died(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = run_program([sys.executable, "-c", LEFT_ALONE, str(tmp_path / "store")], seconds=60, env=environment)
     assert (done.returncode, done.stdout) == (0, "initialised: False\n"), done.stderr[-3000:]
-    assert "Another process did not come to the end" in done.stderr
+    assert "Another process did not finish" in done.stderr
 
 
 def test_processes_draw_differently_where_clips_do_not_decide(two_processes):

@@ -205,7 +205,7 @@ def test_pretraining_goes_on_from_a_whole_videomae_only(tmp_path, pools):
     assert model.config.token_selection == "motion"
     assert torch.equal(model.mask_token, source.mask_token)
     videomae(VideoMAEForVideoClassification).save_pretrained(tmp_path / "classifier")
-    with pytest.raises(ValueError, match=r"no checkpoint to start a VideoMSForPreTraining from: (.|\n)*mask_token"):
+    with pytest.raises(ValueError, match=r"cannot start a VideoMSForPreTraining: (.|\n)*mask_token"):
         pretraining_model(ModelArguments(model_name_or_path=str(tmp_path / "classifier")), CLIPS)
 
 

@@ -206,7 +206,7 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path):
 def test_an_explicit_checkpoint_must_be_complete(tmp_path):
     trainer = tiny_trainer("pretrain", tmp_path / "run")
     (tmp_path / "checkpoint-5").mkdir()
-    with pytest.raises(ValueError, match="checkpoint-5 is no complete checkpoint .*: saving it was not finished"):
+    with pytest.raises(ValueError, match="checkpoint-5 is not a complete checkpoint .*: saving it was not finished"):
         trainer.train(resume_from_checkpoint=tmp_path / "checkpoint-5")
 
 
@@ -228,7 +228,7 @@ def test_a_full_disk_is_an_error_that_names_the_last_good_checkpoint_and_keeps_i
     trainer = tiny_trainer("finetune", tmp_path, **options)
     trainer.add_callback(FillDisk())
     try:
-        with pytest.raises(RuntimeError, match="checkpoint-10 could not be saved .* goes on from .*checkpoint-5"):
+        with pytest.raises(RuntimeError, match="checkpoint-10 could not be saved .* resumes from .*checkpoint-5"):
             trainer.train()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -302,7 +302,7 @@ def test_a_run_says_that_its_videos_have_changed_and_keeps_its_classes(tmp_path,
     )
     for classes, message in (
         (["walk", "jump"], "class 1 was 'wave', now 'jump'"),
-        (["walk", "wave", "jump"], "it has 2, l.csv has 3, and class 2 was None, now 'jump'"),
+        (["walk", "wave", "jump"], "2, where l.csv has 3, and class 2 was None, now 'jump'"),
     ):
         with pytest.raises(FileExistsError, match=message):
             record(table_of(*started, classes))
@@ -313,7 +313,7 @@ def test_resuming_is_asked_for_as_in_transformers_scripts(tmp_path):
     for path in (tmp_path / "nothing" / "checkpoint-9", tmp_path):
         args = tiny_trainer("finetune", tmp_path / "run", resume_from_checkpoint=str(path)).args
         wanted = "saving it was not finished" if path.exists() else "there is no such folder"
-        with pytest.raises(ValueError, match=f"{path} is no complete checkpoint of this trainer: {wanted}"):
+        with pytest.raises(ValueError, match=f"{path} is not a complete checkpoint of this trainer: {wanted}"):
             begin_run("finetune", args, {})
     write_checkpoint(tmp_path / "run", 5)
     args = tiny_trainer("finetune", tmp_path / "run", resume_from_checkpoint="False").args
@@ -327,7 +327,7 @@ def test_a_folder_with_something_else_is_left_alone(run_file, tmp_path):
     if run_file is not None:
         (tmp_path / "run.json").write_text(run_file)
     before = sorted(path.name for path in tmp_path.iterdir())
-    with pytest.raises(FileExistsError, match="holds something else than a run of this kind; give another"):
+    with pytest.raises(FileExistsError, match="has other files than a run; give another"):
         claim_output_dir(tmp_path, "pretrain", 16, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     with pytest.raises(FileExistsError, match="other.txt is a file"):

@@ -123,7 +123,7 @@ def claim_in_vain(folder: Path) -> None:
 
 def save_in_vain(folder: Path) -> None:
     trainer = tiny_trainer("finetune", folder, num_train_epochs=1, report_to="none")
-    with pytest.raises(RuntimeError, match="checkpoint-5 could not be saved .* goes on from the beginning"):
+    with pytest.raises(RuntimeError, match="checkpoint-5 could not be saved .* resumes from the beginning"):
         trainer.train()
 
 

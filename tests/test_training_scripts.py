@@ -96,7 +96,7 @@ def test_fine_tuning_starts_from_pretraining_and_counts_what_became_of_the_weigh
     said = capsys.readouterr().out
     assert "mask_token" not in said  # nor any other name
     for line in (
-        "32 loaded, 4 newly initialised, 23 unused",
+        "32 loaded, 4 newly initialised, 23 unexpected",
         "4 clips = 4 x 1 processes x 1 accumulated, float32 on cpu",
         "8 steps, 2 epochs of 4 steps and 16 clips",
         "8 validation videos, the middle clip of each:\ntop-1 ",
@@ -149,7 +149,7 @@ def test_another_run_does_not_write_into_the_folder(pretrained, videos, tmp_path
     with pytest.raises(FileExistsError, match="script was 'pretrain', now 'finetune'"):
         script("finetune", train_data=videos / "train.csv", output_dir=pretrained)
     assert {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")} == before
-    with pytest.raises(FileExistsError, match="holds something else than a run"):
+    with pytest.raises(FileExistsError, match="has other files than a run"):
         script("pretrain", **options | {"output_dir": videos})
 
 
@@ -162,7 +162,7 @@ def test_broken_videos_are_replaced_and_reported(videos, tmp_path, capsys):
     options = {"train_data": tmp_path / "train.csv", "output_dir": tmp_path / "run", "max_bad_share": 0.1}
     script("finetune", **options, num_train_epochs=3)
     said = capsys.readouterr().out
-    assert f"1 of 17 training videos were broken and replaced by others\n  {broken} (line 17): " in said
+    assert f"1 of 17 training videos were corrupt and replaced by others\n  {broken} (line 17): " in said
     log = json.loads((tmp_path / "run" / "training_log.json").read_text())
     assert [video["path"] for video in log["bad_videos"]] == [str(broken)]
     with pytest.raises(ValueError, match=f"more than max_bad_share .*\n.*{broken}"):

@@ -1,129 +1,95 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a run can be told of network, data and augmentation (`command_line.py` reads it)."""
+"""Options of a run for model, data and augmentation (`command_line.py` reads them)."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, VideoMSConfig
 from ..data.shards import STREAM_PREFIX
 
 
+def option(default, help: str, **metadata) -> dataclasses.Field:
+    """A field of a dataclass of options, with its help; a function is called for its default."""
+    kind = "default_factory" if callable(default) else "default"
+    return dataclasses.field(metadata={"help": help, **metadata}, **{kind: default})
+
+
 @dataclass
 class ModelArguments:
-    """Which network. Options that are not given come from the checkpoint or, from scratch, from the size."""
+    """The model. Unset options come from the checkpoint or, from scratch, from `model_size`."""
 
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "Checkpoint to start from: a folder, a Hub name, or a file of the official code; VideoMAE's are "
-            "converted on the way. Empty or null: from scratch."
-        },
+    model_name_or_path: str | None = option(
+        None,
+        "Checkpoint to start from: a folder, a Hub name, or a file of the official code; VideoMAE's are converted on "
+        "the way. Empty or null: from scratch.",
     )
-    model_size: str = field(
-        default="base",
-        metadata={
-            "help": "Size of a network from scratch (a checkpoint has its own).",
-            "choices": list(MODEL_SIZES),
-        },
+    model_size: str = option("base", "Size of a model trained from scratch.", choices=list(MODEL_SIZES))
+    token_selection: str | None = option(None, "How tokens are selected.", choices=list(TOKEN_SELECTIONS))
+    pretraining_keep_ratio: float | None = option(
+        None, "Share of tokens kept in pre-training, and by which frame selection ranks, in (0, 1]."
     )
-    token_selection: str | None = field(
-        default=None, metadata={"help": "How tokens are chosen.", "choices": list(TOKEN_SELECTIONS)}
-    )
-    pretraining_keep_ratio: float | None = field(
-        default=None,
-        metadata={"help": "Share of tokens kept in pre-training, and by which frame selection ranks, in (0, 1]."},
-    )
-    mask_ratio: float | None = field(default=None, metadata={"help": "1 - visible share in pre-training, in (0, 1)."})
-    keep_ratio: float | None = field(
-        default=None, metadata={"help": "Share of tokens kept in classification, in (0, 1]; 1: no selection."}
-    )
-    candidate_ratio: float | None = field(
-        default=None, metadata={"help": "Frame selection: load this many times num_frames, at least 1; 1: off."}
-    )
-    norm_pix_loss: bool | None = field(default=None, metadata={"help": "Predict normalised pixels (the default)."})
-    drop_path_rate: float | None = field(default=None, metadata={"help": "Last block's stochastic depth, in [0, 1)."})
-    hidden_dropout_prob: float | None = field(default=None, metadata={"help": "Dropout after linear maps, [0, 1]."})
-    attention_probs_dropout_prob: float | None = field(default=None, metadata={"help": "Attention dropout, [0, 1]."})
-    classifier_dropout: float | None = field(default=None, metadata={"help": "Dropout before the classifier, [0, 1]."})
-    head_init_scale: float | None = field(default=None, metadata={"help": "Factor on the classifier's first weights."})
-    patch_size: int | None = field(default=None, metadata={"help": "Height and width of a patch, pixels."})
-    tubelet_size: int | None = field(default=None, metadata={"help": "Frames of a tubelet."})
-    hidden_size: int | None = field(default=None, metadata={"help": "Width of the encoder."})
-    num_hidden_layers: int | None = field(default=None, metadata={"help": "Blocks of the encoder."})
-    num_attention_heads: int | None = field(default=None, metadata={"help": "Attention heads of the encoder."})
-    intermediate_size: int | None = field(default=None, metadata={"help": "Width of the encoder's MLP."})
-    decoder_hidden_size: int | None = field(default=None, metadata={"help": "Width of the decoder."})
-    decoder_num_hidden_layers: int | None = field(default=None, metadata={"help": "Blocks of the decoder."})
-    decoder_num_attention_heads: int | None = field(default=None, metadata={"help": "Heads of the decoder."})
-    decoder_intermediate_size: int | None = field(default=None, metadata={"help": "Width of the decoder's MLP."})
-    attn_implementation: str = field(
-        default="sdpa", metadata={"help": "Attention: sdpa, eager, or a flash variant that is installed."}
-    )
+    mask_ratio: float | None = option(None, "1 - visible share in pre-training, in (0, 1).")
+    keep_ratio: float | None = option(None, "Share of tokens kept in classification, in (0, 1]; 1: no selection.")
+    candidate_ratio: float | None = option(None, "Frame selection: load this many times num_frames, at least 1 (off).")
+    norm_pix_loss: bool | None = option(None, "Predict normalised pixels (the default).")
+    drop_path_rate: float | None = option(None, "Stochastic depth of the last block, in [0, 1).")
+    hidden_dropout_prob: float | None = option(None, "Dropout after linear layers, in [0, 1].")
+    attention_probs_dropout_prob: float | None = option(None, "Attention dropout, in [0, 1].")
+    classifier_dropout: float | None = option(None, "Dropout before the classifier, in [0, 1].")
+    head_init_scale: float | None = option(None, "Factor on the classifier's initial weights.")
+    patch_size: int | None = option(None, "Height and width of a patch in pixels.")
+    tubelet_size: int | None = option(None, "Frames of a tubelet.")
+    hidden_size: int | None = option(None, "Width of the encoder.")
+    num_hidden_layers: int | None = option(None, "Blocks of the encoder.")
+    num_attention_heads: int | None = option(None, "Attention heads of the encoder.")
+    intermediate_size: int | None = option(None, "Width of the encoder's MLP.")
+    decoder_hidden_size: int | None = option(None, "Width of the decoder.")
+    decoder_num_hidden_layers: int | None = option(None, "Blocks of the decoder.")
+    decoder_num_attention_heads: int | None = option(None, "Heads of the decoder.")
+    decoder_intermediate_size: int | None = option(None, "Width of the decoder's MLP.")
+    attn_implementation: str = option("sdpa", "Attention: sdpa, eager, or a flash variant that is installed.")
 
     def __post_init__(self):
         self.model_name_or_path = self.model_name_or_path or None
 
     def config_fields(self) -> dict:
-        """The configuration's fields that were given, to be laid over a checkpoint's or a size's own."""
+        """Configuration fields that were given; they override those of a checkpoint or size."""
         names = {part.name for part in dataclasses.fields(VideoMSConfig)} & vars(self).keys()
         return {name: getattr(self, name) for name in sorted(names) if getattr(self, name) is not None}
 
     def to_config(self, **fields) -> VideoMSConfig:
-        """Configuration of a network from scratch, with `fields` (those of the data) under what was given."""
+        """Configuration of a model trained from scratch; given options override `fields`, those of the data."""
         return VideoMSConfig.from_size(self.model_size, **(fields | self.config_fields()))
 
 
 @dataclass
 class DataArguments:
-    """Which videos, and how clips are cut from them."""
+    """The videos, and how clips are sampled from them."""
 
-    train_data: str | None = field(
-        default=None,
-        metadata={
-            "help": "Training videos: a list with `path label` a line, a folder with one folder a class, a .parquet "
-            "table, a folder of shards, or a data set of the Hub; stream:FOLDER streams shards."
-        },
+    train_data: str | None = option(
+        None,
+        "Training videos: a list with `path label` a line, a folder with one folder a class, a .parquet table, a "
+        "folder of shards, or a data set of the Hub; stream:FOLDER streams shards.",
     )
-    eval_data: str | None = field(default=None, metadata={"help": "Validation videos, likewise; none: no evaluation."})
-    data_root: str | None = field(
-        default=None, metadata={"help": "Folder that a list's relative paths start from; by default the list's own."}
+    eval_data: str | None = option(None, "Validation videos, likewise; null: no evaluation.")
+    data_root: str | None = option(None, "Folder of a list's relative paths; by default the list's own.")
+    class_names: str | None = option(None, "File with a class name a line, in the order of the label numbers.")
+    num_frames: int | None = option(None, "Frames of a clip that the model sees; null: the checkpoint's, or 16.")
+    frame_stride: int | None = option(None, "Take every n-th frame of the video; null: the checkpoint's, or 4.")
+    image_size: int | None = option(None, "Height and width of a clip in pixels; null: the checkpoint's, or 224.")
+    scale_in_decoder: bool = option(
+        False,
+        "Pre-training: scale crops in the video's own colours. It takes less memory for large frames, and is not the "
+        "same to the bit (within 2.5 levels of 255 on average).",
     )
-    class_names: str | None = field(
-        default=None, metadata={"help": "File with a class name a line, in the order of the label numbers."}
+    max_bad_share: float = option(0.05, "Share of corrupt videos at which the run stops, in [0, 1].")
+    cache_frames: float = option(
+        0.0,
+        "Decode training videos once and keep up to this many GiB of frames in memory, on each process; the clips are "
+        "the same. For small datasets; 0: off.",
     )
-    num_frames: int | None = field(
-        default=None,
-        metadata={"help": "Frames of a clip that the network sees; null: the checkpoint's, or 16."},
-    )
-    frame_stride: int | None = field(
-        default=None, metadata={"help": "Take every n-th frame of the video; null: the checkpoint's, or 4."}
-    )
-    image_size: int | None = field(
-        default=None,
-        metadata={"help": "Height and width of a clip, pixels; null: the checkpoint's, or 224."},
-    )
-    scale_in_decoder: bool = field(
-        default=False,
-        metadata={
-            "help": "Pre-training: scale crops in the video's own colours. It takes less memory for large frames, and "
-            "is not the same to the bit (within 2.5 levels of 255 on average)."
-        },
-    )
-    max_bad_share: float = field(
-        default=0.05,
-        metadata={"help": "Share of videos that may turn out broken before the run stops, in [0, 1]."},
-    )
-    cache_frames: float = field(
-        default=0.0,
-        metadata={
-            "help": "Decode training videos once and keep up to that many GiB of frames in memory, on each process; "
-            "the clips are the same. For small data sets; 0: off."
-        },
-    )
-    few_shot: int | None = field(
-        default=None, metadata={"help": "Train on so many labelled videos of each class, drawn at random; null: all."}
-    )
-    few_shot_seed: int = field(default=0, metadata={"help": "Seed of that draw."})
+    few_shot: int | None = option(None, "Train on this number of random labelled videos of each class; null: all.")
+    few_shot_seed: int = option(0, "Seed of that draw.")
 
     def __post_init__(self):
         if not self.train_data:
@@ -148,24 +114,15 @@ class DataArguments:
 
 @dataclass
 class AugmentationArguments:
-    """How labelled clips are varied. The defaults are the official fine-tuning recipe."""
+    """Augmentation of labelled clips. The defaults are the official fine-tuning recipe."""
 
-    rand_augment: str | None = field(
-        default="rand-m7-n4-mstd0.5-inc1", metadata={"help": "RandAugment policy, as timm writes it; null: none."}
-    )
-    random_crop: bool = field(
-        default=True, metadata={"help": "Random resized crop (area 0.08 to 1); false: the centre, as in validation."}
-    )
-    horizontal_flip: bool = field(
-        default=True, metadata={"help": "Mirror half of the clips; false where left and right make a difference."}
-    )
-    random_erasing: float = field(default=0.25, metadata={"help": "Probability of erasing a box, in [0, 1]."})
-    mixup: float = field(default=0.0, metadata={"help": "Mixup's alpha; 0: off."})
-    cutmix: float = field(default=0.0, metadata={"help": "Cutmix's alpha; 0: off."})
-    num_samples: int = field(
-        default=1,
-        metadata={"help": "Clips of each video, from one decoding; a batch then has that many times more clips."},
-    )
+    rand_augment: str | None = option("rand-m7-n4-mstd0.5-inc1", "RandAugment policy in timm's notation; null: none.")
+    random_crop: bool = option(True, "Random resized crop (area 0.08 to 1); false: the centre, as in validation.")
+    horizontal_flip: bool = option(True, "Mirror half of the clips; false if left and right differ in meaning.")
+    random_erasing: float = option(0.25, "Probability of erasing a box, in [0, 1].")
+    mixup: float = option(0.0, "Mixup's alpha; 0: off.")
+    cutmix: float = option(0.0, "Cutmix's alpha; 0: off.")
+    num_samples: int = option(1, "Clips of each video, from one decoding; they multiply the batch size.")
 
     def __post_init__(self):
         self.rand_augment = self.rand_augment or None

@@ -1,9 +1,9 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which checkpoints of a run can be trusted.
+"""Which checkpoints of a run are complete.
 
-Trainer writes a checkpoint file by file into its final place, so a run that is killed leaves a part of one, and
-Trainer's own look-up takes it. Here the last thing written into a checkpoint is a list of its files with their sizes:
-a checkpoint without that list, or that differs from it, is incomplete.
+Trainer writes a checkpoint file by file into its final place, so a killed run leaves a partial one, which Trainer
+would resume from. Here a list of its files with their sizes is written last: a checkpoint without that list, or that
+differs from it, is incomplete.
 """
 
 import json
@@ -28,12 +28,12 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def mark_complete(checkpoint: str | os.PathLike) -> None:
-    """Write the list of its files into a checkpoint; the very last step of saving it."""
+    """Write the list of its files into a checkpoint: the last step of saving it."""
     write_json(_sizes(Path(checkpoint)), Path(checkpoint) / MANIFEST)
 
 
 def mark_incomplete(checkpoint: str | os.PathLike) -> None:
-    """Take the list away; the very first step of writing into a checkpoint or of removing it."""
+    """Remove the list: the first step of writing into a checkpoint or of removing it."""
     (Path(checkpoint) / MANIFEST).unlink(missing_ok=True)
 
 
@@ -58,7 +58,7 @@ def what_is_missing(checkpoint: str | os.PathLike) -> str | None:
 def check_complete(checkpoint: str | os.PathLike) -> None:
     """Raise `ValueError` if a checkpoint is incomplete or there is none."""
     if missing := what_is_missing(checkpoint):
-        raise ValueError(f"{checkpoint} is no complete checkpoint of this trainer: {missing}")
+        raise ValueError(f"{checkpoint} is not a complete checkpoint of this trainer: {missing}")
 
 
 def all_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
@@ -69,20 +69,17 @@ def all_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
 
 
 def newest_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
-    """The complete checkpoint with the most steps, or `None`; says in the log why newer ones are passed over."""
+    """The complete checkpoint with the most steps, or `None`; logs why newer ones are skipped."""
     for checkpoint in reversed(all_checkpoints(output_dir)):
         missing = what_is_missing(checkpoint)
         if missing is None:
             return checkpoint
-        logger.warning(f"{checkpoint} is incomplete ({missing}) and passed over")
+        logger.warning(f"{checkpoint} is incomplete ({missing}) and skipped")
     return None
 
 
 def set_incomplete_aside(output_dir: str | os.PathLike) -> list[Path]:
-    """Rename incomplete checkpoints to `incomplete-checkpoint-<step>`, where nothing looks for them; their new names.
-
-    One that was set aside earlier at the same step is replaced.
-    """
+    """Rename incomplete checkpoints to `incomplete-checkpoint-<step>`, replacing older ones; returns the new names."""
     moved = []
     for checkpoint in all_checkpoints(output_dir):
         if what_is_missing(checkpoint) is not None:

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""The clips of a run, from its arguments: what is random about them is left to the trainer's seeds."""
+"""Datasets of clips from the arguments of a run; the trainer seeds what is random in them."""
 
 from functools import partial
 
@@ -18,21 +18,18 @@ from .arguments import AugmentationArguments, DataArguments
 
 
 def training_table(data_args: DataArguments, require_labels: bool) -> Table | Shards:
-    """The table of `train_data`, or `few_shot` of it; its classes are those of the run.
-
-    `stream:folder` gives shards to be streamed.
-    """
+    """The table of `train_data`, or `few_shot` videos of each class; `stream:folder` gives shards to stream."""
     names = None if data_args.class_names is None else read_class_names(data_args.class_names)
     if data_args.train_data.startswith(STREAM_PREFIX):
         if data_args.few_shot is not None:
-            raise ValueError(f"few_shot is {data_args.few_shot}, but a stream is read whole; give a list of videos")
+            raise ValueError(f"few_shot is {data_args.few_shot}, but streams are read whole; give a list of videos")
         return Shards(data_args.train_data.removeprefix(STREAM_PREFIX), names, require_labels)
     table = read_videos(data_args.train_data, data_args.data_root, names, require_labels)
     return table if data_args.few_shot is None else few_shot(table, data_args.few_shot, data_args.few_shot_seed)
 
 
 def random_clips(table: Table | Shards, data_args: DataArguments, *positional, **named) -> ClipDataset | ClipStream:
-    """Random clips of a table's videos, or of shards as they are streamed."""
+    """Random clips of a table's videos, or of streamed shards."""
     named |= {"seed": None, "max_bad_share": data_args.max_bad_share}
     if isinstance(table, Shards):
         return ClipStream(table, *positional, **named)
@@ -88,7 +85,7 @@ def finetuning_transform(
 def evaluation_clips(
     data_args: DataArguments, config: VideoMSConfig, class_names: list[str] | None = None
 ) -> ViewDataset | None:
-    """The middle clip of each video of `eval_data`, broken ones left out; `None` if there are no such data.
+    """The middle clip of each video of `eval_data` that is not corrupt; `None` without `eval_data`.
 
     `class_names` are those of training; without them the videos need no labels.
     """

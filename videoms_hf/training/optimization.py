@@ -42,8 +42,8 @@ def parameter_groups(
 ) -> list[dict]:
     """Optimiser groups of the trainable parameters, the last layer's first.
 
-    The rate of layer l is `learning_rate * layer_decay ** (depth + 1 - l)`; so the first group has `learning_rate`
-    itself, which is what a training log shows. Beside "params", "lr" and "weight_decay" each group has its "layer".
+    Layer l has the rate `learning_rate * layer_decay ** (depth + 1 - l)`, so the first group, which the log shows, has
+    `learning_rate` itself. Each group also has its "layer".
     """
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in model.named_parameters():
@@ -66,14 +66,14 @@ def parameter_groups(
 def cosine_value(
     step: int, num_steps: int, peak: float, final: float, num_warmup_steps: int = 0, start: float = 0.0
 ) -> float:
-    """Value at `step` in [0, num_steps): a line from `start` to `peak`, then half a cosine down to `final`.
+    """Value at `step` in [0, num_steps): linear from `start` to `peak`, then half a cosine down to `final`.
 
-    Official code: the warm-up reaches `peak` on its last step, the cosine begins with `peak` again, and its last step
-    is one step short of `final`. Example with 2 + 4 steps, start 0, peak 1, final 0: 0, 1, 1, 0.85, 0.5, 0.15.
+    Official code: the last warm-up step and the first step of the cosine both have `peak`, and the last step is one
+    short of `final`. Example with 2 + 4 steps, start 0, peak 1, final 0: 0, 1, 1, 0.85, 0.5, 0.15.
     """
     if step < num_warmup_steps:
         return start + (peak - start) * step / max(num_warmup_steps - 1, 1)
-    # Schedulers ask once more after the last step; the cosine would rise again beyond its end.
+    # Schedulers ask once more after the last step, where the cosine would rise again.
     progress = min((step - num_warmup_steps) / max(num_steps - num_warmup_steps, 1), 1.0)
     return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * progress))
 
@@ -86,14 +86,14 @@ def warmup_cosine_schedule(
     final: float,
     start: float,
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """Scheduler that moves every group from its own rate in step with `cosine_value`; `peak` must not be 0.
+    """Scheduler that scales every group's own rate by `cosine_value / peak`.
 
     Raises:
         ValueError: The warm-up is longer than the run, or `peak` is not positive.
     """
     if num_warmup_steps > num_steps:
         raise ValueError(
-            f"the warm-up takes {num_warmup_steps} steps and the run has {num_steps}; lower warmup_epochs or "
+            f"the warm-up has {num_warmup_steps} steps, the run only {num_steps}; lower warmup_epochs or "
             "warmup_steps, or train longer"
         )
     if not peak > 0:
@@ -106,7 +106,7 @@ def warmup_cosine_schedule(
 
 
 class WeightDecaySchedule(TrainerCallback):
-    """Moves the weight decay of the decayed groups from its first value to `final` by a cosine, without warm-up."""
+    """Moves the weight decay of the decayed groups to `final` by a cosine, without warm-up."""
 
     def __init__(self, initial: float, final: float):
         self.initial, self.final = initial, final
@@ -119,7 +119,7 @@ class WeightDecaySchedule(TrainerCallback):
 
 
 class WeightAverage:
-    """average <- decay * average + (1 - decay) * weights, at each `update`; in float32, beginning with the weights."""
+    """average <- decay * average + (1 - decay) * weights at each `update`, in float32; it starts with the weights."""
 
     def __init__(self, model: nn.Module, decay: float):
         self.model, self.decay = model, decay
@@ -135,7 +135,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within this context the model has the average for weights; afterwards its own again, bit for bit."""
+        """Within this context the average replaces the model's weights; afterwards they are restored exactly."""
         own = {name: weight.detach().clone() for name, weight in self._weights()}
         self._assign(self.average)
         try:
@@ -154,11 +154,7 @@ class WeightAverage:
             save_file({name: value.contiguous() for name, value in self.average.items()}, partial)
 
     def load(self, path: str | os.PathLike) -> None:
-        """Continue the average of a file that `save` wrote.
-
-        Raises:
-            ValueError: The file belongs to another model.
-        """
+        """Load an average that `save` wrote; `ValueError` if it is of another model."""
         values = load_file(os.fspath(path))
         for name, value in self.average.items():
             if name not in values or values[name].shape != value.shape:

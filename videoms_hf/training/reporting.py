@@ -21,7 +21,7 @@ from ..machine import describe_machine, library_versions
 
 
 def describe_run(trainer: Trainer) -> str:
-    """What the run is going to do, in lines: model, selection, batch, learning rates, length."""
+    """The plan of the run, in lines: model, selection, batch, learning rates, length."""
     args, model = trainer.args, trainer.bare_model()
     config = model.config
     epochs, steps_per_epoch, num_videos, *_, num_steps = trainer.set_initial_training_values(
@@ -31,7 +31,7 @@ def describe_run(trainer: Trainer) -> str:
     batch = f"{args.per_device_train_batch_size} x {args.world_size} processes x {args.gradient_accumulation_steps}"
     rates = [f"{rate:.3g}" for rate in (args.warmup_learning_rate, args.learning_rate, args.min_learning_rate)]
     lines = {
-        "model": f"{model.num_parameters() / 1e6:.1f} M parameters, {model.flops() / 1e9:.3g} GFLOPs a clip, forward",
+        "model": f"{model.num_parameters() / 1e6:.1f} M parameters, {model.flops() / 1e9:.3g} GMACs a clip, forward",
         "clips": f"{config.num_frames} frames of {'x'.join(map(str, config.image_shape))}"
         + (f", drawn from {config.num_candidate_frames}" if config.candidate_ratio > 1 else ""),
         "tokens": _selection(config, trainer.is_pretraining),
@@ -45,9 +45,7 @@ def describe_run(trainer: Trainer) -> str:
 
 def _selection(config: VideoMSConfig, is_pretraining: bool) -> str:
     total, encoded, predicted = token_counts(config, for_pretraining=is_pretraining)
-    chosen = (
-        ("all" if encoded == total else f"{encoded}") + " encoded" + (f", {predicted} predicted" if predicted else "")
-    )
+    chosen = f"{'all' if encoded == total else encoded} encoded" + (f", {predicted} predicted" if predicted else "")
     grid = "x".join(map(str, config.token_grid))
     return f"{total} = {grid}, {chosen} (selection: {config.token_selection})"
 
@@ -61,13 +59,13 @@ def format_duration(seconds: float) -> str:
 
 
 class TimeEstimate(TrainerCallback):
-    """Tells `write` once how long the rest of the run will take, after `num_steps` steps that were timed."""
+    """Tells `write` once how long the rest of the run will take, after `num_steps` timed steps."""
 
     def __init__(self, write: Callable[[str], None], num_steps: int = 10):
         self.write, self.num_steps = write, num_steps
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.first_step = state.global_step + 2  # the first two start the workers, compile and warm up
+        self.first_step = state.global_step + 2  # the first two start workers and compile
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.first_step:
@@ -79,7 +77,7 @@ class TimeEstimate(TrainerCallback):
 
 
 class StepMeter:
-    """Counts between two logs. Values stay on their device until they are read, so counting does not wait for it."""
+    """Counts between two logs. Values stay on their device until they are read, so counting never synchronises."""
 
     def __init__(self):
         self.restart()
@@ -93,7 +91,7 @@ class StepMeter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time within this context is spent on waiting for data."""
+        """Time within this context is waiting for data."""
         begin = time.perf_counter()
         yield
         self.waited_seconds += time.perf_counter() - begin
@@ -106,7 +104,7 @@ class StepMeter:
         self.begin += time.perf_counter() - begin
 
     def count(self, outputs: ModelOutput, num_clips: int) -> None:
-        """Take in the model's outputs for one batch."""
+        """Count the model's outputs for one batch."""
         self.num_clips += num_clips
         self.num_batches += 1
         self.token_counts = {
@@ -118,10 +116,10 @@ class StepMeter:
             self.importance = self.importance + outputs["importance"].detach().mean()
 
     def read(self, num_processes: int, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Numbers since the last reading, of all processes, which do equally much; `gather` collects their values.
+        """Numbers since the last call; `gather` collects a value of all processes.
 
-        "clips_per_second", "data_wait_share" in [0, 1] and "peak_memory_gib" (of the GPU, else of the process) of this
-        process, "kept_tokens" or "visible_tokens" and "target_tokens" of a clip, "mean_importance" over all tokens.
+        "clips_per_second" of all processes; "data_wait_share" in [0, 1] and "peak_memory_gib" of this one; tokens of a
+        clip that are "kept_tokens", or "visible_tokens" and "target_tokens"; "mean_importance" over all tokens.
         """
         seconds = max(time.perf_counter() - self.begin, 1e-9)
         logs = {
@@ -137,10 +135,10 @@ class StepMeter:
 
 
 def peak_memory_gib() -> float:
-    """The most memory that was used so far, in GiB: of the GPU if there is one, else of this process."""
+    """Peak memory so far in GiB: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    if sys.platform == "win32":  # the standard library cannot tell
+    if sys.platform == "win32":  # not in the standard library
         return float("nan")
     import resource
 
@@ -149,7 +147,7 @@ def peak_memory_gib() -> float:
 
 
 def write_training_log(trainer) -> list[BadVideo]:
-    """Write `training_log.json` of a [`VideoMSTrainer`] and return the videos that turned out broken in any process.
+    """Write `training_log.json` of a [`VideoMSTrainer`]; returns the videos that any process found corrupt.
 
     Every process must call it.
     """
@@ -171,7 +169,7 @@ def write_training_log(trainer) -> list[BadVideo]:
 
 
 def _bad_videos_of_all_processes(dataset) -> list[BadVideo]:
-    find_bad = getattr(dataset, "bad_videos", list)  # a data set of the caller's own may not know of any
+    find_bad = getattr(dataset, "bad_videos", list)  # not every dataset has it
     found: dict[int, BadVideo] = {}
     for video in gather_object(find_bad()):
         before = found.get(video.row)

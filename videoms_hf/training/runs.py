@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""The folder of a run: whose it is at the start, what lies in it at the end."""
+"""A run and its folder: checked at the start, filled at the end."""
 
 import gc
 import hashlib
@@ -35,9 +35,9 @@ from .training_arguments import TrainingArguments
 logger = logging.get_logger(__name__)
 
 RUN_FILE = "run.json"
-LEAVING_TIME = timedelta(minutes=10)  # at the end the first process writes, and may upload, while the others wait
-# Options that may change when a run goes on: they do not touch what it learns, but for rounding. The batch of one
-# process and the number of accumulated steps are among them because their product, the total batch, is compared.
+LEAVING_TIME = timedelta(minutes=10)  # the first process writes, and may upload, while the others wait
+# Options that may change when a run resumes: they do not affect what it learns, except by rounding. The batch of one
+# process and the accumulated steps are among them because their product, the total batch, is compared.
 FREE_OPTIONS = re.compile(
     r"output_dir|resume_from_checkpoint|per_device_.*|gradient_accumulation_steps|dataloader_num_workers|"
     r"dataloader_(pin|persistent|prefetch).*|logging_.*|log_.*|report_to|run_name|project|trackio_.*|disable_tqdm|"
@@ -48,10 +48,10 @@ FREE_OPTIONS = re.compile(
 
 
 def plan_evaluation(args: TrainingArguments, eval_data: str | None, metrics: Sequence[str]) -> None:
-    """Switch evaluation off where there is nothing to evaluate on.
+    """Switch evaluation off if there is no `eval_data`.
 
     Raises:
-        ValueError: The best checkpoint is to be known by a metric that there is not, or without data.
+        ValueError: The metric of the best checkpoint is unknown, or there are no data for it.
     """
     metric = args.metric_for_best_model
     if metric is not None and metric.removeprefix("eval_") not in metrics:
@@ -66,9 +66,9 @@ def plan_evaluation(args: TrainingArguments, eval_data: str | None, metrics: Seq
 
 
 def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
-    """Make `args.output_dir` this run's ([`claim_output_dir`]) and return whether the run was begun before.
+    """Claim `args.output_dir` for this run ([`claim_output_dir`]) and return whether the run resumes.
 
-    The recipe of the whole run, command line included, is written to `recipe.yaml` in it.
+    The recipe of the whole run, including the command line, is written to its `recipe.yaml`.
     """
     begun = False
     if args.dry_run:
@@ -83,7 +83,7 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     with args.main_process_first(local=False, desc="claiming the output folder"):
         if args.process_index == 0:
             begun = claim_output_dir(args.output_dir, script, args.total_batch_size, options)
-            private = (SECRET_OPTION, "resume_from_checkpoint")  # the latter is no part of another run's recipe
+            private = (SECRET_OPTION, "resume_from_checkpoint")  # the latter is only for this start
             public = {name: value for name, value in options.items() if name not in private}
             text = yaml.safe_dump(public, sort_keys=False, allow_unicode=True)
             write_text(Path(args.output_dir) / RECIPE_FILE, text)
@@ -93,9 +93,9 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
 def record_data(
     args: TrainingArguments, option: str, source: str, table: Table | Shards, class_names: Sequence[str] | None = None
 ) -> None:
-    """Note in the run's folder which videos and classes it has; when the run goes on, say what has changed since.
+    """Record the run's videos and classes in its folder; if the run resumes, log what has changed.
 
-    `option` is what the data are called ("train_data"), and `source` where they come from.
+    `option` is the name of the data ("train_data"), and `source` where they come from.
 
     Raises:
         FileExistsError: The run has other classes.
@@ -117,17 +117,16 @@ def record_data(
             pairs = enumerate(zip_longest(names_before, names))
             number, (old, new) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
             raise FileExistsError(
-                f"{args.output_dir} holds a run with other classes: it has {len(names_before)}, {source} has "
-                f"{len(names)}, and class {number} was {old!r}, now {new!r}. A run keeps its classes: restore them, "
-                f"or give another --output_dir; --model_name_or_path {args.output_dir} lets a new run begin with the "
-                "weights of this one"
+                f"{args.output_dir} has a run with other classes: {len(names_before)}, where {source} has "
+                f"{len(names)}, and class {number} was {old!r}, now {new!r}. Restore the classes or give another "
+                f"--output_dir; --model_name_or_path {args.output_dir} starts a new run from the weights of this one"
             )
         if before["sha256"] != now["sha256"] and args.process_index == 0:
             kind = "" if before["videos"] != now["videos"] else " (others, or with other labels)"
             logger.warning(
                 f"{option} {source} has changed since the run in {args.output_dir} began: {before['videos']} videos "
-                f"then, {now['videos']} now{kind}. The run goes on with the new ones and will not equal one that saw "
-                "the same throughout; to avoid that, restore the file, or start over with another --output_dir"
+                f"then, {now['videos']} now{kind}. The run resumes with the new ones, so its result cannot be "
+                "reproduced; to avoid that, restore the file or start again with another --output_dir"
             )
         if args.process_index == 0 and run["data"].get(option) != now:
             run["data"][option] = now
@@ -135,10 +134,10 @@ def record_data(
 
 
 def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, float]:
-    """Train, from the newest complete checkpoint on if there is one, evaluate, save; returns the evaluation's metrics.
+    """Train (resuming from the newest complete checkpoint), evaluate and save; returns the evaluation's metrics.
 
-    `say` is told what the run is going to do, how long it will take, and how it went. The output folder then has the
-    model with its processor, and `training_log.json`. Without evaluation data the metrics are empty.
+    `say` gets the plan, the remaining time and the outcome. The output folder then has the model with its processor,
+    and `training_log.json`. Without evaluation data the metrics are empty.
     """
     if trainer.args.dry_run:
         dry_run(trainer, say)
@@ -154,50 +153,49 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
     bad = write_training_log(trainer)
     trainer.save_model()  # and publishes it, with push_to_hub
-    say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were broken and replaced by others")
+    say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were corrupt and replaced by others")
     for video in bad:
         say(printable(f"  {video.path} ({video.place}): {video.reason}"))
     for warning in warn_of_vain_run(trainer):
         say(f"Warning: {warning}")
-    say(f"The model and the log are in {trainer.args.output_dir}")
+    say(f"Model and log are in {trainer.args.output_dir}")
     leave_processes(trainer)
     trainer.accelerator.end_training()
     return metrics
 
 
 def leave_processes(trainer: VideoMSTrainer | None = None) -> None:
-    """Leave the other processes of a job, if there are any, when all have come to the end; `trainer` was the last one.
+    """Leave the process group, if there is one, once all processes have finished; `trainer` was the last one used.
 
-    Gloo's threads live as long as anything holds the process group, as a trainer's wrapped model does, and where they
-    still run when Python shuts down, they abort the process now and then. So the trainer gives its wrapper up: it can
-    neither train nor evaluate any more. A process that fails must not call this, and if one did, the others find it
-    gone and leave without it.
+    Gloo's threads live as long as anything holds the process group, as a trainer's wrapped model does, and can abort
+    a process that shuts down with them. So the trainer drops its wrapper: it can no longer train or evaluate. A
+    process that fails must not call this; the others then leave without it.
     """
     if not torch.distributed.is_initialized():
         return
     options = torch.distributed.BarrierOptions()
-    options.timeout = LEAVING_TIME  # of the operation itself: a group with one under way cannot be destroyed
+    options.timeout = LEAVING_TIME  # of the operation: a group with a pending one cannot be destroyed
     try:
         torch.distributed.group.WORLD.barrier(options).wait()
     except RuntimeError as error:
-        logger.warning(f"Another process did not come to the end, this one does not wait for it: {error}")
+        logger.warning(f"Another process did not finish; this one does not wait for it: {error}")
     if trainer is not None:
         trainer.model_wrapped = trainer.model
         trainer.accelerator.free_memory()
     torch.distributed.destroy_process_group()
-    # Trainers are parts of cycles. FSDP2's group stays, in caches of torch, with nothing under way since the barrier.
+    # Trainers are in reference cycles. FSDP2's group stays in torch's caches, idle since the barrier.
     gc.collect()
 
 
 def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_size: int, options: dict) -> bool:
-    """Make `output_dir` this run's and return whether the run was begun before.
+    """Claim `output_dir` for this run and return whether the run resumes.
 
     Args:
-        script: what runs ("pretrain", "finetune").
+        script: its command ("pretrain", "finetune").
         options: every option that was set, by recipe or command line.
 
     Raises:
-        FileExistsError: The folder holds something else, or a run with other options; the message names them.
+        FileExistsError: The folder has something else, or a run with other options; the message names them.
         OSError: The folder cannot be written to.
     """
     output_dir = Path(output_dir)
@@ -210,7 +208,7 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
         raise FileExistsError(f"{output_dir} is a file; give another --output_dir")
     found = {path.name for path in output_dir.iterdir()} if output_dir.exists() else set()
     found = {name for name in found if not PARTIAL_NAME.fullmatch(name)}
-    # Nothing, or a start that failed or was killed before it learned anything.
+    # Empty, or a start that failed or was killed before it trained.
     if found <= {RUN_FILE, RECIPE_FILE}:
         try:
             write_json(now, output_dir / RUN_FILE)
@@ -227,7 +225,7 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
     if isinstance(before, dict):
         before.pop("data", None)  # [`record_data`] compares them
     else:
-        raise FileExistsError(f"{output_dir} holds something else than a run of this kind; {advice}")
+        raise FileExistsError(f"{output_dir} has other files than a run; {advice}")
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if changed:
         changes = [f"{name} was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}" for name in changed]
@@ -237,13 +235,13 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
             words += ["--model_name_or_path", f"{weights}"]
             words += [word for name in changed if name in now for word in (f"--{name}", str(now[name]))]
             advice = (
-                "the learning rate has followed the planned length, so start another run from this one's weights: "
+                "the learning rate followed the planned length, so start another run from this one's weights: "
                 f"{shlex.join(words)}"
             )
-        raise FileExistsError(f"{output_dir} holds a run with other options ({'; '.join(changes)}); {advice}")
+        raise FileExistsError(f"{output_dir} has a run with other options ({'; '.join(changes)}); {advice}")
     return True
 
 
 def _weights_of(output_dir: Path) -> Path | None:
-    """Where a run's last weights lie: in its folder when it has ended, else in its newest complete checkpoint."""
+    """Where a run's last weights are: its folder if it has finished, else its newest complete checkpoint."""
     return output_dir if (output_dir / "config.json").exists() else newest_complete_checkpoint(output_dir)

@@ -1,7 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Building the network of a run: from scratch, or from a checkpoint, with a report on every weight.
+"""The model of a run: from scratch, or from a checkpoint with a report on every weight.
 
-Checkpoints are ours, or those of VideoMAE and the official code, which are converted on the way.
+Checkpoints of VideoMAE and the official code are converted.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from ..conversion.reading import is_foreign, read_checkpoint
 from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
 from ..data.transforms import pixel_statistics
 from ..evaluation.models import load_processor
+from ..messages import shorten
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSPreTrainedModel
 from .arguments import DataArguments, ModelArguments
 
@@ -27,24 +28,24 @@ CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 224}  # from scratch
 
 
 class LoadingReport(NamedTuple):
-    """What became of a checkpoint's weights: names in the model, or in the checkpoint for those that it dropped."""
+    """What was loaded of a checkpoint: names in the model, and names in the checkpoint for `dropped`."""
 
     source: str
     loaded: list[str]
     new: list[str]
     dropped: list[str]
-    differences: list[str] = []  # of the run's clips from the checkpoint's, in words
+    differences: list[str] = []  # between the clips of the run and the checkpoint, in words
 
     def __str__(self) -> str:
-        counts = f"{len(self.loaded)} loaded, {len(self.new)} newly initialised, {len(self.dropped)} unused"
+        counts = f"{len(self.loaded)} loaded, {len(self.new)} newly initialised, {len(self.dropped)} unexpected"
         lines = [f"Weights of {self.source}: {counts}"]
-        lines += [f"  other clips than the checkpoint's: {difference}" for difference in self.differences]
+        lines += [f"  clips differ from the checkpoint's: {difference}" for difference in self.differences]
         return "\n".join(lines)
 
     def details(self) -> str:
         """Every name, in lines."""
         lines = [str(self)]
-        for what, names in (("loaded", self.loaded), ("newly initialised", self.new), ("unused", self.dropped)):
+        for what, names in (("loaded", self.loaded), ("newly initialised", self.new), ("unexpected", self.dropped)):
             lines += [f"  {what}:", *(f"    {name}" for name in fold_numbers(names))]
         return "\n".join(lines)
 
@@ -66,9 +67,9 @@ def fold_numbers(names: list[str]) -> list[str]:
 def pretraining_model(
     model_args: ModelArguments, data_args: DataArguments
 ) -> tuple[VideoMSForPreTraining, LoadingReport | None]:
-    """The model to pre-train and, if it starts from a checkpoint, the report; such a checkpoint must be complete.
+    """The model to pre-train and, if it starts from a checkpoint (which must be complete), the report.
 
-    What `data_args` leave open of the clips (size, frames, stride) is filled in: the checkpoint's, else the defaults.
+    Unset sizes of clips in `data_args` are filled in from the checkpoint, or with the defaults.
     """
     return _build(VideoMSForPreTraining, model_args, data_args, {}, may_be_new=())
 
@@ -78,11 +79,11 @@ def classification_model(
 ) -> tuple[VideoMSForVideoClassification, LoadingReport | None]:
     """The classifier to fine-tune and, if it starts from a checkpoint, the report.
 
-    Of a pre-training checkpoint the encoder is taken, without its final norm; the decoder is dropped and the head is
-    new. A classifier's head is taken over if it has as many classes. `data_args` are filled in as for pre-training.
+    From a pre-training checkpoint comes the encoder without its final norm; the decoder is dropped and the head newly
+    initialised. A classifier's head is kept if it has as many classes. `data_args` are filled in as for pre-training.
 
     Raises:
-        ValueError: The checkpoint lacks weights of the encoder, or has them in another shape.
+        ValueError: Weights of the encoder are missing, or have another shape.
     """
     labels = dict(enumerate(class_names))
     fields = {
@@ -96,17 +97,14 @@ def classification_model(
 def _settle_clips(
     model_args: ModelArguments, data_args: DataArguments, config: VideoMSConfig | None, frame_stride: int | None = None
 ) -> list[str]:
-    """Fill in what was not given of the clips: what a checkpoint has (`config`), else the defaults.
-
-    Returns what was given and differs from the checkpoint's, in words.
-    """
+    """Fill in unset sizes of clips from a checkpoint (`config`) or the defaults; returns what differs, in words."""
     own = {}
     if config is not None:
         height, width = config.image_shape
         if height != width and data_args.image_size is None:
             raise ValueError(
-                f"{model_args.model_name_or_path} takes frames of {height} x {width}, but training cuts squares; give "
-                "an image_size, for example --image_size 224"
+                f"{model_args.model_name_or_path} takes frames of {height} x {width}, but training crops squares; "
+                "give an image_size, for example --image_size 224"
             )
         own = {"num_frames": config.num_frames, "image_size": height, "candidate_ratio": config.candidate_ratio}
         own |= {} if frame_stride is None else {"frame_stride": frame_stride}
@@ -147,12 +145,12 @@ def _build(
     differences = _settle_clips(model_args, data_args, VideoMSConfig.from_pretrained(source), stride)
     fields |= _clip_fields(data_args)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers' own report says the same, for other readers
+    logging.set_verbosity_error()  # our report replaces transformers'
     try:
         model, loading = kind.from_pretrained(
             source,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are judged below
+            ignore_mismatched_sizes=True,  # checked below
             dtype=torch.float32,
             attn_implementation=model_args.attn_implementation,
             **(fields | model_args.config_fields()),
@@ -163,8 +161,8 @@ def _build(
     needed = [name for name in new if not name.startswith(may_be_new)]
     if needed:
         raise ValueError(
-            f"{source} lacks {len(needed)} weights of {kind.__name__} or has them in another shape: "
-            f"{', '.join(fold_numbers(needed)[:6])}. It must be a checkpoint of the same architecture"
+            f"{source} lacks {len(needed)} weights of {kind.__name__}, or has them in another shape: "
+            f"{shorten(fold_numbers(needed))}; it must be a checkpoint of the same architecture"
         )
     loaded = sorted(model.state_dict().keys() - set(new))
     return model, _reported(LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]), differences))
@@ -177,11 +175,11 @@ def _convert(
     fields: dict,
     may_be_new: tuple[str, ...],
 ) -> tuple[VideoMSPreTrainedModel, LoadingReport]:
-    """The same from another program's checkpoint; fine-tuning may drop decoder, final norm and head, nothing else."""
+    """`_build` for another program's checkpoint; only fine-tuning may drop decoder, final norm and head."""
     checkpoint = read_checkpoint(model_args.model_name_or_path)
     state, no_head = checkpoint.state, []
     if kind is VideoMSForVideoClassification and checkpoint_kind(state) == "first_token":
-        # Its classifier learned from one token after another norm; on the mean of the kept ones it is worth nothing.
+        # Its head was trained on one token after another norm; on the mean of the kept tokens it is useless.
         no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
         state = {name: value for name, value in state.items() if name not in no_head}
     given = model_args.config_fields()
@@ -197,7 +195,7 @@ def _convert(
             may_be_dropped=(*DECODER, *FINAL_NORM) if may_be_new else (),
         )
     except ValueError as error:
-        raise ValueError(f"{checkpoint.source} is no checkpoint to start a {kind.__name__} from: {error}") from error
+        raise ValueError(f"{checkpoint.source} cannot start a {kind.__name__}: {error}") from error
     model = load(kind(config), converted, dtype=torch.float32)
     dropped = sorted([*converted.dropped, *no_head])
     loaded, new = sorted(converted.state), sorted(converted.new)

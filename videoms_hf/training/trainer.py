@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""VideoMSTrainer: transformers' Trainer with what it cannot do for this method."""
+"""VideoMSTrainer: transformers' Trainer with what this method needs in addition."""
 
 import contextlib
 import functools
@@ -39,8 +39,8 @@ from .training_arguments import TrainingArguments
 logger = logging.get_logger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
-# Private members of transformers' Trainer that are overridden or used here, and nowhere else in this package. Checked
-# against transformers 5.17.0 and 5.24.0; look at them again before a newer one is allowed.
+# Private members of transformers' Trainer that only this file overrides or uses. Checked against transformers 5.17.0
+# and 5.24.0; check them again before allowing a newer one.
 PRIVATE_MEMBERS = (
     "_created_lr_scheduler",
     "_finish_current_push",
@@ -55,9 +55,9 @@ PRIVATE_MEMBERS = (
 class VideoMSTrainer(Trainer):
     """Trainer for [`VideoMSForPreTraining`] and [`VideoMSForVideoClassification`].
 
-    What it adds: the official parameter groups and schedule; clips and selection noise that depend on seed, epoch and
-    video alone; an own collator for evaluation, and whole evaluation sets; an average of the weights; checkpoints that
-    are known to be complete; a stop at the first loss that is not finite; logs of speed and selection.
+    It adds the official parameter groups and schedule; clips and selection noise that depend on seed, epoch and video
+    alone; a collator for evaluation, which drops no item; an average of the weights; checkpoints known to be complete;
+    a stop at the first non-finite loss; and logs of speed and selection.
 
     Args:
         data_collator: batches training items; what is random in it is seeded.
@@ -69,21 +69,21 @@ class VideoMSTrainer(Trainer):
     def __init__(self, *positional, eval_data_collator: Callable[[list[dict]], dict] | None = None, **named):
         super().__init__(*positional, **named)
         self.eval_data_collator = eval_data_collator or default_data_collator
-        # Labels are smoothed by the collator of training; Trainer's smoother takes no soft labels and would change
-        # the evaluation loss too.
+        # The training collator smooths labels; Trainer's smoother takes no soft labels and would also change the
+        # evaluation loss.
         self.label_smoother = None
-        if isinstance(self.processing_class, VideoMSVideoProcessor):  # it is saved with the model, so they must agree
+        if isinstance(self.processing_class, VideoMSVideoProcessor):  # saved with the model, so they must agree
             self.model.config.image_mean, self.model.config.image_std = pixel_statistics(self.processing_class)
         self.is_pretraining = isinstance(self.bare_model(), VideoMSForPreTraining)
         if self.is_pretraining:
-            self.label_names = [self.model.main_input_name]  # else Trainer finds no labels and computes no loss
+            self.label_names = [self.model.main_input_name]  # otherwise Trainer finds no labels and computes no loss
         if self.args.fsdp and not self.is_fsdp_enabled:
             logger.warning(
-                "fsdp is set, but nothing is sharded: accelerate does that for several processes that have a GPU (or "
-                "another accelerator) each, and not on CPUs"
+                "fsdp is set, but nothing is sharded: accelerate shards among processes that each have a GPU (or "
+                "another accelerator), and not on CPUs"
             )
         if self.args.ema_decay is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            raise ValueError("ema_decay needs whole weights on every process; it does not go with FSDP or DeepSpeed")
+            raise ValueError("ema_decay needs whole weights on every process; it does not work with FSDP or DeepSpeed")
         self.average: WeightAverage | None = None
         self.meter = StepMeter()
         self.resumed_from: str | None = None
@@ -113,10 +113,9 @@ class VideoMSTrainer(Trainer):
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        """The official schedule for `lr_scheduler_type` "cosine", Trainer's own for any other.
+        """The official schedule for `lr_scheduler_type` "cosine", Trainer's own for others.
 
-        "warmup_stable_decay" decays linearly over the last quarter of the steps, unless `lr_scheduler_kwargs` says
-        otherwise.
+        "warmup_stable_decay" decays linearly over the last quarter of the steps, unless `lr_scheduler_kwargs` differ.
         """
         kind = self.args.lr_scheduler_type
         if self.lr_scheduler is not None or kind not in ("cosine", "warmup_stable_decay"):
@@ -151,7 +150,7 @@ class VideoMSTrainer(Trainer):
         return shortened
 
     def set_initial_training_values(self, args, dataloader):
-        """Trainer's counts of epochs and steps; the steps of an epoch are kept for the warm-up and the sampler."""
+        """Trainer's counts of epochs and steps; warm-up and sampler need the steps of an epoch."""
         if len(dataloader) == 0:
             raise ValueError(
                 f"{len(self.train_dataset)} training videos do not fill one batch of "
@@ -187,17 +186,17 @@ class VideoMSTrainer(Trainer):
         return self.sampler
 
     def get_eval_dataloader(self, eval_dataset=None):
-        """Loader of every evaluation item, by the evaluation's collator."""
+        """Loader of every evaluation item, with the evaluation collator."""
         with _set(self, data_collator=self.eval_data_collator), _set(self.args, dataloader_drop_last=False):
             return super().get_eval_dataloader(eval_dataset)
 
     def get_test_dataloader(self, test_dataset):
-        """Loader of every test item, by the evaluation's collator."""
+        """Loader of every test item, with the evaluation collator."""
         with _set(self, data_collator=self.eval_data_collator), _set(self.args, dataloader_drop_last=False):
             return super().get_test_dataloader(test_dataset)
 
     def _prepare_inputs(self, inputs: dict) -> dict:
-        # Under DeepSpeed Trainer would round the pixels to bfloat16, and with them motion and targets.
+        # With DeepSpeed, Trainer would round the pixels to bfloat16, and so motion and targets.
         inputs = {name: value.to(self.args.device) for name, value in inputs.items()}
         pixels, config = inputs.get(self.model.main_input_name), self.model.config
         if pixels is not None and pixels.dtype == torch.uint8:
@@ -207,7 +206,7 @@ class VideoMSTrainer(Trainer):
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """Trainer's batches of one step; the time that it waits for them is counted."""
+        """Trainer's batches of one step; the waiting time is counted."""
         with self.meter.waiting():
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -217,7 +216,7 @@ class VideoMSTrainer(Trainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        """Trainer's loss; in training it must be finite, and what was selected is counted."""
+        """Trainer's loss; in training it must be finite, and the selected tokens are counted."""
         unused = ("video_id", "labels") if self.is_pretraining else ("video_id",)
         inputs = {name: value for name, value in inputs.items() if name not in unused}
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -233,16 +232,16 @@ class VideoMSTrainer(Trainer):
         names = [str(i) if table is None else video_name(table[i]) for i in ids]
         return (
             f"the loss is {loss} at step {self.state.global_step + 1}, learning rate "
-            f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If these are "
-            "sound, lower the learning rate, clip gradients (max_grad_norm 1) or train in float32 (bf16 false, fp16 "
+            f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If they are "
+            "intact, lower the learning rate, clip gradients (max_grad_norm 1) or train in float32 (bf16 false, fp16 "
             "false)"
         )
 
     def prediction_step(self, model, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None):
-        """Trainer's step, in which doubled clips do not enter the loss.
+        """Trainer's step without duplicated clips in the loss.
 
-        Accelerate fills the last batches of several processes up with clips from the beginning. It removes their
-        logits; the loss, a mean over a batch, is computed anew without them.
+        Accelerate pads the last batches of several processes with clips from the beginning. It removes their logits;
+        the loss, a mean over a batch, is computed again without them.
         """
         result = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         state = self.accelerator.gradient_state
@@ -254,7 +253,7 @@ class VideoMSTrainer(Trainer):
         return super().prediction_step(model, own, True, ignore_keys)[0], *result[1:]
 
     def evaluation_loop(self, *positional, **named):
-        """Trainer's loop, on the average of the weights if there is one."""
+        """Trainer's loop, with the average of the weights if there is one."""
         with self.meter.paused(), self._averaged():
             return super().evaluation_loop(*positional, **named)
 
@@ -264,21 +263,23 @@ class VideoMSTrainer(Trainer):
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, *positional, **named):
-        """Trainer's training. `True` goes on from the newest complete checkpoint, or starts afresh if there is none;
-        incomplete ones are set aside. A path must be a complete checkpoint."""
+        """Trainer's training. `True` resumes from the newest complete checkpoint, if any, and renames incomplete ones.
+
+        A path must be a complete checkpoint.
+        """
         if resume_from_checkpoint is True:
             with self.args.main_process_first(local=False, desc="looking for a checkpoint"):
                 if self.is_world_process_zero():
                     for path in set_incomplete_aside(self.args.output_dir):
-                        logger.warning(f"A checkpoint that was not saved completely is set aside as {path}")
+                        logger.warning(f"An incomplete checkpoint is renamed to {path}")
                 resume_from_checkpoint = newest_complete_checkpoint(self.args.output_dir)
         elif resume_from_checkpoint:
             check_complete(resume_from_checkpoint)
         has_state = self.is_deepspeed_enabled or (Path(resume_from_checkpoint or "") / "scheduler.pt").exists()
         if resume_from_checkpoint and not has_state:
             raise ValueError(
-                f"{resume_from_checkpoint} has no state of the optimiser (save_only_model?), so the run cannot go on "
-                "from it; start anew in another output_dir, with this as model_name_or_path"
+                f"{resume_from_checkpoint} has no state of the optimiser (save_only_model?), so the run cannot resume "
+                "from it; start another run with it as model_name_or_path"
             )
         self.resumed_from = os.fspath(resume_from_checkpoint) if resume_from_checkpoint else None
         if self.is_world_process_zero() and (warning := self.args.batch_warning(len(self.train_dataset))):
@@ -286,7 +287,7 @@ class VideoMSTrainer(Trainer):
         return super().train(self.resumed_from, *positional, **named)
 
     def _save_checkpoint(self, model, trial):
-        """Trainer's checkpoint with the average; older ones are removed when it is known to be complete."""
+        """Trainer's checkpoint with the average; older ones are removed once it is complete."""
         run_dir = self._get_output_dir(trial)
         checkpoint = Path(run_dir) / f"checkpoint-{self.state.global_step}"
         try:
@@ -301,11 +302,11 @@ class VideoMSTrainer(Trainer):
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     mark_complete(checkpoint)
-        except Exception as error:  # torch and safetensors have errors of their own for a full disk
+        except Exception as error:  # torch and safetensors raise their own errors for a full disk
             good = newest_complete_checkpoint(run_dir)
             raise RuntimeError(
-                f"{checkpoint} could not be saved ({error}). When there is room and permission, the same command goes "
-                f"on from {'the beginning' if good is None else good}"
+                f"{checkpoint} could not be saved ({error}). Once there is space and permission, the same command "
+                f"resumes from {'the beginning' if good is None else good}"
             ) from error
         if self.args.should_save:
             remove_old_checkpoints(run_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
@@ -316,7 +317,7 @@ class VideoMSTrainer(Trainer):
             self.average.load(Path(self.state.best_model_checkpoint) / AVERAGE_FILE)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
-        """Trainer's save, with the average for weights if there is one (a checkpoint has both)."""
+        """Trainer's save, with the average as weights if there is one (a checkpoint has both)."""
         with contextlib.nullcontext() if _internal_call else self._averaged():
             super().save_model(output_dir, _internal_call)
 
@@ -335,9 +336,9 @@ class VideoMSTrainer(Trainer):
         dataset_args: str | list[str] | None = None,
         **facts,
     ) -> None:
-        """Write the card of the output folder: Trainer's arguments, and `facts` as for [`~hub.write_card`].
+        """Write the card of the output folder. The arguments are Trainer's, and `facts` as for [`~hub.write_card`].
 
-        `tasks` and `dataset_args` have no place in it: the task follows from the model, and the recipe has the rest.
+        `tasks` and `dataset_args` are ignored: the task follows from the model, and the recipe has the rest.
         """
         facts |= {"language": language, "license": license, "tags": tags, "datasets": dataset_tags}
         facts["base_model"] = finetuned_from or facts.get("base_model")
@@ -354,11 +355,10 @@ class VideoMSTrainer(Trainer):
         private: bool | None = None,
         **facts,
     ) -> CommitInfo | Future | None:
-        """The commit of all that belongs to the model ([`~hub.publish`]), on the main process.
+        """The commit of all files of the model ([`~hub.publish`]), with the average of the weights if there is one.
 
-        `facts` are those of [`create_model_card`], and `local_paths`; `model_name` is the name of the repository.
-
-        If there is an average of the weights, that is what is published. With `blocking` false the result is a future.
+        Other processes than the first return `None`; without `blocking` the result is a future. `facts` are those of
+        [`create_model_card`], and `local_paths`; `model_name` is the name of the repository.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         with self._averaged():
@@ -385,28 +385,28 @@ class VideoMSTrainer(Trainer):
     # -- logs ----------------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Trainer's log; with a training loss come speed, memory and selection since the last one."""
+        """Trainer's log; a training loss is logged with speed, memory and selection since the last one."""
         if "loss" in logs:
             logs |= self.meter.read(self.args.world_size, self.accelerator.gather)
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict) -> int:
-        """Operations of a batch, forward and backward, a multiply-add counted as two; for Trainer's total_flos."""
+        """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos."""
         if self._flops is None:
             self._flops = 2 * self.bare_model().flops(training=True)
         return self._flops * len(inputs[self.model.main_input_name])
 
 
 class _TrainingCallback(TrainerCallback):
-    """What VideoMSTrainer does between Trainer's steps."""
+    """The part of VideoMSTrainer between Trainer's steps."""
 
     def __init__(self, trainer: VideoMSTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         trainer = self.trainer
-        # Dropout and stochastic depth draw from the global generators: differently on every process.
-        # A resumed run gets its checkpoint's states after this.
+        # Dropout and stochastic depth draw from the global generators, differently on every process. A resumed run
+        # gets its checkpoint's states after this.
         set_seed(args.seed + args.process_index)
         if args.ema_decay is not None:
             trainer.average = WeightAverage(trainer.bare_model(model), args.ema_decay)
@@ -431,7 +431,7 @@ class _TrainingCallback(TrainerCallback):
 
 @contextlib.contextmanager
 def _set(thing, **attributes) -> Iterator[None]:
-    """Within this context `thing` has other attributes."""
+    """Within this context `thing` has these attributes."""
     before = {name: getattr(thing, name) for name in attributes}
     for name, value in attributes.items():
         setattr(thing, name, value)
