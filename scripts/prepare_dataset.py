@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from videoms_hf.command_line import parse_recipe, run
-from videoms_hf.data.benchmarks import BENCHMARKS, benchmark_tables
+from videoms_hf.data.official_annotations import BENCHMARKS, benchmark_tables
 from videoms_hf.data.preparation import FORMS, REPORT_FILE, prepare_dataset, summary
 from videoms_hf.data.transcoding import Encoding
 

@@ -230,7 +230,7 @@ def test_the_best_checkpoint_is_known_by_a_metric_that_there_is_and_by_data():
 def test_a_batch_that_leaves_many_videos_out_is_warned_of():
     args = FineTuningArguments(output_dir="run", use_cpu=True, per_device_train_batch_size=8)
     assert args.batch_warning(80) is None and args.batch_warning(88 + 7) is None
-    assert "leaves out 7 of 15 training videos, which do not fill a batch of 8" in args.batch_warning(15)
+    assert "omits 7 of 15 training videos, which do not fill a batch of 8" in args.batch_warning(15)
     said = args.batch_warning(5)
     assert "A step takes 8 clips" in said and "more than the 5 training videos" in said
     args.dataloader_drop_last = False

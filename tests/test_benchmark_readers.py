@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers.utils import logging
 
-from videoms_hf.data.benchmarks import read_hmdb51, read_kinetics, read_something_something, read_ucf101
+from videoms_hf.data.official_annotations import read_hmdb51, read_kinetics, read_something_something, read_ucf101
 
 
 def make(folder, *names):

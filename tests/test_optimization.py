@@ -57,7 +57,7 @@ def test_the_scheduler_moves_every_group_by_the_same_factor():
 
 def test_a_warmup_longer_than_the_run_and_a_rate_of_zero_are_refused():
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
-    with pytest.raises(ValueError, match="the warm-up takes 9 steps and the run has 8"):
+    with pytest.raises(ValueError, match="the warm-up has 9 steps, the run only 8"):
         warmup_cosine_schedule(optimizer, 8, 9, 1.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="learning rate is 0"):
         warmup_cosine_schedule(optimizer, 8, 1, 0.0, 0.0, 0.0)

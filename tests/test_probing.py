@@ -12,7 +12,7 @@ import torch
 from tests.evaluation_files import save_classifier
 from tests.test_training_scripts import videos, words  # noqa: F401
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.few_shot import few_shot
+from videoms_hf.data.splits import few_shot
 from videoms_hf.data.tables import make_table
 from videoms_hf.evaluation.probing import (
     attentive_probe,
@@ -121,7 +121,7 @@ def test_few_shots_are_as_many_of_each_class_seeded_and_nested():
     assert two["video"][:] == sorted(two["video"], key=table["video"][:].index)
     assert few_shot(table, 2, seed=3)["video"][:] == two["video"][:]
     assert len({tuple(few_shot(table, 1, seed=seed)["video"]) for seed in range(20)}) > 5
-    with pytest.raises(ValueError, match=r"4 videos of each class are wanted, but there are fewer of 'b \(3\)'$"):
+    with pytest.raises(ValueError, match=r"4 videos of each class are required, but there are fewer of 'b \(3\)'$"):
         few_shot(table, 4)
     with pytest.raises(ValueError, match="num_per_class is 0; it must be at least 1"):
         few_shot(table, 0)
@@ -131,7 +131,7 @@ def test_a_run_trains_on_few_shots(videos):  # noqa: F811
     whole = training_table(DataArguments(train_data=str(videos / "train.csv")), require_labels=True)
     few = training_table(DataArguments(train_data=str(videos / "train.csv"), few_shot=1), require_labels=True)
     assert len(whole) == 16 and sorted(few["label"]) == list(range(8)) and few.features == whole.features
-    with pytest.raises(ValueError, match="few_shot is 1, but a stream is read whole"):
+    with pytest.raises(ValueError, match="few_shot is 1, but streams are read whole"):
         training_table(DataArguments(train_data=f"stream:{videos}", few_shot=1), require_labels=True)
 
 

@@ -18,6 +18,17 @@ def first_of(lines: Sequence[str]) -> list[str]:
     return [*lines[:MAX_LISTED], *([f"  and {rest} more"] if rest > 0 else [])]
 
 
+def raise_problems(head: str, problems: Sequence[str]) -> None:
+    """Raise `ValueError` with the head and the first problems, a line each, if there are any."""
+    if problems:
+        raise ValueError("\n".join([head, *first_of([f"  {problem}" for problem in problems])]))
+
+
+def count(number: int, noun: str) -> str:
+    """1 error, 2 errors."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def shorten(names: Sequence[str]) -> str:
     """The first names in quotes, and how many more there are."""
     shown = ", ".join(map(repr, names[:MAX_LISTED]))

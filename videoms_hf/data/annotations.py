@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Lists and folders of labelled videos as tables (`tables.py` says what a table is).
 
-Everything that can be known without opening the videos is checked while reading, and all complaints about a list come
-in one error. The benchmarks' own files are read in `benchmarks.py`.
+Reading checks everything that does not need the videos to be opened, and reports all errors of a list at once.
+`official_annotations.py` reads the files of benchmark datasets.
 """
 
 import csv
@@ -18,7 +18,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..files import read_text
-from ..messages import first_of, shorten
+from ..messages import count, raise_problems, shorten
 from .ego4d import read_oscc
 from .frame_folders import is_frame_folder, is_video, why_missing
 from .labels import CLASS_NAMES_FILE, LABEL_COLUMNS, check_class_names, number_labels, read_class_names, sort_names
@@ -50,9 +50,9 @@ def read_videos(
 ) -> Dataset:
     """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
 
-    Stored are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a data set of the Hub,
-    `owner/name`; `:split` behind chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), `root` the folder
-    of its recordings.
+    Stored tables are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a dataset of the
+    Hub, `owner/name`; the suffix `:split` chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and
+    `root` the folder of its recordings.
     """
     if os.fspath(path).endswith(".json"):
         return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
@@ -61,7 +61,7 @@ def read_videos(
     if not Path(path).is_dir():
         return read_csv(path, root, class_names, require_labels, allow_missing)
     if root is not None:
-        raise ValueError(f"root is {root}, but {path} is a folder of videos and not a list with paths; leave root out")
+        raise ValueError(f"root is {root}, but {path} is a folder of videos, not a list of paths; leave root out")
     return read_folder(path, class_names, require_labels)
 
 
@@ -72,40 +72,39 @@ def read_csv(
     require_labels: bool = False,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The table of a list of videos, in the form that the list has:
+    """The table of a list of videos in one of these forms:
 
-    - The official form: `path label` per line, separated by a space, without a header. Paths may hold spaces and any
-      other characters; labels hold no space.
-    - Separated by tabs, commas or semicolons, as spreadsheets and pandas write it, with or without a header. Paths and
-      labels may hold spaces, and the separator if they are quoted.
+    - The official form: `path label` per line, separated by a space, without a header. Paths may contain any
+      characters, labels no space.
+    - Separated by tabs, commas or semicolons, as spreadsheets and pandas write it, with or without a header. Quoted
+      paths and labels may contain the separator.
     - JSON lines: an object per line.
 
     A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
-    (`LABEL_COLUMNS`); other columns are ignored. Without a header the path comes first. A list that can be read in two
-    forms is read in the one that finds more existing videos; of equals, in the one that has a header, or whose paths
-    end like videos; of equals, in the official form.
+    (`LABEL_COLUMNS`); other columns are ignored. Without a header the path comes first. A list that fits two forms is
+    read in the one that finds more existing videos; then in the one with a header, or whose paths have the ending of
+    a video; then in the official form.
 
-    A path may be that of a folder with a picture for each frame. Relative paths start from the list's own folder.
-    Labels are numbers from 0 or names, the same throughout a list. The label -1, an empty one, and a line with a path
-    alone mean unlabelled.
+    A path may be a folder with a picture for each frame. Relative paths start from the list's own folder. Labels are
+    numbers from 0, or names. The label -1, an empty one, and a line with only a path mean unlabelled.
 
     Args:
         path: the list.
-        root: folder that relative paths start from instead.
+        root: another folder for relative paths.
         class_names: names of the classes in the order of their numbers, as `table.features["label"].names` of the
-            training list: splits that are to share a model must share them. By default those of a `classes.txt` next
-            to the list; without one, "class_0" to the highest number, or all names of the list, sorted. If classes
-            are called by numbers, labels are their names.
+            training list: splits for one model must share them. By default those of a `classes.txt` next to the list;
+            without one, "class_0" to the highest number, or all names of the list, sorted. If the names of classes
+            are numbers, labels are these names.
         require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
-        allow_missing: take videos without a file too, to be reported by who looks at them.
+        allow_missing: keep videos without a file; the caller reports them.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: lines that cannot be used: their numbers, what is wrong and what would be right; or no line at all.
+        ValueError: the list is empty, or lines cannot be used; the message has their numbers and what is wrong.
     """
     path = Path(path)
     if VIDEO_NAME.fullmatch(path.name) and path.exists():
-        raise ValueError(f"{path} is a video; give a list of videos, or the folder that it is in")
+        raise ValueError(f"{path} is a video; give a list of videos, or the folder of the video")
     names_file = path.parent / CLASS_NAMES_FILE
     own_names = read_class_names(names_file) if class_names is None and names_file.is_file() else None
     form, rows = _read_rows(read_text(path), path.parent if root is None else Path(root))
@@ -123,10 +122,8 @@ def read_csv(
             for row, label in zip(rows, labels, strict=True)
             if label == UNLABELLED
         ]
-    if errors:
-        count = f"{len(errors)} {'error' if len(errors) == 1 else 'errors'}"
-        lines = [f"  line {line}: {what}" for line, what in sorted(errors)]
-        raise ValueError("\n".join([f"{path} has {count}; a line must be {form}:", *first_of(lines)]))
+    lines = [f"line {line}: {what}" for line, what in sorted(errors)]
+    raise_problems(f"{path} has {count(len(errors), 'error')}; a line must be {form}:", lines)
     return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])
 
 
@@ -135,19 +132,19 @@ def read_folder(
 ) -> Dataset:
     """The table of a folder with a folder for each class, its videos directly inside, in the order of their names.
 
-    Names that are all numbers are ordered as numbers. A video is a file, or a folder with a picture for each frame.
+    If all names are numbers, they are sorted as numbers. A video is a file, or a folder with a picture for each frame.
     Videos next to the class folders are unlabelled, -1; class folders are optional. Links are followed, and logged if
     they leave the folder.
 
     Args:
         path: the folder.
         class_names: names of the classes in the order of their numbers, by default the folders' names, sorted; see
-            [`read_csv`]. A class may be without a folder, but not a folder without a class.
+            [`read_csv`]. A class may have no folder, but every folder needs a class.
         require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no video, a class folder without videos or not among `class_names`; all of them are named. Or the
+        ValueError: there is no video; class folders have no videos or are not in `class_names` (all are named); or the
             folders are splits such as train and test.
     """
     path = Path(path)
@@ -175,14 +172,13 @@ def read_folder(
         else:
             videos += found
             labels += [names.index(name)] * len(found)
-    if problems:
-        raise ValueError("\n".join([f"{path} is not a folder with a folder for each class:", *first_of(problems)]))
+    raise_problems(f"{path} is not a folder with a folder for each class:", problems)
     if not videos:
-        raise ValueError(f"{path} holds no video; their names must end in one of {VIDEO_ENDINGS}")
+        raise ValueError(f"{path} has no video; their names must end in one of {VIDEO_ENDINGS}")
     inside = os.path.realpath(path) + os.sep
     if outside := [video for video in videos if not os.path.realpath(video).startswith(inside)]:
         what = f"{outside[0]} to {os.path.realpath(outside[0])}"
-        logger.warning(f"{path}: {len(outside)} videos are links that leave the folder, such as {what}; all are read")
+        logger.warning(f"{path}: {len(outside)} videos are links that leave the folder, such as {what}; all are used")
     return make_table(videos, labels, names)
 
 
@@ -197,7 +193,7 @@ class _Row(NamedTuple):
 
 
 def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
-    """The form of a list in words, and its rows; [`read_csv`] says how the form is chosen."""
+    """The form of a list in words, and its rows; [`read_csv`] describes the choice."""
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if lines and isinstance(_json(lines[0][1]), dict):
         rows = [_row_of(number, _json(line), folder) for number, line in lines]
@@ -210,7 +206,7 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
     best = _fit(has_header, rows)
     for separator in SEPARATORS if best[0] < len(rows) else ():
         if separator in text:
-            with suppress(csv.Error):  # its quotes do not fit
+            with suppress(csv.Error):  # the quotes do not fit
                 has_header, others = _separated_rows(text, separator, folder)
                 if (fit := _fit(has_header, others)) > best:
                     form, rows, best = f"a path and a label, separated by a {SEPARATORS[separator]}", others, fit
@@ -218,7 +214,7 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
 
 
 def _fit(has_header: bool, rows: Sequence[_Row]) -> tuple[int, bool, int]:
-    """How well a form fits: files that exist, whether it has a header, and paths that end like videos."""
+    """How well a form fits: existing files, a header, paths with the ending of a video."""
     num_files = sum(row.is_there and not is_address(row.video) for row in rows)
     return num_files, has_header, sum(VIDEO_NAME.fullmatch(row.video) is not None for row in rows)
 
@@ -228,7 +224,7 @@ def _official_row(number: int, line: str, folder: Path) -> _Row:
     row = _row(number, *line.rsplit(maxsplit=1), folder=folder)
     if row.is_there or row.label is None:
         return row
-    # "my clip.mp4" has no label: what stands before its space is not a file.
+    # "my clip.mp4" has no label: the part before the space is not a file.
     if (whole := _row(number, line, folder=folder)).is_there:
         return whole
     with suppress(csv.Error):
@@ -279,7 +275,7 @@ def _json(line: str):
 
 
 def _videos_in(folder: Path) -> list[str]:
-    """Absolute paths of a folder's videos, files and folders of pictures, sorted by name; other files are logged."""
+    """Absolute paths of a folder's videos (files and frame folders), sorted by name; other files are logged."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     videos = [
         os.path.abspath(entry)
@@ -287,5 +283,5 @@ def _videos_in(folder: Path) -> list[str]:
         if (is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name))
     ]
     if others := [entry.name for entry in entries if entry.is_file() and not VIDEO_NAME.fullmatch(entry.name)]:
-        logger.warning(f"{folder}: left out as no videos: {shorten(others)}")
+        logger.warning(f"{folder}: skipped, because these are not videos: {shorten(others)}")
     return videos

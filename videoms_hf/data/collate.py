@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""From items to batches: stacking, and the mixtures of clips and labels that fine-tuning trains on."""
+"""From items to batches: stacking, and mixing of clips and labels in fine-tuning."""
 
 import math
 
@@ -10,17 +10,14 @@ from torch.utils.data import default_collate
 
 
 def collate_clips(items: list[dict]) -> dict:
-    """Items stacked: `pixel_values` (B, T, C, H, W), `labels` int64 (B,), and so whatever else there is.
+    """Stacked items: `pixel_values` (B, T, C, H, W), `labels` int64 (B,), and all other values.
 
-    Items with several clips of a video, (R, T, C, H, W), make a batch of B R clips, a video's clips together and all
-    with what its item has beside them.
-
-    Raises:
-        ValueError: clips of different shapes.
+    Items with R clips of a video, (R, T, C, H, W), give B * R clips, those of a video next to each other, with its
+    other values repeated. `ValueError` if clips have different shapes.
     """
     shapes = sorted({tuple(item["pixel_values"].shape) for item in items})
     if len(shapes) > 1:
-        raise ValueError(f"clips of the shapes {shapes} are to make a batch; all must have the same shape")
+        raise ValueError(f"clips of the shapes {shapes} cannot make a batch; all must have the same shape")
     batch = default_collate(items)
     if batch["pixel_values"].ndim == 6:
         num_samples = batch["pixel_values"].shape[1]
@@ -34,16 +31,15 @@ def collate_clips(items: list[dict]) -> dict:
 class MixingCollator:
     """Batches with soft labels, float32 (B, num_classes) of sum 1: smoothed and, optionally, mixed.
 
-    Every batch is mixed by mixup or by cutmix; with both, by either as often. As in the official code a clip's partner
-    is its counterpart in the reversed batch; the middle video of an odd batch is left as it is, so that no clip is
-    mixed with another of its own video. The share, and cutmix's box, hold for the whole batch and all frames. Clips of
-    uint8 stay so: mixed ones are rounded, by half a level at most. What is random is drawn from torch's global
-    generator.
+    Every batch is mixed by mixup or cutmix; if both are on, by one of them with equal probability. As in the official
+    code, a clip's partner is its counterpart in the reversed batch; the middle video of an odd batch is not mixed, so
+    that no clip is mixed with another of its own video. The share, and cutmix's box, are the same for the whole batch
+    and all frames. uint8 clips stay uint8, rounded. Random numbers come from torch's global generator.
 
     Args:
-        num_classes: classes of the labels.
-        label_smoothing: share of a label that is given to all classes alike, in [0, 1].
-        mixup, cutmix: the alpha of the Beta distribution that shares are drawn from; 0: off.
+        num_classes: number of classes.
+        label_smoothing: share of a label that is spread over all classes, in [0, 1].
+        mixup, cutmix: alpha of the Beta distribution of shares; 0: off.
     """
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0, mixup: float = 0.0, cutmix: float = 0.0):
@@ -68,16 +64,13 @@ class MixingCollator:
 
 
 def mixup_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
-    """`share` of each clip and the rest of its partner, and the share."""
+    """`share` of each clip plus 1 - `share` of its partner, and the share."""
     mixed = clips.float().mul_(share).add_(others, alpha=1 - share)
     return (mixed if clips.is_floating_point() else mixed.round_().byte()), share
 
 
 def cutmix_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, float]:
-    """Clips with a random box of their partners, of 1 - `share` of the area where it does not reach over an edge.
-
-    Returns the share of the clips' own pixels too.
-    """
+    """Clips with a random box of their partners (1 - `share` of the area, or less at an edge), and the true share."""
     sides = clips.shape[-2:]
     centres = [int(torch.randint(side, ())) for side in sides]
     halves = [int(0.5 * math.sqrt(1 - share) * side) for side in sides]

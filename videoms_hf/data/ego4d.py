@@ -1,7 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Ego4D's object state change classification (OSCC): windows of some 8 seconds inside recordings of up to hours.
+"""Ego4D's object state change classification (OSCC): windows of about 8 seconds in recordings of up to hours.
 
-Source: the annotation files of the data set, fho_oscc-pnr_{train, val, test_unannotated}.json.
+Source: the annotation files of the dataset, fho_oscc-pnr_{train, val, test_unannotated}.json.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..files import read_text
-from ..messages import first_of
+from ..messages import count, raise_problems
 from .labels import OSCC_CLASSES
 from .tables import UNLABELLED, make_table
 
@@ -28,14 +28,14 @@ def read_oscc(
 ) -> Dataset:
     """The table of an OSCC file's windows: recordings, labels, `start_seconds`, `end_seconds` and `unique_id`.
 
-    The recording of a window is `<video_uid>.mp4` in the folder `videos`; it is cut nowhere, decoding seeks into it.
-    Class 1 is a state change; `state_change` false, null or absent is class 0. Where no window of a file has
-    `state_change` at all (the test set), all are unlabelled. `line` counts the windows.
+    The recording of a window is `<video_uid>.mp4` in the folder `videos`; decoding seeks into it. Class 1 is a state
+    change; `state_change` false, null or absent is class 0. If no window has `state_change` (the test set), all are
+    unlabelled. `line` counts the windows.
 
     Raises:
         FileNotFoundError: there are no such annotations.
         ValueError: the file has another form, recordings are missing (they are named), windows end before they begin,
-            or a label is wanted and there is none.
+            or a required label is missing.
     """
     path, folder = Path(annotations), Path(videos)
     try:
@@ -61,9 +61,7 @@ def read_oscc(
         elif not 0 <= clip["parent_start_sec"] < clip["parent_end_sec"]:
             seconds = f"{clip['parent_start_sec']} to {clip['parent_end_sec']} s"
             problems.append(f"window {number} ({clip['unique_id']}) goes from {seconds}; it must end after it begins")
-    if problems:
-        count = f"{len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
-        raise ValueError("\n".join([f"{path} with {folder} has {count}:", *first_of([f"  {p}" for p in problems])]))
+    raise_problems(f"{path} with {folder} has {count(len(problems), 'problem')}:", problems)
     table = make_table(
         [os.path.abspath(recordings[clip["video_uid"]]) for clip in clips],
         [int(clip.get("state_change") is True) if is_labelled else UNLABELLED for clip in clips],

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Names of classes, and what labels mean: the one place where labels become numbers."""
+"""Names of classes, and the numbers of labels."""
 
 import json
 import os
@@ -23,23 +23,19 @@ LABEL_COLUMNS = (
 )  # fmt: skip
 OSCC_CLASSES = ["no state change", "state change"]
 FRAME_STRIDES = {"ucf101": 4, "hmdb51": 2, "kinetics400": 4, "ssv2": 2, "oscc": 10}  # of the recipes
-MAX_CLASSES = 100_000  # a greater number is a mistake, such as a column of times
+MAX_CLASSES = 100_000  # larger numbers are a mistake, such as a column of times
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control characters, and what is not UTF-8
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Class names in alphabetical order; if all are numbers, in that of the numbers: 2 before 10."""
+    """Class names in alphabetical order; if all are numbers, in numeric order: 2 before 10."""
     names = sorted(names)
     return sorted(names, key=int) if _are_numbers(names) else names
 
 
 def check_class_names(names: Sequence[str], source: str | os.PathLike) -> list[str]:
-    """The names, which every file and message can hold.
-
-    Raises:
-        ValueError: a name is empty, comes twice, is -1, or has characters that cannot be printed.
-    """
+    """The names; `ValueError` if one is empty, repeated, -1, or has characters that cannot be printed."""
     seen: dict[str, int] = {}
     for i, name in enumerate(names):
         if not name.strip() or name == str(UNLABELLED) or _UNUSABLE.search(name):
@@ -116,7 +112,7 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
 
 def class_names_text(names: Sequence[str]) -> str:
     """The text of a file from which [`read_class_names`] reads these names."""
-    numbered = _are_numbered(names)  # "0 wave" is a name here, and would be read as "wave"
+    numbered = _are_numbered(names)  # else the name "0 wave" would be read as "wave"
     return "".join(f"{i} {name}\n" if numbered else f"{name}\n" for i, name in enumerate(names))
 
 
@@ -125,19 +121,19 @@ def _are_numbered(names: Sequence[str]) -> bool:
 
 
 def label_text(label: int, names: Sequence[str]) -> str:
-    """A label as lists have it: its number, or its name if the classes are called by numbers; see [`LabelNumbers`]."""
+    """A label for a list: its number, or its name if names are numbers; see [`LabelNumbers`]."""
     return names[label] if label != UNLABELLED and _are_numbers(names) else str(label)
 
 
 class LabelNumbers:
-    """Labels as people write them to numbers of the classes `names`: -1 for unlabelled, `None` for no such class.
+    """Maps written labels to numbers of the classes `names`: -1 for unlabelled, `None` for unknown classes.
 
-    A label is a name or a number, as text or not; 1.0 is 1. None, NaN, an empty text and -1 mean unlabelled. If the
-    classes are called by numbers (folders 1, 2, 10), a number is a name: "2" is the class called "2", not the third.
+    A label is a name or a number, as text or not; 1.0 is 1. None, NaN, an empty text and -1 mean unlabelled. If class
+    names are numbers (folders 1, 2, 10), a number is a name: "2" is the class with this name, not the third.
 
     Args:
         names: of the classes, in the order of their numbers.
-        own_names: of the data's own classes, if their order may be another; numbers count these.
+        own_names: of the data's own classes, if their order may differ; numbers count these.
     """
 
     def __init__(self, names: Sequence[str], own_names: Sequence[str] | None = None):
@@ -155,7 +151,7 @@ class LabelNumbers:
         return UNLABELLED if text is None else self.number_of.get(self.name_of(label))
 
     def name_of(self, label) -> str | None:
-        """The name that a label means, which need not be that of a class."""
+        """The class name that a label means, known or not."""
         if isinstance(label, str) and label in self.number_of and not _NUMBER.fullmatch(label):  # "1.0" may be a name
             return label
         text = _text(label)
@@ -170,7 +166,7 @@ def number_labels(
     class_names: Sequence[str] | None = None,
     own_names: Sequence[str] | None = None,
 ) -> tuple[list[int | None], list[str], list[tuple[int, str]]]:
-    """Numbers of labels, the classes' names, and what is wrong by position.
+    """Numbers of labels, names of the classes, and problems by position.
 
     Without names the classes are "class_0" to the highest number or, if most labels are names, all of them, sorted.
     Classes without a video are logged, unless `class_names` are given: a split may lack some.
@@ -181,7 +177,7 @@ def number_labels(
     texts = [text for text in map(_text, labels) if text is not None]
     numbers = [int(text) for text in texts if _NUMBER.fullmatch(text)]
     is_open = class_names is None and own_names is None
-    # What most labels are, so that a slip is one error and not many.
+    # The majority decides, so that a typo is one error and not many.
     if is_open and 2 * len(numbers) < len(texts):
         names, hint = sort_names({text for text in texts if not _NUMBER.fullmatch(text)}), ""
         read = LabelNumbers(names)
@@ -208,7 +204,7 @@ def number_labels(
 
 
 def _text(label) -> str | None:
-    """A label as text, a whole number without its fraction; `None` for unlabelled."""
+    """A label as text, whole numbers without a fraction; `None` for unlabelled."""
     if label is None or label != label:  # NaN
         return None
     label = int(label) if isinstance(label, bool) or (isinstance(label, float) and label.is_integer()) else label

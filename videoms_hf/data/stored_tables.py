@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Tables that others stored: parquet files, shards, saved `datasets`, data sets of the Hub; with paths or bytes."""
+"""Stored tables with paths or bytes: parquet files, shards, saved `datasets`, datasets of the Hub."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Video
 from transformers.utils import logging
 
-from ..messages import first_of, shorten
+from ..messages import raise_problems, shorten
 from .frame_folders import is_video, why_missing
 from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
@@ -54,21 +54,21 @@ def read_stored_table(
     """The table of a stored data set, with its videos' paths or bytes.
 
     Videos are the column `video`, the only one of the type `Video`, or one of `PATH_COLUMNS`; labels are the column
-    `label`, the only `ClassLabel`, or one of `LABEL_COLUMNS`: numbers or names, as in a list. What `datasets` cannot
-    map into memory as it is (parquet, tar) is copied to its cache first; [`ClipStream`] reads shards without that.
+    `label`, the only `ClassLabel`, or one of `LABEL_COLUMNS`: numbers or names, as in a list. `datasets` copies
+    parquet and tar to its cache first; [`ClipStream`] reads shards without a copy.
 
     Args:
-        path: a `.parquet` file; a folder of `save_to_disk`, with shards, or a copy of a data set of the Hub; or the
-            name of one, `owner/name`. `:split` behind any of them chooses the split.
+        path: a `.parquet` file; a folder of `save_to_disk`, with shards, or a copy of a dataset of the Hub; or its
+            name, `owner/name`. The suffix `:split` chooses a split.
         root: folder that relative paths start from, by default that of `path`.
-        class_names: names of the classes in the order of their numbers, as those of the training table; by default
-            those that are stored, or all names, sorted, or "class_0" to the highest number.
+        class_names: names of the classes in the order of their numbers, as in the training table; by default the
+            stored ones, or all names, sorted, or "class_0" to the highest number.
         require_labels: refuse unlabelled videos.
-        allow_missing: take paths without a file too.
+        allow_missing: keep paths without a file.
 
     Raises:
-        FileNotFoundError: there is neither a folder nor a data set of the Hub of this name.
-        ValueError: splits to choose from, no column of videos, missing files, labels that are no classes.
+        FileNotFoundError: there is neither a folder nor a dataset of the Hub of this name.
+        ValueError: no split was chosen, there is no column of videos, files are missing, labels are not classes.
     """
     where, split = split_name(path)
     if os.path.isdir(where) and not _is_saved(where) and not _is_repository(where) and split is None:
@@ -88,7 +88,7 @@ def _is_saved(path: str) -> bool:
 
 
 def _is_repository(path: str) -> bool:
-    """A copy of a data set of the Hub: its parquet files lie in `data`, or its videos or splits by metadata."""
+    """Whether a folder is a copy of a dataset of the Hub: with parquet files in `data`, or with metadata."""
     data = os.path.join(path, "data")
     has_data = os.path.isdir(data) and any(name.endswith(".parquet") for name in os.listdir(data))
     folders = [path, *(os.path.join(path, name) for name in SPLITS)]
@@ -105,7 +105,7 @@ def _load(where: str) -> Dataset | DatasetDict:
         return datasets.load_dataset(where)
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise FileNotFoundError(
-            f"there is neither a file nor a folder {where}, and no data set of this name can be had from the Hub "
+            f"there is neither a file nor a folder {where}, and no dataset of this name is available from the Hub "
             f"({error})"
         ) from error
 
@@ -124,7 +124,7 @@ def _one_split(table: Dataset | DatasetDict, where: str, split: str | None) -> D
 
 
 def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_missing: bool) -> Dataset:
-    """The table with its videos under that name: paths, which must exist, or bytes."""
+    """The table with its videos in the column `video`: paths, which must exist, or bytes."""
     name = _column(table, "video", Video, PATH_COLUMNS)
     if name is None:
         raise ValueError(f"{where} has no column of videos; call it 'video'. It has {shorten(list(table.features))}")
@@ -148,21 +148,18 @@ def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_mi
         # In this order: a table without columns would have no rows.
         table = table.add_column("path of video", paths).remove_columns("video")
         table = table.rename_column("path of video", "video")
-    problems = [f"  row {row}: {fault}" for row, fault in enumerate(faults) if fault is not None]
-    if problems:
-        raise ValueError(
-            "\n".join([f"{where} names {len(problems)} videos that cannot be used:", *first_of(problems)])
-        )
+    problems = [f"row {row}: {fault}" for row, fault in enumerate(faults) if fault is not None]
+    raise_problems(f"{where} names {len(problems)} videos that cannot be used:", problems)
     return table
 
 
 def _is_empty(videos: pa.Array) -> list[bool]:
-    """Whether each of some stored videos has neither bytes nor a path; the bytes are not read."""
+    """Whether stored videos have neither bytes nor a path, for each; the bytes are not read."""
     return pc.and_(*(pc.is_null(pc.struct_field(videos, part)) for part in ("bytes", "path"))).to_pylist()
 
 
 def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
-    """The table with labels as numbers of `class_names`, and no columns but those that tables have."""
+    """The table with labels as numbers of `class_names`, and only the columns of tables."""
     name = _column(table, "label", ClassLabel, LABEL_COLUMNS)
     if name is None and require_labels:
         raise ValueError(f"{where} has no column of labels; call it 'label'. It has {shorten(list(table.features))}")
@@ -171,18 +168,17 @@ def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, 
     labels, names, problems = number_labels(where, given, class_names, stored)
     if require_labels:
         problems += [(row, "the video has no label") for row, label in enumerate(labels) if label == UNLABELLED]
-    if problems:
-        lines = [f"  row {row}: {what}" for row, what in problems]
-        raise ValueError("\n".join([f"{where} has {len(problems)} labels that cannot be used:", *first_of(lines)]))
+    lines = [f"row {row}: {what}" for row, what in problems]
+    raise_problems(f"{where} has {len(problems)} labels that cannot be used:", lines)
     kept = [name for name in KEPT_COLUMNS if name in table.features]
-    # Next to the rest, because a cast of a column would copy the videos.
+    # Concatenated, because casting the column would copy the videos.
     column = Dataset.from_dict({"label": labels}, features=Features({"label": ClassLabel(names=names)}))
     table = datasets.concatenate_datasets([table.select_columns(["video", *kept]), column], axis=1)
     return table.select_columns(["video", "label", *kept])
 
 
 def _column(table: Dataset, name: str, kind: type, known: Sequence[str]) -> str | None:
-    """The column of that name, or the only one of that kind, or the first of known names."""
+    """The column of that name, or the only one of that kind, or the first known name."""
     found = [column for column, feature in table.features.items() if isinstance(feature, kind)]
     return name if name in table.features else found[0] if len(found) == 1 else find_column(table.features, known)
 
@@ -190,8 +186,8 @@ def _column(table: Dataset, name: str, kind: type, known: Sequence[str]) -> str 
 def _table_of_tars(folder: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
     shards = Shards(folder, class_names, require_labels)
     logger.warning(
-        f"{folder}: {len(shards)} videos of tar files are copied to the cache of `datasets`, so that each can be had "
-        f"at any time; stream:{folder} reads training videos from the files as they are"
+        f"{folder}: {len(shards)} videos of tar files are copied to the cache of `datasets` for random access; "
+        f"stream:{folder} reads training videos without a copy"
     )
     first = shards[0]
     windows = {name: [first[name]] for name in WINDOW_COLUMNS if name in first}

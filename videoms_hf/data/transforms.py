@@ -1,10 +1,9 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""From decoded frames to the network's input: random augmentation, the same for all frames of a clip.
+"""From decoded frames to the model's input: random augmentation, the same for all frames of a clip.
 
-A transform takes frames uint8 (T, 3, H, W) and returns uint8 (T, 3, size, size); [`normalize`] makes the network's
-input of a whole batch, on its device, so that a quarter of the bytes is copied there. What is random is drawn from
-torch's global generator, as in torchvision's own transforms, so that they mix; [`ClipDataset`] seeds it for each clip.
-Sizes are in pixels.
+A transform takes frames uint8 (T, 3, H, W) and returns uint8 (T, 3, size, size); [`normalize`] turns a batch into the
+model's input on its device, so that a quarter of the bytes is copied. Random numbers come from torch's global
+generator, as in torchvision's transforms; [`ClipDataset`] seeds it for each clip. Sizes are in pixels.
 
 Source: the official code's augmentation; its RandAugment, erasing and crop are those of timm and PySlowFast.
 """
@@ -28,7 +27,7 @@ from ..video_processing_videoms import VideoMSVideoProcessor
 
 RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"
 MULTI_SCALE_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the shorter side
-# Places of a crop as quarters of the room it has, (down, right): corners, edge middles, centre, quarter points.
+# Offsets of a crop in quarters of the free space, (down, right): corners, edge middles, centre, quarter points.
 CROP_ANCHORS = [(y, x) for y in (0, 2, 4) for x in (0, 2, 4)] + [(y, x) for y in (1, 3) for x in (1, 3)]
 CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
@@ -41,7 +40,7 @@ def normalize(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequen
 
 
 def pixel_statistics(processor: VideoMSVideoProcessor) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel that a processor normalises with, for values in [0, 1]: see [`normalize`]."""
+    """Mean and deviation of each channel in a processor's normalisation, for values in [0, 1]: see [`normalize`]."""
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
     return tuple([value / scale for value in np.broadcast_to(values, 3).tolist()] for values in (mean, std))
@@ -62,7 +61,7 @@ def processor_of(config: VideoMSConfig, frame_stride: int) -> VideoMSVideoProces
 
 
 class PretrainingTransform:
-    """Multi-scale crop of all frames alike, resized: no mirroring, no change of colours.
+    """The same multi-scale crop of all frames, resized, without mirroring or colour changes.
 
     Height and width of the crop are drawn from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart,
     and its place from 13 anchors. It is the first thing that is done, so decoders can do it: `transform(frames)` is
@@ -102,11 +101,11 @@ class FinetuningTransform:
 
     Args:
         size: height and width of the result.
-        rand_augment: policy as timm writes it; `None`: none.
+        rand_augment: policy in timm's notation; `None`: none.
         random_crop: crop an area of 8 to 100 % with an aspect of 3/4 to 4/3; false: the centre, as in evaluation.
-        flip: mirror half of the clips; false where left and right make a difference.
-        random_erasing: share of clips in which a box of 2 to 33 % of the area is overwritten with noise, in [0, 1].
-        mean, std: what the clips will be normalised with.
+        flip: mirror half of the clips; false if left and right differ in meaning.
+        random_erasing: share of clips in which noise replaces a box of 2 to 33 % of the area, in [0, 1].
+        mean, std: statistics of the later normalisation.
     """
 
     def __init__(
@@ -136,13 +135,13 @@ class FinetuningTransform:
 
     def _random_crop(self, frames: Tensor) -> Tensor:
         top, left, height, width = RandomResizedCrop.get_params(frames, CROP_AREA, CROP_ASPECT)
-        # Official code: crops and resizes after normalisation. That gives the same but for rounding along rows and
-        # columns (a level of 255 at most), and takes five times as long. Without antialiasing there, and so here.
+        # Official code: crops and resizes after normalisation. That differs by rounding only (at most a level of 255)
+        # and takes five times as long. It does not antialias, so we do not.
         return _resize(tv.crop(frames, top, left, height, width), self.size, antialias=False)
 
 
 class EvaluationTransform:
-    """Shorter side to `size` and crop: what `processor` does before it normalises, by default as ours does it.
+    """Resize the shorter side to `size`, then crop, as `processor` (by default ours) does before it normalises.
 
     With several crops, spaced along the longer side, the result is (num_crops, T, 3, size, size).
     """
@@ -162,10 +161,10 @@ class EvaluationTransform:
 
 
 class RandAugment:
-    """timm's RandAugment with the increasing set of operations: frames uint8 (T, 3, H, W) in and out.
+    """timm's RandAugment with the increasing operations: frames uint8 (T, 3, H, W) in and out.
 
     `num_ops` operations are drawn with replacement; each is applied to all frames with probability 0.5, and its
-    strength is drawn around `magnitude` with deviation `magnitude_std`, on a scale from 0 to 10.
+    strength is normal around `magnitude` with deviation `magnitude_std`, on a scale from 0 to 10.
     """
 
     def __init__(self, magnitude: float, num_ops: int, magnitude_std: float):
@@ -178,13 +177,13 @@ class RandAugment:
 
     @classmethod
     def from_policy(cls, policy: str) -> "RandAugment":
-        """By timm's notation, such as rand-m7-n4-mstd0.5-inc1: magnitude, operations, deviation, increasing set."""
+        """From timm's notation, such as rand-m7-n4-mstd0.5-inc1: magnitude, operations, deviation, increasing set."""
         number = r"(\d+(?:\.\d+)?)"
         match = re.fullmatch(rf"rand-m{number}-n(\d+)(?:-mstd{number})?-inc1", policy)
         if match is None:
             raise ValueError(
                 f"the RandAugment policy is {policy!r}; it must be like {RAND_AUGMENT!r}: m and the magnitude, n and "
-                "the number of operations, mstd and the deviation, inc1 for the increasing operations (the only ones)"
+                "the number of operations, mstd and the deviation, inc1 for the increasing operations"
             )
         magnitude, num_ops, magnitude_std = match.groups(default="0")
         return cls(float(magnitude), int(num_ops), float(magnitude_std))
@@ -198,8 +197,8 @@ class RandAugment:
         return frames
 
 
-# Operations of RandAugment: frames uint8 (T, 3, H, W) and a strength in [0, 1] to frames. Those that work on the
-# contents of an image (equalize, contrast) do so for each frame, as on the official code's single images.
+# Operations of RandAugment: frames uint8 (T, 3, H, W) and a strength in [0, 1] to frames. Those that depend on the
+# image (equalize, contrast) work frame by frame, as in the official code.
 
 
 def _signed(strength: float) -> float:
@@ -207,12 +206,12 @@ def _signed(strength: float) -> float:
 
 
 def _enhance(adjust: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
-    """The operation that multiplies a property by 0.1 to 1.9, further from 1 the stronger."""
+    """The operation that multiplies a property by 0.1 to 1.9: the stronger, the further from 1."""
     return lambda frames, strength: adjust(frames, 1 + _signed(0.9 * strength))
 
 
 def _warp(frames: Tensor, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> Tensor:
-    """Sheared (tangents in x and y) and shifted (shares of width and height), with grey where nothing is left."""
+    """Sheared (tangents in x and y) and shifted (shares of width and height), with grey borders."""
     height, width = frames.shape[-2:]
     return tv.affine(
         frames,
@@ -220,7 +219,7 @@ def _warp(frames: Tensor, shear: tuple[float, float] = (0, 0), shift: tuple[floa
         translate=[shift[0] * width, shift[1] * height],
         scale=1.0,
         shear=[math.degrees(math.atan(tangent)) for tangent in shear],
-        interpolation=InterpolationMode.BILINEAR,  # Official code: bicubic, which torchvision has not for tensors.
+        interpolation=InterpolationMode.BILINEAR,  # Official code: bicubic, which torchvision lacks for tensors.
         fill=[128.0] * 3,
         center=[0.0, 0.0],
     )
@@ -231,7 +230,7 @@ def _rotate(frames: Tensor, strength: float) -> Tensor:
 
 
 def _solarize(frames: Tensor, strength: float) -> Tensor:
-    # int16, for 256 is 0 in uint8.
+    # int16, because 256 is 0 in uint8.
     return torch.where(frames.to(torch.int16) >= 256 - int(256 * strength), 255 - frames, frames)
 
 
@@ -259,12 +258,9 @@ OPERATIONS: list[Callable[[Tensor, float], Tensor]] = [
 
 
 def erase_box(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
-    """Frames uint8 (T, 3, H, W) with one random box, the same in all, overwritten with noise of its own for each.
-
-    The noise is normal after normalisation by `mean` and `std`.
-    """
+    """Frames uint8 (T, 3, H, W) with noise in the same random box; normal after normalisation by `mean` and `std`."""
     top, left, height, width, _ = RandomErasing.get_params(frames, ERASED_AREA, ERASED_ASPECT, value=[0.0])
-    if (height, width) == tuple(frames.shape[-2:]):  # torchvision's way to say that no box was found
+    if (height, width) == tuple(frames.shape[-2:]):  # torchvision found no box
         return frames
     noise = torch.randn(*frames.shape[:-2], height, width)
     mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (mean, std))
@@ -275,7 +271,7 @@ def erase_box(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequen
 
 
 def _resize(frames: Tensor, size: int, antialias: bool) -> Tensor:
-    # Channels-last is how the decoder gives frames, and how uint8 is resized several times faster.
+    # The decoder returns channels-last frames, and uint8 resizes several times faster so.
     frames = frames.contiguous(memory_format=torch.channels_last)
     return F.interpolate(frames, (size, size), mode="bilinear", antialias=antialias)
 

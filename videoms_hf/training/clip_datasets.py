@@ -8,9 +8,9 @@ from datasets import Dataset as Table
 from ..configuration_videoms import VideoMSConfig
 from ..data.annotations import read_videos
 from ..data.dataset import ClipDataset, ViewDataset
-from ..data.few_shot import few_shot
 from ..data.labels import read_class_names
 from ..data.shards import STREAM_PREFIX, Shards
+from ..data.splits import few_shot
 from ..data.streaming import ClipStream
 from ..data.transforms import FinetuningTransform, PretrainingTransform
 from ..sampling_videoms import finetuning_clip, pretraining_clip

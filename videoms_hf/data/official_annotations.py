@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""The benchmarks' own annotation files as tables (`tables.py`), one reader each.
+"""The annotation files of benchmark datasets as tables (`tables.py`), one reader each.
 
-A listed video without a file is an error that names it. Where downloads are known to be incomplete (Kinetics), up to
-`max_missing_share` of them may lack: they are counted and named in the log, and written to `missing_list` if given.
+A listed video without a file is an error that names it. Because downloads are often incomplete (Kinetics), up to
+`max_missing_share` of the videos may be missing: they are logged, and written to `missing_list` if given.
 """
 
 import csv
@@ -17,7 +17,7 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..files import read_text, write_text
-from ..messages import first_of, shorten
+from ..messages import count, first_of, raise_problems, shorten
 from .annotations import read_videos
 from .ego4d import read_oscc
 from .labels import read_class_names
@@ -49,9 +49,9 @@ def read_ucf101(
         name, _, number = text.partition(" ")
         label = names.index(name.split("/")[0]) if name.split("/")[0] in names else None
         if label is None:
-            errors.append(f"  line {line}: {name!r} is in no folder of a class; the classes are {shorten(names)}")
+            errors.append(f"line {line}: {name!r} is not in a class folder; the classes are {shorten(names)}")
         elif number and number.strip() != str(label + 1):
-            errors.append(f"  line {line}: {name!r} has the number {number!r}, but its class is {label + 1}")
+            errors.append(f"line {line}: {name!r} has the number {number!r}, but its class is {label + 1}")
         else:
             rows.append((name, label, line))
     _raise(path, errors)
@@ -79,7 +79,7 @@ def read_hmdb51(
         for line, text in _lines(path):
             video, _, code = text.rpartition(" ")
             if not video or code not in HMDB51_CODES.values():
-                errors.append(f"  line {line}: {text!r} must be a file's name and 0, 1 or 2")
+                errors.append(f"line {line}: {text!r} must be a file's name and 0, 1 or 2")
             elif code == HMDB51_CODES[subset]:
                 rows.append((f"{name}/{video.strip()}", names.index(name), line))
         _raise(path, errors)
@@ -115,11 +115,11 @@ def read_kinetics(
             start, end = (int(float(entry[name])) for name in ("time_start", "time_end"))
         except (TypeError, ValueError):
             errors.append(
-                f"  line {line}: the times are {entry['time_start']!r} and {entry['time_end']!r}, no numbers"
+                f"line {line}: the times are {entry['time_start']!r} and {entry['time_end']!r}; they must be numbers"
             )
             continue
         if label not in number_of:
-            errors.append(f"  line {line}: the label is {label!r}; the classes are {shorten(names)}")
+            errors.append(f"line {line}: the label is {label!r}; the classes are {shorten(names)}")
             continue
         rows.append((f"{entry['youtube_id']}_{start:06d}_{end:06d}", number_of[label], line))
     _raise(path, errors)
@@ -139,11 +139,11 @@ def read_something_something(
     names = read_class_names(labels)
     number_of = {name: i for i, name in enumerate(names)}
     rows, errors = [], []
-    for place, entry in enumerate(_json(annotations, list), 1):
+    for place, entry in enumerate(_entries(path), 1):
         template = entry.get("template")
         name = None if template is None else re.sub(r"[\[\]]", "", template)
         if name is not None and name not in number_of:
-            errors.append(f"  entry {place}: the template is {template!r}, which is not in {labels}")
+            errors.append(f"entry {place}: the template is {template!r}, which is not in {labels}")
         else:
             rows.append((str(entry["id"]), UNLABELLED if name is None else number_of[name], place))
     _raise(path, errors)
@@ -158,21 +158,21 @@ def benchmark_tables(
     max_missing_share: float | None = None,
     missing_folder: str | os.PathLike | None = None,
 ) -> dict[str, Dataset]:
-    """The tables "train", "val" and "test" of a benchmark, as far as it has them, with the same classes.
+    """The tables "train", "val" and "test" of a benchmark, if it has them, with the same classes.
 
-    Where a benchmark has two labelled subsets (as the official lists do it), "val" and "test" are the same videos.
+    If a benchmark has two labelled subsets, "val" and "test" are the same videos, as in the official lists.
 
     Args:
         benchmark: one of `BENCHMARKS`.
         annotations: the folder of the benchmark's own files.
-        videos: the folder of its videos; not for "lists" and "folders", which say where theirs are.
+        videos: the folder of its videos; `None` for "lists" and "folders", which contain their paths.
         split: of UCF101 and HMDB51, 1 to 3.
-        max_missing_share: share of the videos that may have no file, by default 0.2 for Kinetics and 0 for others.
-        missing_folder: folder for a list `missing_<subset>.txt` of those, if there are any.
+        max_missing_share: share of the videos that may be missing, by default 0.2 for Kinetics and 0 for others.
+        missing_folder: folder for lists `missing_<subset>.txt` of the missing ones.
     """
     _check("benchmark", benchmark, BENCHMARKS)
     if (videos is None) != (benchmark in ("lists", "folders")):
-        raise ValueError(f"videos is {videos}; it must be the folder of the videos, and nothing for lists and folders")
+        raise ValueError(f"videos is {videos}; it must be the folder of the videos, and unset for lists and folders")
     share = (0.2 if benchmark == "kinetics" else 0.0) if max_missing_share is None else max_missing_share
 
     def missing(subset: str) -> dict:
@@ -182,21 +182,20 @@ def benchmark_tables(
     return BENCHMARKS[benchmark](Path(annotations), videos, split, missing)
 
 
-def _ucf101(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    train, test = (read_ucf101(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
-    return {"train": train, "val": test, "test": test}
+def _with_subsets(read: Callable) -> Callable:
+    """Readers of datasets that have subsets "train" and "test" of several splits."""
 
+    def tables(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+        train, test = (read(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
+        return {"train": train, "val": test, "test": test}
 
-def _hmdb51(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    train, test = (read_hmdb51(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
-    return {"train": train, "val": test, "test": test}
+    return tables
 
 
 def _kinetics(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
     train = read_kinetics(_one_of(annotations, "train.csv"), videos, None, **missing("train"))
-    names = train.features["label"].names
     val = _one_of(annotations, "val.csv", "validate.csv", "validation.csv")
-    val = read_kinetics(val, videos, names, **missing("val"))
+    val = read_kinetics(val, videos, train.features["label"].names, **missing("val"))
     return {"train": train, "val": val, "test": val}
 
 
@@ -216,22 +215,19 @@ def _oscc(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
     return {"train": train, "val": val, "test": val}
 
 
-def _lists(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    return _by_name({name: annotations / f"{name}.csv" for name in ("train", "val", "test")})
+def _by_name(ending: str) -> Callable:
+    """The tables of existing lists or folders; the training one gives the classes."""
 
+    def tables(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
+        paths = {name: annotations / f"{name}{ending}" for name in ("train", "val", "test")}
+        if not paths["train"].exists():
+            raise FileNotFoundError(f"there is no {paths['train']}")
+        train = read_videos(paths.pop("train"))
+        names = train.features["label"].names
+        others = {name: read_videos(path, class_names=names) for name, path in paths.items() if path.exists()}
+        return {"train": train, **others}
 
-def _folders(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    return _by_name({name: annotations / name for name in ("train", "val", "test")})
-
-
-def _by_name(paths: dict[str, Path]) -> dict[str, Dataset]:
-    """The tables of lists or folders that there are; the training one gives the classes."""
-    there = {name: path for name, path in paths.items() if path.exists()}
-    if "train" not in there:
-        raise FileNotFoundError(f"there is no {paths['train']}")
-    train = read_videos(there["train"])
-    names = train.features["label"].names
-    return {name: train if name == "train" else read_videos(path, class_names=names) for name, path in there.items()}
+    return tables
 
 
 def _one_of(folder: Path, *names: str) -> Path:
@@ -242,13 +238,13 @@ def _one_of(folder: Path, *names: str) -> Path:
 
 
 BENCHMARKS = {
-    "ucf101": _ucf101,
-    "hmdb51": _hmdb51,
+    "ucf101": _with_subsets(read_ucf101),
+    "hmdb51": _with_subsets(read_hmdb51),
     "kinetics": _kinetics,
     "ssv2": _something_something,
     "oscc": _oscc,
-    "lists": _lists,
-    "folders": _folders,
+    "lists": _by_name(".csv"),
+    "folders": _by_name(""),
 }
 
 
@@ -260,7 +256,7 @@ def _table(
     max_missing_share: float = 0.0,
     missing_list: str | os.PathLike | None = None,
 ) -> Dataset:
-    """The table of rows (name, label, line); `find` gives the file of a name, `None` if there is none."""
+    """The table of rows (name, label, line); `find` maps a name to its file or `None`."""
     if not rows:
         raise ValueError(f"{source} lists no video")
     found = [(find(name), label, line) for name, label, line in rows]
@@ -270,18 +266,12 @@ def _table(
     elif missing_list is not None:
         Path(missing_list).unlink(missing_ok=True)
     if missing:
-        lines = [f"  line {line}: there is no file of {name}" for name, line in missing]
+        lines = [f"line {line}: there is no file of {name}" for name, line in missing]
         head = f"{source}: {len(missing)} of {len(rows)} videos are missing"
         if len(missing) > max_missing_share * len(rows):
-            raise ValueError(
-                "\n".join(
-                    [
-                        f"{head}, more than max_missing_share {max_missing_share} allows; fetch them, or raise it:",
-                        *first_of(lines),
-                    ]
-                )
-            )
-        logger.warning("\n".join([f"{head}; they are left out:", *first_of(lines)]))
+            advice = f"more than max_missing_share {max_missing_share} allows; download them, or raise it"
+            raise_problems(f"{head}, {advice}:", lines)
+        logger.warning("\n".join([f"{head}; they are skipped:", *first_of([f"  {line}" for line in lines])]))
     kept = [row for row in found if row[0] is not None]
     if not kept:
         raise ValueError(f"{source}: none of {len(rows)} videos has a file")
@@ -298,7 +288,7 @@ def _either(folder: str | os.PathLike, name: str) -> str | None:
 
 
 def _files_by_stem(folder: str | os.PathLike) -> dict[str, str]:
-    """Absolute paths of all videos below a folder by names without ending; of two, the first in order of paths."""
+    """Absolute paths of all videos below a folder by names without ending; of two, the first path in order."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder}")
     found = [
@@ -314,13 +304,13 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
 
 
-def _json(path: str | os.PathLike, kind: type):
+def _entries(path: Path) -> list[dict]:
     try:
-        content = json.loads(read_text(Path(path)))
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON file ({error})") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{path} holds a {type(content).__name__}; it must be a {kind.__name__}")
+        raise ValueError(f"{path} is not a JSON file ({error})") from error
+    if not isinstance(content, list):
+        raise ValueError(f"{path} holds a {type(content).__name__}; it must be a list")
     return content
 
 
@@ -330,6 +320,4 @@ def _check(name: str, value, allowed: Iterable) -> None:
 
 
 def _raise(path: Path, errors: list[str]) -> None:
-    if errors:
-        noun = "error" if len(errors) == 1 else "errors"
-        raise ValueError("\n".join([f"{path} has {len(errors)} {noun}:", *first_of(errors)]))
+    raise_problems(f"{path} has {count(len(errors), 'error')}:", errors)
