@@ -66,7 +66,7 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     lr_scheduler_type: str = option(
         "cosine",
-        "cosine: the official schedule. warmup_stable_decay: the peak rate until the last quarter, for runs that learn "
+        "cosine: the official schedule. warmup_stable_decay: the peak rate until the last quarter, if a run learns "
         "late.",
     )
     weight_decay: float = option(0.05, "Not applied to biases and vectors.")
