@@ -323,7 +323,7 @@ def test_folders_that_are_no_classes_are_refused_by_name(class_folders):
     (class_folders / "empty").mkdir()
     with pytest.raises(ValueError, match="'empty' has no video directly in it"):
         read_folder(class_folders)
-    with pytest.raises(ValueError, match="'clap' is not a class; the classes are 'wave'\n'empty' is not"):
+    with pytest.raises(ValueError, match="'clap' is not a class; the classes are 'wave'\n  'empty' is not"):
         read_folder(class_folders, class_names=["wave"])
     with pytest.raises(ValueError, match="root is .*leave root out"):
         read_videos(class_folders, root=class_folders)
@@ -611,7 +611,7 @@ def test_stored_rows_without_a_video_or_with_several_labels_are_named(embedded, 
 
 def test_a_name_that_neither_disk_nor_hub_knows_is_refused_with_both(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match="neither a file nor a folder someone/videos, and no data set"):
+    with pytest.raises(FileNotFoundError, match="neither a file nor a folder someone/videos, and no dataset"):
         read_videos("someone/videos")
     with pytest.raises(FileNotFoundError):
         read_videos("lists/train.csv")

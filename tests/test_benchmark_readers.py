@@ -177,7 +177,7 @@ def test_kinetics_files_are_found_below_the_folder_and_missing_downloads_are_nam
         ("part 2/-xyz012_345_000123_000133.mkv", 0, 3),
         ("R6llTwEh07w_000002_000012.mp4", 0, 5),
     ]
-    assert "1 of 4 videos are missing; they are left out:\n  line 4: there is no file of gone1234567" in log.text
+    assert "1 of 4 videos are missing; they are skipped:\n  line 4: there is no file of gone1234567" in log.text
     assert (kinetics / "missing.txt").read_text() == "gone1234567_000000_000010\n"
 
 

@@ -131,7 +131,7 @@ def test_the_report_holds_what_is_needed_to_repeat_it(report, model):
 
 def test_the_results_of_another_model_are_not_overwritten(model, videos, tmp_path):
     (tmp_path / "evaluation.json").write_text(json.dumps({"arguments": {"model": "runs/other"}}))
-    with pytest.raises(FileExistsError, match=f"holds the results of runs/other, not of {model}; give another"):
+    with pytest.raises(FileExistsError, match=f"has the results of runs/other, not of {model}; give another"):
         evaluate(tmp_path, model=model, data=videos)
     assert "runs/other" in (tmp_path / "evaluation.json").read_text()
     (tmp_path / "evaluation.json").write_text(json.dumps({"arguments": {"model": f"{model}/"}}))
@@ -212,7 +212,7 @@ def test_with_skip_broken_they_are_left_out_and_counted(model, broken, report, t
     assert [Path(entry["video"]).name for entry in skipped["videos"]] == [f"clip {i}.mp4" for i in range(5)]
     assert skipped["accuracies"] == report["accuracies"]
     said = capsys.readouterr().out
-    assert "2 videos are broken and NOT among these" in said and "text.mp4" in said and "empty.mp4" in said
+    assert "2 corrupt videos are NOT included" in said and "text.mp4" in said and "empty.mp4" in said
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Features of frozen encoders: of every view of every video, on one process or many, in memory or in files.
+"""Features of frozen encoders for every view of every video, on one process or many, in memory or in files.
 
-Processes take neighbouring views and no view twice, so their parts, one after the other, are the views in order.
+Each process takes a contiguous range of views, so the concatenated parts are the views in order.
 """
 
 import json
@@ -32,18 +32,18 @@ LEVELS = ("clip", "time_step", "token")
 
 
 class Features(NamedTuple):
-    """Features of V views and where they come from."""
+    """Features of V views and their origin."""
 
     features: Tensor  # (V, D) of clips, (V, T, D) of time steps, (V, K, D) of kept tokens
-    kept_ids: Tensor  # int64 (V, K), which tokens of the clip were kept, ascending
+    kept_ids: Tensor  # int64 (V, K), ids of the kept tokens, ascending
     video_ids: Tensor  # int64 (V,), the video's row in the table
     labels: Tensor  # int64 (V,), -1: unlabelled
 
 
 def pool_features(hidden_states: Tensor, kept_ids: Tensor, grid: tuple[int, int, int], level: str) -> Tensor:
-    """Features at a level of [`LEVELS`] from those of the kept tokens, (B, K, D); means over the kept tokens.
+    """Features at a level of [`LEVELS`]: those of the kept tokens, (B, K, D), or their means.
 
-    `grid` is the number of tokens along time, height and width. A time step of which no token was kept has zeros.
+    `grid` is the number of tokens along time, height and width. A time step without kept tokens has zeros.
     """
     if level not in LEVELS:
         raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS)}")
@@ -79,7 +79,7 @@ def encode_views(
 
 
 def extract_features(encoder: VideoMSModel, views: ViewDataset, accelerator: Accelerator, *options) -> Features:
-    """Features of all views, in their order and the same on every process; `options` as for [`encode_views`]."""
+    """Features of all views in order, on every process; `options` as for [`encode_views`]."""
     parts = list(encode_views(encoder, views, accelerator, *options))
     parts = gather_object([tuple(torch.cat(values) for values in zip(*parts, strict=True))] if parts else [])
     return Features(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -97,7 +97,7 @@ def write_features(
 
     A parquet file has a row for each view: `video`, `label`, `video_id`, `view` (segment by segment, crop by crop),
     `kept_ids` and `feature`, as lists; it is written batch by batch. A safetensors file has the tensors `features`,
-    `kept_ids`, `video_ids` and `labels`, and is written at the end. `facts` become the file's metadata.
+    `kept_ids`, `video_ids` and `labels`, written at the end. `facts` become the file's metadata.
     """
     if file_format not in ("parquet", "safetensors"):
         raise ValueError(f"file_format is {file_format!r}; it must be parquet or safetensors")
@@ -138,13 +138,13 @@ def _write_parquet(batches, views: ViewDataset, path: Path, accelerator: Acceler
         writer.write_table(table.replace_schema_metadata(metadata))
     if writer is None:
         raise ValueError(
-            f"process {accelerator.process_index} has no view; start fewer processes than there are views"
+            f"process {accelerator.process_index} has no views; start no more processes than there are views"
         )
     writer.close()
 
 
 def _nested(features: Tensor) -> pa.Array:
-    """(V, ..., D) as an array of nested lists of float32, without a Python number for each value."""
+    """(V, ..., D) as an array of nested lists of float32, without Python numbers."""
     array = pa.array(features.contiguous().numpy().ravel(), pa.float32())
     for size in reversed(features.shape[1:]):
         array = pa.ListArray.from_arrays(pa.array(range(0, len(array) + 1, size), pa.int32()), array)

@@ -18,13 +18,13 @@ TOP_K = 5
 
 
 def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes are placed before the true one, (V, L) and (V,) -> int64 (V,): 0 is a hit of top-1.
+    """Number of classes ranked before the true one, (V, L) and (V,) -> int64 (V,): 0 is a top-1 hit.
 
-    Ties: of classes with equal scores the lower number comes first, as in `argmax`; so a model that gives every class
-    the same score gets the accuracy of always answering class 0.
+    Of classes with equal scores the lower number comes first, as in `argmax`; so equal scores for all classes count as
+    class 0.
 
     Raises:
-        ValueError: The shapes do not fit, a label is not in [0, L), or a score is not a number.
+        ValueError: The shapes do not match, a label is not in [0, L), or a score is NaN.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not scores.size:
@@ -35,13 +35,13 @@ def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     outside = np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))
     if len(outside):
         raise ValueError(
-            f"label {labels[outside[0]]} of row {outside[0]} is outside [0, {scores.shape[1]}); every video needs the "
-            "number of one of the classes (-1, unlabelled, cannot be evaluated)"
+            f"label {labels[outside[0]]} of row {outside[0]} is outside [0, {scores.shape[1]}); every video needs "
+            "the number of a class (-1, unlabelled, cannot be evaluated)"
         )
     odd = np.flatnonzero(np.isnan(scores).any(axis=1))
     if len(odd):
         raise ValueError(
-            f"{len(odd)} of {len(scores)} rows have scores that are not numbers (the first is row {odd[0]}); such a "
+            f"{len(odd)} of {len(scores)} rows have scores that are not numbers (the first is row {odd[0]}); the "
             "model has diverged, or overflows in half precision: evaluate it in float32"
         )
     true_scores = np.take_along_axis(scores, labels[:, None], axis=1)
@@ -57,13 +57,13 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 
 def classification_accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Shares "top1" and "top5" in [0, 1]. With fewer than 5 classes, "top5" is over all of them, hence 1."""
+    """Shares "top1" and "top5" in [0, 1]. With fewer than 5 classes, "top5" is 1."""
     ranks = true_class_ranks(scores, labels)
     return {"top1": float((ranks < 1).mean()), "top5": float((ranks < TOP_K).mean())}
 
 
 def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Top-1 accuracy of each class' own videos, float64 (L,); not a number (NaN) where a class has no video."""
+    """Top-1 accuracy of each class's videos, float64 (L,); NaN if a class has no video."""
     hits = true_class_ranks(scores, labels) == 0
     num_classes = np.shape(scores)[1]
     num_videos = np.bincount(labels, minlength=num_classes)
@@ -72,10 +72,10 @@ def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def wilson_interval(num_hits: int, num_videos: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Lower and upper end of the interval of an accuracy that was measured on `num_videos` videos.
+    """Wilson's score interval of an accuracy measured on `num_videos` videos.
 
-    Wilson's score interval: unlike the usual mean +- 1.96 deviations it stays in [0, 1] and has a width at 0 % and at
-    100 %, which matters for small test sets. Source: E. B. Wilson, JASA 22 (1927), page 209.
+    Unlike mean +- 1.96 deviations it stays in [0, 1] and has a width at 0 % and 100 %, which matters for small test
+    sets. Source: E. B. Wilson, JASA 22 (1927), page 209.
     """
     if not 0 <= num_hits <= num_videos or num_videos < 1:
         raise ValueError(f"{num_hits} hits of {num_videos} videos; there must be a video and no more hits than videos")
@@ -86,30 +86,29 @@ def wilson_interval(num_hits: int, num_videos: int, confidence: float = 0.95) ->
     centre = share + z**2 / (2 * num_videos)
     margin = z * math.sqrt(share * (1 - share) / num_videos + z**2 / (4 * num_videos**2))
     scale = 1 + z**2 / num_videos
-    # Without a hit the lower end is 0 exactly, without a miss the upper one is 1; rounding must not move them.
+    # Exactly 0 without a hit and 1 without a miss, whatever the rounding.
     low = (centre - margin) / scale if num_hits else 0.0
     high = (centre + margin) / scale if num_hits < num_videos else 1.0
     return low, high
 
 
 class VideoClassificationAccuracy(evaluate.Metric):
-    """Top-1 and top-5 accuracy as a module of `evaluate`; needs no network, everything stays in memory.
+    """Top-1 and top-5 accuracy as a module of `evaluate`, without network access and in memory.
 
-    `compute(predictions=scores (V, L), references=labels (V,))` gives `classification_accuracies`. It can be combined
-    with other modules by `evaluate.combine`.
+    `compute(predictions=scores (V, L), references=labels (V,))` returns `classification_accuracies`.
     """
 
     def __init__(self, **options):
         super().__init__(**{"keep_in_memory": options.get("num_process", 1) == 1, **options})
 
     def _build_data_dir(self) -> str:
-        # The library makes a folder in its cache even if nothing is to be written; that may be read-only.
+        # The library makes a folder in its cache, which may be read-only, even if nothing is written.
         return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
 
     def compute(self, *, predictions=None, references=None, **options) -> dict[str, float] | None:
-        """Shares "top1" and "top5" of the scores and labels given here, or of those that were added before."""
+        """Shares "top1" and "top5" of the given scores and labels, or of those added before."""
         if predictions is not None and references is not None and self.num_process == 1 and self.writer is None:
-            # The library's way takes 40 bytes for a score: 5 GB for 15 views of each Kinetics video.
+            # The library takes 40 bytes for a score: 5 GB for 15 views of each Kinetics video.
             return classification_accuracies(np.asarray(predictions), np.asarray(references))
         return super().compute(predictions=predictions, references=references, **options)
 
@@ -118,7 +117,7 @@ class VideoClassificationAccuracy(evaluate.Metric):
             description="Shares of videos whose true class has the best score (top1) or is among the best 5 (top5).",
             citation="",
             inputs_description="predictions: scores (videos, classes); references: class numbers (videos,).",
-            # float64 holds every float32 and bfloat16 score exactly, so no tie is made or broken on the way.
+            # float64 represents every float32 and bfloat16 score exactly, so ties stay ties.
             features=Features({"predictions": Sequence(Value("float64")), "references": Value("int64")}),
         )
 
@@ -127,7 +126,7 @@ class VideoClassificationAccuracy(evaluate.Metric):
 
 
 def compute_accuracies(prediction: EvalPrediction) -> dict[str, float]:
-    """Top-1 and top-5 accuracy of what `Trainer` gathered, for its `compute_metrics`; logits come first."""
+    """Top-1 and top-5 accuracy for Trainer's `compute_metrics`; logits come first."""
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     return VideoClassificationAccuracy().compute(predictions=logits, references=prediction.label_ids)
 
@@ -142,13 +141,13 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def aggregate_views(logits: np.ndarray, video_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Videos and their class probabilities: (V, L) and (V,) -> ids ascending (M,) and scores float64 (M, L).
 
-    The views may come in any order and a video may have any number of them, at least one; the result does not depend
-    on the order, to the last digit. Softmax and mean are taken in float64.
+    Views may come in any order and in any number per video; the result does not depend on the order, to the last
+    digit. Softmax and mean are in float64.
 
     Example: logits of two views [[0, 0], [0, log 3]] of video 7 give [7] and [[0.375, 0.625]].
 
     Raises:
-        ValueError: The shapes do not fit, or there is no view.
+        ValueError: The shapes do not match, or there is no view.
     """
     logits, video_ids = np.asarray(logits), np.asarray(video_ids)
     if logits.ndim != 2 or video_ids.shape != logits.shape[:1] or not logits.size:
@@ -160,7 +159,7 @@ def aggregate_views(logits: np.ndarray, video_ids: np.ndarray) -> tuple[np.ndarr
     ids, starts = np.unique(video_ids[order], return_index=True)
     scores = np.empty((len(ids), logits.shape[1]))
     for i, rows in enumerate(np.split(order, starts[1:])):
-        # Sums depend on the order of their terms, by a rounding error; sorted terms always have the same.
+        # The rounding error of a sum depends on the order of its terms, so they are sorted.
         scores[i] = np.sort(softmax(logits[rows]), axis=0).mean(axis=0)
     return ids, scores
 
@@ -175,7 +174,7 @@ def multiview_accuracies(logits: np.ndarray, video_ids: np.ndarray, labels: np.n
         interval), "num_videos" and "num_clips".
 
     Raises:
-        ValueError: The shapes do not fit, or views of one video have different labels.
+        ValueError: The shapes do not match, or views of one video have different labels.
     """
     ids, scores = aggregate_views(logits, video_ids)
     module = VideoClassificationAccuracy()

@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What frozen features are worth: linear probes, an attentive probe, the nearest neighbours, and a baseline.
+"""Probes of frozen features: linear, attentive and k-NN, and a baseline without a network.
 
-N training views, M test views, D width, K tokens, C classes. Features are standardised by the training set's mean and
-deviation first, so that a probe does not depend on their scale.
+N training views, M test views, D width, K tokens, C classes. Features are first standardised by the training set's
+mean and deviation, so that a probe does not depend on their scale.
 """
 
 from typing import NamedTuple
@@ -23,16 +23,16 @@ GRID = 8  # cells of a clip's frame differences, along height and width
 
 
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both less the mean of `train` over its deviation, for each of the D values; constant ones become 0."""
+    """Both minus `train`'s mean, divided by its deviation, for each of the D values; constants become 0."""
     flat = train.flatten(0, -2)
     deviation, mean = torch.std_mean(flat, dim=0, correction=0)
     return (train - mean) / (deviation + 1e-6), (test - mean) / (deviation + 1e-6)
 
 
 def linear_probe(train: Tensor, labels: Tensor, test: Tensor, num_classes: int, weight_decay: float = 1e-2) -> Tensor:
-    """Logits (M, C) of multinomial logistic regression on (N, D) features, fitted to the end; nothing is random.
+    """Logits (M, C) of multinomial logistic regression on (N, D) features, trained to convergence; deterministic.
 
-    Minimised is the mean cross-entropy + weight_decay / 2 * |weight|^2 (the bias is free).
+    It minimises the mean cross-entropy + weight_decay / 2 * |weight|^2 (without the bias).
     """
     train, test = standardize(train.double(), test.double())
     weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64, requires_grad=True)
@@ -56,7 +56,7 @@ class LinearProbe(NamedTuple):
     deviation: Tensor  # (D,)
     weight: Tensor  # (C, D)
     bias: Tensor  # (C,)
-    left_out: Tensor  # (N, C), the logits of each clip by weights that were fitted to all the others
+    left_out: Tensor  # (N, C), the logits of each clip by weights fitted to all others
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (M, C) of features (M, D), float64."""
@@ -66,9 +66,9 @@ class LinearProbe(NamedTuple):
 def ridge_probe(features: Tensor, targets: Tensor, problem_type: str = "single_label_classification") -> LinearProbe:
     """Ridge regression of the targets (N, C) on the standardised features (N, D), in closed form and float64.
 
-    Targets are probabilities, with "multi_label_classification" 0 or 1, with "regression" any values. The penalty is
-    the one with the least leave-one-out error, given the mean of all targets. The scores of classes are then scaled to
-    be logits: to the least leave-one-out cross-entropy.
+    Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. The penalty
+    minimises the leave-one-out error, given the mean of all targets. A scale that minimises the leave-one-out
+    cross-entropy then turns the scores of classes into logits.
 
     Raises:
         ValueError: There are fewer than two clips.
@@ -102,9 +102,9 @@ def ridge_probe(features: Tensor, targets: Tensor, problem_type: str = "single_l
 
 
 def frame_differences(views: ViewDataset, batch_size: int = 8, num_workers: int = 0) -> Tensor:
-    """How much each part of the picture changes in each view, (V, GRID * GRID): what no network is needed for.
+    """How much each part of the frame changes in each view, (V, GRID * GRID): a baseline without a network.
 
-    These are the absolute differences of neighbouring frames in grey, averaged over time.
+    These are absolute differences of consecutive grey frames, averaged over time.
     """
     loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate_clips)
     parts = []
@@ -115,7 +115,7 @@ def frame_differences(views: ViewDataset, batch_size: int = 8, num_workers: int 
 
 
 class AttentiveProbe(nn.Module):
-    """A classifier on (B, K, D) tokens: one learned query attends to them, a linear map answers."""
+    """A classifier on (B, K, D) tokens: one learned query attends to them, then a linear layer classifies."""
 
     def __init__(self, width: int, num_classes: int, num_heads: int):
         super().__init__()
@@ -142,7 +142,7 @@ def attentive_probe(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Logits (M, C) of an [`AttentiveProbe`] that was trained on the tokens (N, K, D) by AdamW with a cosine."""
+    """Logits (M, C) of an [`AttentiveProbe`] trained on tokens (N, K, D) by AdamW with a cosine schedule."""
     train, test = standardize(train, test)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -164,9 +164,9 @@ def attentive_probe(
 def nearest_neighbours(
     train: Tensor, labels: Tensor, test: Tensor, num_classes: int, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """Scores (M, C): votes of the `k` training features with the highest cosine similarity s, weighing exp(s / t).
+    """Scores (M, C): votes of the `k` training features with the highest cosine similarity s, weighted by exp(s / t).
 
-    Source: the weighted vote of Wu et al., arXiv:1805.01978. Of fewer than `k` features all vote.
+    Source: the weighted vote of Wu et al., arXiv:1805.01978. If there are fewer than `k`, all vote.
     """
     train, test = (F.normalize(part, dim=-1) for part in standardize(train, test))
     similarities, rows = (test @ train.T).topk(min(k, len(train)), dim=1)

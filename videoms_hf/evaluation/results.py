@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What an evaluation leaves behind: a short table, and a JSON file with all that is needed to judge or repeat it."""
+"""Results of an evaluation: a table, a report for JSON, and answers to Ego4D's challenge."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from .prediction import ViewPredictions
 
 
 def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class_names: Sequence[str]) -> dict:
-    """Accuracies of the predictions, of the whole test, of each class and of chance, and every video's scores.
+    """Accuracies of the whole test, of each class and of chance, and every video's scores.
 
-    `videos` are the paths of the table's rows, `class_names` stand in the order of their numbers. Probabilities have
-    7 digits, those of a logit in float32. What JSON has no word for (the accuracy of a class without videos) is None.
+    `videos` are the paths of the table's rows, `class_names` are in the order of their numbers. Probabilities have 7
+    digits, as many as a float32 logit. The accuracy of a class without videos is None.
     """
     ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
     labels = dict(zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True))
@@ -52,7 +52,7 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
 
 
 def check_not_of_another_model(path: Path, model: str) -> None:
-    """Raise `FileExistsError` if the report at `path` is there and is about another model than `model`."""
+    """Raise `FileExistsError` if the file `path` exists and is not a report of `model`."""
     try:
         other = json.loads(path.read_text(encoding="utf-8"))["arguments"]["model"]
     except FileNotFoundError:
@@ -62,12 +62,12 @@ def check_not_of_another_model(path: Path, model: str) -> None:
     if os.path.normpath(other) != os.path.normpath(model):
         own = path.parent / os.path.basename(os.path.normpath(model))
         raise FileExistsError(
-            f"{path} holds the results of {other}, not of {model}; give another --output_dir, for example {own}"
+            f"{path} has the results of {other}, not of {model}; give another --output_dir, for example {own}"
         )
 
 
 def weights_digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 of named weights, whatever their order, files, device and floating-point type."""
+    """SHA-256 of named weights, independent of their order, files, device and floating-point type."""
     lines = (
         f"{name} {tuple(value.shape)} {hashlib.sha256(value.detach().cpu().float().contiguous().numpy()).hexdigest()}"
         for name, value in weights
@@ -76,7 +76,7 @@ def weights_digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 
 def accuracy_table(report: dict) -> str:
-    """The accuracies of an `evaluation_report` as an aligned table, and a line for each broken video."""
+    """The accuracies of an `evaluation_report` as an aligned table, and a line for each corrupt video."""
     accuracies, k = report["accuracies"], min(5, len(report["class_names"]))
     interval = f"  top-1 between {accuracies['video_top1_low']:.2%} and {accuracies['video_top1_high']:.2%} (95 %)"
     rows = [
@@ -87,18 +87,15 @@ def accuracy_table(report: dict) -> str:
     lines = [f"{'':8}{'top-1':>9}{f'top-{k}':>9}"]
     lines += [f"{name:8}{top1:>9.2%}{top5:>9.2%}{remark}" for name, top1, top5, remark in rows]
     if report["broken_videos"]:
-        lines.append(f"{report['num_broken_videos']} videos are broken and NOT among these:")
+        lines.append(f"{report['num_broken_videos']} corrupt videos are NOT included:")
         lines += [printable(f"  {bad['video']}: {bad['reason']}") for bad in report["broken_videos"]]
     return "\n".join(lines)
 
 
 def state_change_accuracy(predictions: Mapping[str, bool], references: Mapping[str, bool]) -> float:
-    """Share of Ego4D's clips whose state change (yes or no) was predicted: the official OSCC metric, in [0, 1].
+    """Ego4D's official OSCC metric: the share of clips with a correct prediction, in [0, 1].
 
-    Both map a clip's `unique_id` to whether the object's state changes. Each clip counts once.
-
-    Raises:
-        ValueError: A clip lacks a prediction or a prediction a clip, or there are none.
+    Both map a clip's `unique_id` to whether the object's state changes; `ValueError` if the ids differ.
     """
     missing, unknown = references.keys() - predictions.keys(), predictions.keys() - references.keys()
     if missing or unknown or not references:
@@ -111,17 +108,17 @@ def state_change_accuracy(predictions: Mapping[str, bool], references: Mapping[s
 
 
 def state_change_predictions(predictions: ViewPredictions, table: datasets.Dataset) -> list[dict]:
-    """A submission: {"unique_id", "state_change"} for each window of a table, in its order; ties say no change.
+    """A submission: {"unique_id", "state_change"} for each window of a table, in its order; ties mean no change.
 
     Raises:
-        ValueError: a window has no prediction (a broken recording): the challenge wants an answer to each.
+        ValueError: a window has no prediction (a corrupt recording); the challenge requires all.
     """
     ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
     answers = {int(row): bool(score[1] > score[0]) for row, score in zip(ids, scores, strict=True)}
     unique_ids = table["unique_id"][:]
     if missing := [unique_ids[row] for row in range(len(table)) if row not in answers]:
         raise ValueError(
-            f"{len(missing)} of {len(table)} windows have no prediction, {missing[:3]} ...: mend their recordings"
+            f"{len(missing)} of {len(table)} windows have no prediction, {missing[:3]} ...: fix their recordings"
         )
     return [{"unique_id": name, "state_change": answers[row]} for row, name in enumerate(unique_ids)]
 

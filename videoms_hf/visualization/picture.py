@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""How a clip and its tokens are laid out on a picture: rows of frames with a caption and a legend above each.
+"""Pictures of clips and tokens: rows of frames, each with a caption and a legend above.
 
 T frames, C channels (1 or 3), N tokens of the clip in raster order: (time, row, column), time slowest.
 """
@@ -18,7 +18,7 @@ MIN_COLUMNS, MAX_COLUMNS, MAX_FRAME_WIDTH, MIN_TOKEN_WIDTH = 3, 8, 400, 13
 MARGIN, GAP, CAPTION_HEIGHT, FONT_SIZE = 16, 6, 40, 19
 PAPER, INK = (255, 255, 255), (32, 36, 44)
 VISIBLE_COLOR, TARGET_COLOR, DROPPED_COLOR = (255, 168, 0), (52, 120, 246), (72, 72, 72)
-# Dark violet over magenta and orange to pale yellow: brightness grows evenly, so that it also reads in grey.
+# Dark violet, magenta, orange, pale yellow: brightness grows evenly, so it is readable in greyscale.
 HEAT_COLORS = np.array(
     [(8, 5, 30), (66, 15, 117), (140, 41, 129), (212, 72, 104), (252, 137, 97), (254, 203, 138), (252, 250, 200)]
 )
@@ -29,22 +29,22 @@ class Row(NamedTuple):
 
     caption: str
     frames: Sequence[np.ndarray]  # uint8 (height, width, 3) each, all of one size
-    legend: Sequence[tuple[str, tuple[int, int, int]]] = ()  # names with their colours, at the caption's right
-    heat_ends: tuple[str, str] | None = None  # names of the two ends of the heat colours, at the caption's right
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = ()  # names and colours, right of the caption
+    heat_ends: tuple[str, str] | None = None  # names of the ends of the heat colours, right of the caption
 
 
 class ClipLayout:
-    """Which frames of a clip are shown, how large, and where its tokens lie on them.
+    """Which frames of a clip are shown, their size, and the places of tokens on them.
 
-    3 to 8 columns, fewer for frames of many tokens: every frame of a short clip, the first frame of each tubelet of a
-    longer one, of a still longer one tubelets at even distances.
+    There are 3 to 8 columns, fewer for frames of many tokens: every frame of a short clip, the first frame of each
+    tubelet of a longer one, or of evenly spaced tubelets.
 
     Args:
         frames: uint8 (T, C, H, W) of one clip.
         patch_size: one number, or height and width.
 
     Raises:
-        ValueError: The frames are not of this type or shape, or the tubelet does not divide them.
+        ValueError: The frames have another type or shape, or the tubelet does not divide them.
     """
 
     def __init__(self, frames: Tensor, tubelet_size: int, patch_size: int | Sequence[int]):
@@ -67,13 +67,13 @@ class ClipLayout:
             num_columns = min(num_columns, self.grid[0])
             self.shown_frames = [self.grid[0] * i // num_columns * tubelet_size for i in range(num_columns)]
         width = min((inner_width + GAP) // len(self.shown_frames) - GAP, MAX_FRAME_WIDTH)
-        # Whole pixels a patch: all tokens are equally large and their edges sharp.
+        # Whole pixels per patch: all tokens have the same size and sharp edges.
         columns = max(1, round(width / self.grid[2]))
         rows = max(1, round(columns * patch_shape[0] / patch_shape[1]))
         self.token_shape = (rows, columns)
 
     def enlarge(self, frames: Tensor) -> list[np.ndarray]:
-        """The shown ones of the frames uint8 (T, C, H, W), in the picture's size."""
+        """The shown frames of uint8 (T, C, H, W), in the picture's size."""
         pixels = frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
         size = (self.token_shape[1] * self.grid[2], self.token_shape[0] * self.grid[1])
         return [
@@ -81,7 +81,7 @@ class ClipLayout:
         ]
 
     def spread(self, values: Tensor) -> list[np.ndarray]:
-        """One value a token, (N,), as images (height, width, 1) of the shown frames."""
+        """One value per token, (N,), as images (height, width, 1) of the shown frames."""
         steps = values.reshape(self.grid).numpy()
         rows, columns = self.token_shape
         return [steps[i // self.tubelet_size].repeat(rows, 0).repeat(columns, 1)[..., None] for i in self.shown_frames]
@@ -94,11 +94,7 @@ class ClipLayout:
 def clip_grid(
     clip_shape: Sequence[int], tubelet_size: int, patch_size: int | Sequence[int]
 ) -> tuple[tuple[int, int, int], tuple[int, int]]:
-    """Tokens of a clip (T, C, H, W) along time, height and width, and the patch's height and width.
-
-    Raises:
-        ValueError: The tubelet does not divide the clip.
-    """
+    """Tokens of a clip (T, C, H, W) along time, height and width, and the patch's height and width."""
     patch_height, patch_width = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     num_frames, _, height, width = clip_shape
     if num_frames % tubelet_size or height % patch_height or width % patch_width:
@@ -110,34 +106,30 @@ def clip_grid(
 
 
 def token_members(ids: Tensor, num_tokens: int, name: str) -> Tensor:
-    """True for the tokens in `ids` (K,), bool (num_tokens,) on the CPU.
-
-    Raises:
-        ValueError: The ids, called `name`, are not (K,), hold one twice, or one that the clip has not.
-    """
+    """True for the tokens in `ids` (K,), bool (num_tokens,) on the CPU; `name` is for errors."""
     ids = torch.as_tensor(ids).detach().cpu().long()
     if ids.ndim != 1:
         raise ValueError(f"{name} has the shape {tuple(ids.shape)}; give the ids of one clip, {name}[i]")
     if len(ids) and not (ids.min() >= 0 and ids.max() < num_tokens):
         raise ValueError(
             f"{name} goes from {int(ids.min())} to {int(ids.max())}; a clip of these frames has the tokens 0 to "
-            f"{num_tokens - 1}: give frames, tubelet_size and patch_size as the model had them"
+            f"{num_tokens - 1}: give the model's frames, tubelet_size and patch_size"
         )
     member = torch.zeros(num_tokens, dtype=torch.bool)
     member[ids] = True
     if int(member.sum()) != len(ids):
-        raise ValueError(f"{name} has {len(ids)} ids of which {int(member.sum())} differ; each may be there once")
+        raise ValueError(f"{name} has {len(ids)} ids of which {int(member.sum())} differ; each may occur once")
     return member
 
 
 def dim(frame: np.ndarray) -> np.ndarray:
-    """The frame dark and without colour: the look of dropped tokens, uint8 (height, width, 3)."""
+    """The frame dark and grey, as dropped tokens are shown, uint8 (height, width, 3)."""
     grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return np.repeat((20 + 0.3 * grey)[..., None], 3, axis=2).astype(np.uint8)
 
 
 def tint(frame: np.ndarray, color: tuple[int, int, int], share: float = 0.7) -> np.ndarray:
-    """The frame under a veil of `color` that covers `share` of it, uint8 (height, width, 3)."""
+    """The frame blended with `share` of `color`, uint8 (height, width, 3)."""
     return (frame * (1 - share) + np.array(color) * share).astype(np.uint8)
 
 
@@ -155,17 +147,17 @@ def heat_color(values: np.ndarray) -> np.ndarray:
 
 
 def draw_rows(rows: Sequence[Row]) -> Image.Image:
-    """The rows below each other on white, captions above them."""
+    """The rows below each other on white, with captions above."""
     height, width = rows[0].frames[0].shape[:2]
     columns = len(rows[0].frames)
     font = ImageFont.load_default(FONT_SIZE)
     inner_width = columns * width + (columns - 1) * GAP
-    # A short clip is narrower than its captions; the frames then stand at the left.
+    # A short clip may be narrower than its captions.
     inner_width = max([inner_width, *(int(_caption_width(row, font)) for row in rows)])
     size = (2 * MARGIN + inner_width, 2 * MARGIN - 8 + len(rows) * (CAPTION_HEIGHT + height + GAP) - GAP)
     picture = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(picture)
-    y = MARGIN - 8  # a caption's line brings space of its own
+    y = MARGIN - 8  # captions include some space
     for row in rows:
         middle = y + CAPTION_HEIGHT // 2
         draw.text((MARGIN, middle), row.caption, INK, font, anchor="lm")

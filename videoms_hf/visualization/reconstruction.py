@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Predicted patches of the pre-training model as pixels again, and pictures of them.
+"""Predicted patches of the pre-training model as pixels, and pictures of them.
 
 T frames, C channels (1 or 3), H x W pixels, M predicted tokens, N tokens of the clip.
 """
@@ -34,21 +34,19 @@ def patches_to_frames(
     patch_size: int | Sequence[int],
     norm_pix_loss: bool = True,
 ) -> Tensor:
-    """The clip with the predicted patches in their places, float32 (T, C, H, W) on the scale [0, 1], on the CPU.
-
-    Predictions are not clipped, they may lie outside [0, 1].
+    """The clip with the predicted patches in place, float32 (T, C, H, W) on the CPU, in [0, 1] but not clipped.
 
     Args:
         patches: (M, tubelet_size * patch * patch * C) predictions of one clip, `outputs.logits[i]`, each ordered
             (frame, row, column, channel), channel fastest.
-        target_ids: (M,) their places, `outputs.target_ids[i]`.
+        target_ids: (M,) their ids, `outputs.target_ids[i]`.
         frames: (T, C, H, W) the original, uint8, or floating point in [0, 1] without normalisation.
         patch_size: one number, or height and width.
-        norm_pix_loss: whether the patches are normalised, as the model's configuration says. Each channel of each
-            tubelet then gets back the mean and the standard deviation of the original: the model predicts neither.
+        norm_pix_loss: whether the patches are normalised, as in the configuration. Each channel of each tubelet then
+            gets the original's mean and standard deviation, which the model does not predict.
 
     Raises:
-        ValueError: Patches, ids, frames and sizes do not belong together.
+        ValueError: Patches, ids, frames and sizes do not match.
     """
     pixels = (frames.float() / 255 if frames.dtype == torch.uint8 else frames.float()).detach().cpu()
     (steps, rows, columns), (patch_height, patch_width) = clip_grid(frames.shape, tubelet_size, patch_size)
@@ -84,9 +82,9 @@ def draw_reconstruction(
     patch_size: int | Sequence[int],
     norm_pix_loss: bool = True,
 ) -> Image.Image:
-    """The clip, under it what the encoder saw, under it the reconstruction; about 1200 pixels wide.
+    """Rows: the clip, the encoder's input, and the reconstruction; about 1200 pixels wide.
 
-    In the reconstruction the visible tokens are the original's; dropped tokens, never predicted, are dark and grey.
+    The reconstruction shows visible tokens as in the original; dropped tokens, never predicted, are dark and grey.
 
     Args:
         frames: uint8 (T, C, H, W).
@@ -94,7 +92,7 @@ def draw_reconstruction(
         patches, patch_size, norm_pix_loss: as in `patches_to_frames`.
 
     Raises:
-        ValueError: Patches, ids, frames and sizes do not belong together, or a token is both visible and a target.
+        ValueError: Patches, ids, frames and sizes do not match, or a token is both visible and a target.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     visible, target = split_members(layout, visible_ids, target_ids)

@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Pictures of the tokens that a model kept, about 1200 pixels wide.
 
-Ids and importance are those of one clip of a model's output, for example `outputs.kept_ids[0]`. Where frame selection
-is on they count within the drawn time steps: give the frames of these only. T frames, C channels (1 or 3), N tokens.
+Ids and importance are those of one clip of a model's output, for example `outputs.kept_ids[0]`. With frame selection
+they count within the selected time steps: give only their frames. T frames, C channels (1 or 3), N tokens.
 """
 
 from collections.abc import Sequence
@@ -32,8 +32,7 @@ def frames_from_pixel_values(
 ) -> Tensor:
     """The frames to draw, uint8 (T, C, H, W) on the CPU, from one clip of a model's input (T, C, H, W).
 
-    The normalisation by `mean` and `std` is undone; clips with another number of channels are taken as values in
-    [0, 1].
+    Undoes the normalisation by `mean` and `std`; clips with another number of channels are values in [0, 1].
     """
     pixels = pixel_values.detach().float().cpu()
     if pixels.shape[1] == len(mean):
@@ -49,17 +48,17 @@ def draw_kept_tokens(
     patch_size: int | Sequence[int],
     importance: Tensor | None = None,
 ) -> Image.Image:
-    """The clip, under it the clip with its dropped tokens dark and grey, under it the importance as a heat map.
+    """Rows: the clip; the clip with its dropped tokens dark and grey; the importance as a heat map.
 
     Args:
         frames: uint8 (T, C, H, W), see `frames_from_pixel_values`.
         kept_ids: (K,) ids of the clip's kept tokens.
         patch_size: one number, or height and width.
-        importance: (N,) scores of the clip's tokens; the colours go from the lowest to the 99th percentile, so that a
-            few extreme ones do not leave the rest dark. Without it the third row is left out.
+        importance: (N,) scores of the clip's tokens, drawn up to their 99th percentile, so that a few extreme ones do
+            not leave the rest dark. Without it the third row is omitted.
 
     Raises:
-        ValueError: Frames, sizes and ids do not belong together.
+        ValueError: Frames, sizes and ids do not match.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     kept = layout.members(kept_ids, "kept_ids")
@@ -81,14 +80,14 @@ def draw_pretraining_tokens(
     patch_size: int | Sequence[int],
     importance: Tensor | None = None,
 ) -> Image.Image:
-    """The clip, under it its visible tokens in colour, its targets blue and the dropped ones dark and grey.
+    """Rows: the clip; its visible tokens in colour, targets blue, dropped ones dark and grey; the importance.
 
     Args:
         visible_ids, target_ids: (V,) and (M,) ids of the clip's tokens, none in both.
         frames, patch_size, importance: as in `draw_kept_tokens`.
 
     Raises:
-        ValueError: Frames, sizes and ids do not belong together, or a token is both visible and a target.
+        ValueError: Frames, sizes and ids do not match, or a token is both visible and a target.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     visible, target = split_members(layout, visible_ids, target_ids)
@@ -103,7 +102,7 @@ def draw_pretraining_tokens(
 
 
 def split_members(layout: ClipLayout, visible_ids: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Which tokens are visible and which are targets, bool (N,) each; `ValueError` where a token is both."""
+    """Which tokens are visible and which are targets, bool (N,) each; `ValueError` if a token is both."""
     visible, target = layout.members(visible_ids, "visible_ids"), layout.members(target_ids, "target_ids")
     if num_both := int((visible & target).sum()):
         raise ValueError(f"{num_both} tokens are in visible_ids and in target_ids; a token is one of the two")
@@ -115,7 +114,7 @@ def _importance_row(layout: ClipLayout, importance: Tensor | None) -> list[Row]:
         return []
     if importance.shape != (layout.num_tokens,):
         raise ValueError(
-            f"importance has the shape {tuple(importance.shape)}; it must be ({layout.num_tokens},), one value a token"
+            f"importance has the shape {tuple(importance.shape)}; it must be ({layout.num_tokens},), one value per token"
         )
     scores = importance.detach().float().cpu()
     low, high = scores.min(), scores.quantile(0.99)
