@@ -58,25 +58,28 @@ RANGES = (
         "min_frames shard_megabytes short_side gop pretrain_steps finetune_steps "
         "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
-        "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split",
+        "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split "
+        "num_samples",
     ),
     (
         "at least 0",
         lambda value: value >= 0,
-        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay cache_frames",
+        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay mixup cutmix cache_frames "
+        "base_min_learning_rate base_warmup_learning_rate warmup_epochs",
     ),
     (
         "greater than 0",
         lambda value: value > 0,
-        "fps seconds head_init_scale num_train_epochs logging_steps save_steps",
+        "fps seconds head_init_scale num_train_epochs logging_steps save_steps base_learning_rate learning_rate",
     ),
-    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio keep_ratios pretraining_keep_ratio"),
-    ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio"),
+    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio keep_ratios pretraining_keep_ratio layer_decay"),
+    ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio ema_decay"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
     (
         "in [0, 1]",
         lambda value: 0 <= value <= 1,
-        "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor",
+        "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor "
+        "max_bad_share random_erasing",
     ),
     ("from 0 to 51", lambda value: 0 <= value <= 51, "crf"),
 )

@@ -4,6 +4,7 @@
 import dataclasses
 from dataclasses import dataclass
 
+from ..command_line import check_ranges
 from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, VideoMSConfig
 from ..data.shards import STREAM_PREFIX
 
@@ -96,20 +97,14 @@ class DataArguments:
             raise ValueError(
                 "train_data is not given; it must be a list of videos or a folder: --train_data my/train.csv"
             )
-        for name in ("num_frames", "frame_stride", "image_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_ranges(vars(self))
         if self.few_shot is None and self.few_shot_seed:
             raise ValueError(f"few_shot_seed is {self.few_shot_seed}, but has no effect without few_shot")
-        if self.cache_frames < 0:
-            raise ValueError(f"cache_frames is {self.cache_frames}; it must be at least 0")
         if self.cache_frames and (self.scale_in_decoder or self.train_data.startswith(STREAM_PREFIX)):
             raise ValueError(
                 "cache_frames is set, but a stream is not kept in memory, and scale_in_decoder scales while decoding; "
                 "leave one of them out"
             )
-        if not 0 <= self.max_bad_share <= 1:
-            raise ValueError(f"max_bad_share is {self.max_bad_share}; it must be in [0, 1]")
 
 
 @dataclass
@@ -126,10 +121,4 @@ class AugmentationArguments:
 
     def __post_init__(self):
         self.rand_augment = self.rand_augment or None
-        if not 0 <= self.random_erasing <= 1:
-            raise ValueError(f"random_erasing is {self.random_erasing}; it must be in [0, 1]")
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples}; it must be at least 1")
-        for name in ("mixup", "cutmix"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 (off) or positive")
+        check_ranges(vars(self))

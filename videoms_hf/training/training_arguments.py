@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers.utils import is_torch_bf16_gpu_available
 
+from ..command_line import check_ranges
 from .arguments import option
 
 
@@ -155,17 +156,7 @@ class TrainingArguments(transformers.TrainingArguments):
                 )
         if str(self.resume_from_checkpoint).lower() in ("true", "false"):  # as in transformers' scripts
             self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
-        for name in ("base_learning_rate", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be greater than 0")
-        for name in ("base_min_learning_rate", "base_warmup_learning_rate", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay is {self.layer_decay}; it must be greater than 0 and at most 1")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must be greater than 0 and less than 1")
+        check_ranges(vars(self))
         if self.remove_unused_columns:
             raise ValueError(
                 "remove_unused_columns is true; it must be false, because clips have no columns to remove"

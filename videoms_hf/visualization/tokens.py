@@ -114,7 +114,7 @@ def _importance_row(layout: ClipLayout, importance: Tensor | None) -> list[Row]:
         return []
     if importance.shape != (layout.num_tokens,):
         raise ValueError(
-            f"importance has the shape {tuple(importance.shape)}; it must be ({layout.num_tokens},), one value per token"
+            f"importance has the shape {tuple(importance.shape)}; it must be ({layout.num_tokens},), a value per token"
         )
     scores = importance.detach().float().cpu()
     low, high = scores.min(), scores.quantile(0.99)
