@@ -28,6 +28,7 @@ def test_counts_are_floors_with_float_error_forgiven(ratio, total, count):
         ("keep_ratio", 1.01),
         ("keep_ratio", float("nan")),
         ("candidate_ratio", 0.5),
+        ("candidate_ratio", float("inf")),
         ("drop_path_rate", 1.0),
         ("drop_path_rate", -0.1),
         ("classifier_dropout", 1.5),
@@ -37,6 +38,7 @@ def test_counts_are_floors_with_float_error_forgiven(ratio, total, count):
         ("image_size", [224]),
         ("num_frames", 0),
         ("tubelet_size", 0),
+        ("decoder_num_hidden_layers", 0),
         ("hidden_size", -8),
         ("num_frames", "16"),
         ("keep_ratio", "all"),
@@ -139,8 +141,21 @@ def test_class_numbers_given_as_strings_become_numbers(tmp_path, tiny_config):
     assert late.id2label is None
 
 
-def test_a_spoilt_field_is_refused_on_saving(tmp_path):
-    config = VideoMSConfig()
+def test_a_field_set_out_of_range_is_refused_when_saved_and_when_a_model_is_built(tmp_path, tiny_config):
+    config = tiny_config()
+    VideoMSModel(config).save_pretrained(tmp_path)
+    with pytest.raises(StrictDataclassError, match="keep_ratio is 3; it must be"):  # set after construction
+        VideoMSModel.from_pretrained(tmp_path, keep_ratio=3)
     config.keep_ratio = 2
-    with pytest.raises(StrictDataclassError, match="keep_ratio"):
-        config.save_pretrained(tmp_path)
+    for use in (VideoMSModel, VideoMSForPreTraining, lambda config: config.save_pretrained(tmp_path)):
+        with pytest.raises(StrictDataclassError, match="keep_ratio is 2; it must be"):
+            use(config)
+
+
+def test_an_unknown_selection_is_refused_whenever_it_is_set():
+    with pytest.raises(StrictDataclassError, match="token_selection.*'motion', 'random', 'tube', 'none'.*fast"):
+        VideoMSConfig().token_selection = "fast"
+
+
+def test_whole_numbers_are_fine_as_mean_and_deviation():
+    assert VideoMSConfig(image_mean=[0, 0, 0], image_std=(1, 1, 1.0)).image_std == (1, 1, 1)

@@ -183,8 +183,11 @@ def test_tuples_hold_what_the_named_outputs_hold(tiny_config, cls):
 @pytest.mark.parametrize("cls", ALL)
 def test_gradients_reach_recorded_states_and_required_inputs(tiny_config, cls):
     model = cls(tiny_config(attn_implementation="eager"))
+    embeddings = model.get_input_embeddings()
+    assert isinstance(embeddings, torch.nn.Module) and model.get_output_embeddings() is None
+    model.set_input_embeddings(new := copy.deepcopy(embeddings))
+    assert model.get_input_embeddings() is new
     model.enable_input_require_grads()
-    assert isinstance(model.get_input_embeddings(), torch.nn.Module) and model.get_output_embeddings() is None
     outputs = model(clips(), output_hidden_states=True, output_attentions=True)
     outputs.hidden_states[0].retain_grad(), outputs.attentions[0].retain_grad()
     first_tensor(outputs).sum().backward()

@@ -62,6 +62,14 @@ def test_flops_agree_with_torchs_counter_on_a_real_step(tiny_config, cls, clip_s
     assert model.flops(clip_shape, training=training) == counter.get_total_flops() // 2
 
 
+def test_flops_do_not_depend_on_the_attention_implementation(tiny_config):
+    """Flex attention does not run on the meta device."""
+    model = VideoMSForVideoClassification(tiny_config())
+    expected = model.flops()
+    model.set_attn_implementation("flex_attention")
+    assert model.flops() == expected and model.config._attn_implementation == "flex_attention"
+
+
 def test_the_papers_limits_hold_for_the_base_size():
     config = VideoMSConfig.from_size("base", num_labels=101)
     with torch.device("meta"):

@@ -199,7 +199,7 @@ def test_frame_selection_compiles_to_one_graph(tiny_config):
 
 def test_noise_of_another_shape_and_too_few_candidates_are_refused(tiny_config):
     selector = VideoMSFrameSelector(tiny_config(candidate_ratio=1.5))
-    with pytest.raises(ValueError, match=r"slice_noise has the shape \(2, 5\); it must be \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"slice_noise has shape \(2, 5\); it must be \(2, 6\)"):
         selector(torch.rand(2, 96), 6, torch.rand(2, 5))
     with pytest.raises(ValueError, match="1 candidate time steps leave none at candidate_ratio 1.5"):
         selector(torch.rand(2, 16), 1)

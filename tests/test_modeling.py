@@ -238,6 +238,23 @@ def test_views_of_a_video_are_averaged_as_probabilities(tiny_config, problem_typ
         torch.testing.assert_close(logits, single.mean(1))
 
 
+def test_views_of_a_model_with_one_output_are_averaged_as_in_regression(tiny_config):
+    """Its problem type is set by the first loss only; one score has no softmax."""
+    model = randomize(VideoMSForVideoClassification(tiny_config(num_labels=1))).eval()
+    views = torch.randn(2, 3, 8, 3, 32, 32)
+    single = torch.stack([model(views[:, i]).logits for i in range(3)], dim=1)
+    torch.testing.assert_close(model(views).logits, single.mean(1))
+
+
+def test_views_that_are_certain_of_a_label_have_finite_scores(tiny_config):
+    fields = {"num_labels": 4, "problem_type": "multi_label_classification"}
+    model = VideoMSForVideoClassification(tiny_config(**fields)).eval()
+    with torch.no_grad():
+        model.classifier.bias.copy_(torch.tensor([80.0, 0, 20, -80]))
+    logits = model(torch.randn(1, 2, 8, 3, 32, 32)).logits
+    torch.testing.assert_close(logits, model.classifier.bias[None], rtol=1e-2, atol=1e-2)
+
+
 def test_clip_and_time_step_features_are_means_of_their_tokens(tiny_config):
     model = randomize(VideoMSModel(tiny_config(keep_ratio=0.2))).eval()
     pixels = clips()
@@ -250,6 +267,31 @@ def test_clip_and_time_step_features_are_means_of_their_tokens(tiny_config):
             own = [k for k, token in enumerate(outputs.kept_ids[b].tolist()) if token // 16 == t]
             expected = outputs.last_hidden_state[b, own].mean(0) if own else torch.zeros(16)
             torch.testing.assert_close(features[b, t], expected, rtol=1e-4, atol=1e-5)
+    model.config.return_dict = False
+    assert model.get_clip_features(pixels).shape == (2, 16) and model.get_time_step_features(pixels).equal(features)
+
+
+def test_time_step_features_with_a_mask_are_those_of_the_visible_tokens(tiny_config):
+    model = randomize(VideoMSModel(tiny_config())).eval()
+    pixels, mask = clips(), torch.ones(2, 4, 16, dtype=torch.bool)
+    mask[:, 1:, :2] = False  # two tokens in all steps but the first
+    features = model.get_time_step_features(pixels, bool_masked_pos=mask.flatten(1))
+    tokens = model(pixels, bool_masked_pos=mask.flatten(1)).last_hidden_state.unflatten(1, (3, 2))
+    assert (features[:, 0] == 0).all()
+    torch.testing.assert_close(features[:, 1:], tokens.mean(2))
+
+
+def test_a_mask_for_another_number_of_clips_is_refused(tiny_config):
+    mask = (torch.arange(64) % 4 > 0).expand(3, -1)
+    for rows in (1, 3):
+        with pytest.raises(ValueError, match=rf"bool_masked_pos has shape \({rows}, 64\); it must be \(2, 64\)"):
+            VideoMSForPreTraining(tiny_config())(clips(2), mask[:rows])
+
+
+def test_frame_selection_can_be_turned_on_after_the_model_is_built(tiny_config):
+    model = VideoMSForVideoClassification(tiny_config()).eval()
+    model.config.candidate_ratio = 1.5
+    assert model(clips(frames=12)).slice_ids.shape == (2, 4)
 
 
 @pytest.mark.parametrize(

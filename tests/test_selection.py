@@ -101,7 +101,7 @@ def test_kept_tokens_are_split_by_noise_in_order_of_importance(num_visible):
 
 def test_a_mask_becomes_ascending_indices():
     mask = torch.tensor([[True, False, True, False], [False, False, True, True]])
-    visible, target = split_masked(mask, 4)
+    visible, target = split_masked(mask, 2, 4)
     assert visible.tolist() == [[1, 3], [0, 1]]
     assert target.tolist() == [[0, 2], [2, 3]]
 
@@ -112,12 +112,13 @@ def test_a_mask_becomes_ascending_indices():
         ([[True, False, False, False], [True, True, False, False]], r"\[1, 2\]"),
         ([[True] * 4] * 2, "4 of 4"),
         ([[False] * 4] * 2, "0 of 4"),
-        ([[True, False]], r"\(1, 2\).*\(batch, 4\)"),
+        ([[True, False]], r"shape \(1, 2\); it must be \(2, 4\)"),
+        ([[True, False, True, False]], r"shape \(1, 4\); it must be \(2, 4\)"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_refused(mask, message):
     with pytest.raises(ValueError, match=message):
-        split_masked(torch.tensor(mask), 4)
+        split_masked(torch.tensor(mask), 2, 4)
 
 
 @pytest.mark.parametrize(

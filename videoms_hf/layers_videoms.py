@@ -1,7 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Encoder and decoder: their transformer block, the patch embeddings and the fixed position embeddings.
+"""Encoder and decoder, their transformer block, patch embeddings and fixed position embeddings.
 
-Pre-norm blocks as in VideoMAE (Tong et al., arXiv:2203.12602), whose parameter names they keep, on transformers'
+The blocks are pre-norm, with the parameter names of VideoMAE (Tong et al., arXiv:2203.12602), and use transformers'
 attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
 """
 
@@ -23,9 +23,9 @@ from .configuration_videoms import VideoMSConfig
 
 @functools.lru_cache(maxsize=8)
 def sinusoid_table(num_positions: int, width: int) -> Tensor:
-    """Fixed position embeddings (num_positions, width): computed in float64, returned in float32, on the CPU.
+    """Fixed position embeddings (num_positions, width), computed in float64, returned in float32 on the CPU.
 
-    angle(p, j) = p / 10000^(2 * floor(j / 2) / width); even columns hold its sine, odd ones its cosine.
+    angle(p, j) = p / 10000^(2 * floor(j / 2) / width); even columns are its sine, odd columns its cosine.
     """
     columns = torch.arange(width, dtype=torch.float64, device="cpu")
     divisors = torch.pow(10000.0, 2 * torch.div(columns, 2, rounding_mode="floor") / width)
@@ -36,7 +36,7 @@ def sinusoid_table(num_positions: int, width: int) -> Tensor:
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Stochastic depth: each sample loses the whole of `x` with probability `rate`, the others are scaled up."""
+    """Stochastic depth: zeroes `x` of each sample with probability `rate` and scales the others by 1 / (1 - rate)."""
     if rate == 0 or not training:
         return x
     keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= rate
@@ -53,14 +53,14 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[Tensor, Tensor]:
-    """softmax(q k^T * scaling) v and the softmax: (B, heads, tokens, head size) -> (B, tokens, heads, head size)."""
+    """softmax(q k^T * scaling) v, and the softmax; (B, heads, tokens, head size) -> (B, tokens, heads, head size)."""
     weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
 class VideoMSTubeletProjection(nn.Conv3d):
-    """One linear map of a flattened tubelet. The weights are those of a 3-d convolution, as in every checkpoint."""
+    """Linear projection of flattened tubelets. The weights have the shape of a 3D convolution, as in VideoMAE."""
 
     def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
         """(..., C, tubelet, patch, patch) -> (..., D)"""
@@ -69,7 +69,7 @@ class VideoMSTubeletProjection(nn.Conv3d):
 
 
 class VideoMSPatchEmbeddings(nn.Module):
-    """Tubelets to embeddings, under the name that VideoMAE's checkpoints use."""
+    """Embeds tubelets. The module exists for the parameter names of VideoMAE."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
@@ -83,29 +83,29 @@ class VideoMSPatchEmbeddings(nn.Module):
 
 
 class VideoMSPositionEmbeddings(nn.Module):
-    """Fixed sin-cos rows. A row depends on its position alone, so one table serves every length and resolution."""
+    """Fixed sin-cos embeddings. A row depends on its index only, so one table fits every length and resolution."""
 
     def __init__(self, num_positions: int, width: int):
         super().__init__()
         self.register_buffer("table", sinusoid_table(num_positions, width).clone(), persistent=False)
 
     def forward(self, ids: Tensor, num_positions: int) -> Tensor:
-        """Rows of the token indices `ids`, all less than `num_positions`."""
+        """Embeddings of the token indices `ids`, all less than `num_positions`, (B, V) -> (B, V, width)."""
         table = self.table
-        if num_positions > len(table):  # a longer or larger clip than the configuration's
+        if num_positions > len(table):  # the clip is larger than the configuration's
             table = sinusoid_table(num_positions, table.shape[1]).to(table)
         return table[ids]
 
 
 class VideoMSLinear(nn.Linear):
-    """Linear map that waits for the model's `_init_weights`: PyTorch's own first values would be drawn in vain."""
+    """Linear layer that leaves initialisation to the model's `_init_weights`, instead of initialising twice."""
 
     def reset_parameters(self) -> None:
         pass
 
 
 class VideoMSSelfAttention(nn.Module):
-    """Attention whose queries and values have biases and whose keys have none."""
+    """Multi-head attention. Queries and values have biases, keys do not."""
 
     def __init__(self, config: VideoMSConfig, width: int, num_heads: int):
         super().__init__()
@@ -119,11 +119,11 @@ class VideoMSSelfAttention(nn.Module):
         self.value = VideoMSLinear(width, width)
 
     def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all if `None`), and the weights."""
-        asking = hidden_states if num_outputs is None else hidden_states[:, -num_outputs:]
+        """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all by default), and the weights."""
+        queried = hidden_states if num_outputs is None else hidden_states[:, -num_outputs:]
         query, key, value = (
             projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (B, heads, N, head size)
-            for projected in (self.query(asking), self.key(hidden_states), self.value(hidden_states))
+            for projected in (self.query(queried), self.key(hidden_states), self.value(hidden_states))
         )
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -142,7 +142,7 @@ class VideoMSSelfAttention(nn.Module):
 
 
 class VideoMSDense(nn.Module):
-    """Linear map and dropout, under the name that VideoMAE's checkpoints use."""
+    """Linear layer and dropout."""
 
     def __init__(self, in_width: int, out_width: int, dropout: float):
         super().__init__()
@@ -154,7 +154,7 @@ class VideoMSDense(nn.Module):
 
 
 class VideoMSAttention(nn.Module):
-    """Self-attention and its output map."""
+    """Self-attention and its output projection."""
 
     def __init__(self, config: VideoMSConfig, width: int, num_heads: int):
         super().__init__()
@@ -166,7 +166,7 @@ class VideoMSAttention(nn.Module):
 
 
 class VideoMSIntermediate(nn.Module):
-    """First half of the MLP: a linear map and the activation, which the block applies one after the other."""
+    """First linear layer of the MLP and its activation; [`VideoMSLayer`] applies them."""
 
     def __init__(self, config: VideoMSConfig, width: int, mlp_width: int):
         super().__init__()
@@ -177,8 +177,8 @@ class VideoMSIntermediate(nn.Module):
 class VideoMSLayer(GradientCheckpointingLayer):
     """Pre-norm transformer block.
 
-    With `recompute_activation` a training step does not keep the MLP's activation, a quarter of what a block keeps
-    for its backward pass, but computes it again from the product before it.
+    With `recompute_activation`, training recomputes the MLP's activation in the backward pass instead of storing it,
+    which saves a quarter of the block's activation memory.
     """
 
     def __init__(
@@ -210,11 +210,11 @@ class VideoMSLayer(GradientCheckpointingLayer):
 
     def _mlp(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.intermediate.dense(hidden_states)
-        # Under gradient checkpointing the whole block is computed again anyway: a nested one would save nothing.
+        # Gradient checkpointing recomputes the whole block, so a nested checkpoint would save nothing.
         recompute = self.recompute_activation and self.training and not self.gradient_checkpointing
         if not (recompute and torch.is_grad_enabled()):
             return self._activate_and_project(hidden_states)
-        # The product is not repeated: recomputation stops at its input. There is no randomness to be repeated.
+        # Recomputation stops once the input of the linear layer is known, so its product is not repeated.
         return checkpoint(self._activate_and_project, hidden_states, use_reentrant=False, preserve_rng_state=False)
 
     def _activate_and_project(self, hidden_states: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class VideoMSLayer(GradientCheckpointingLayer):
 
 
 class VideoMSEncoder(nn.Module):
-    """The encoder's blocks; stochastic depth rises linearly from 0 to `drop_path_rate`."""
+    """Blocks whose rate of stochastic depth rises linearly from 0 to `drop_path_rate`."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
@@ -234,7 +234,7 @@ class VideoMSEncoder(nn.Module):
                 config.num_attention_heads,
                 config.intermediate_size,
                 config.drop_path_rate * i / max(depth - 1, 1),
-                recompute_activation=True,  # not in the decoder: it is small, and time would go with the memory
+                recompute_activation=True,  # not in the decoder: it would cost time and save little
             )
             for i in range(depth)
         )
@@ -247,7 +247,7 @@ class VideoMSEncoder(nn.Module):
 
 
 class VideoMSDecoder(nn.Module):
-    """Predicts the target tubelets from the encoded visible tokens; dropped tokens never enter it."""
+    """Predicts the pixels of the targets from the encoded visible tokens; it never sees dropped tokens."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
@@ -263,7 +263,7 @@ class VideoMSDecoder(nn.Module):
         self.gradient_checkpointing = False
 
     def forward(self, visible: Tensor, mask_token: Tensor, visible_ids: Tensor, target_ids: Tensor, num_tokens: int):
-        """(B, V, decoder width) -> (B, M, values of a tubelet)"""
+        """Encoded tokens (B, V, decoder width) -> predictions (B, M, values of a tubelet)."""
         positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
         num_targets = target_ids.shape[1]
         hidden_states = torch.cat(
@@ -272,6 +272,6 @@ class VideoMSDecoder(nn.Module):
         hidden_states = hidden_states + positions
         for layer in self.decoder_layers[:-1]:
             hidden_states = layer(hidden_states)
-        # Only the targets are predicted, so the last block answers for them alone.
+        # Only targets are predicted, so the last block computes only their outputs.
         hidden_states = self.decoder_layers[-1](hidden_states, num_targets)
         return self.head(self.norm(hidden_states))

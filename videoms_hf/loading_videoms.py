@@ -1,5 +1,9 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Whether a checkpoint is VideoMS's: what is another program's would be loaded by half, the rest drawn at random."""
+"""Checks that a checkpoint is VideoMS's own, before and after transformers loads it.
+
+transformers loads the parameters whose names match and initialises the others at random. Of checkpoints of VideoMAE
+and the official code only some match, so these are rejected, with the command that converts them.
+"""
 
 import os
 import re
@@ -8,16 +12,16 @@ from collections.abc import Iterable
 from transformers import PreTrainedConfig
 
 
-# Names of transformers' VideoMAE and of the official code.
+# Parameter names of transformers' VideoMAE and of the official code.
 FOREIGN_WEIGHT = re.compile(r"^videomae\.|\.[qv]_bias$|(^|\.)blocks\.\d+\.")
 
 
 class OwnCheckpointsOnly:
-    """Before `PreTrainedModel` in a class's bases: `from_pretrained` refuses what it would load by half."""
+    """Mixin for a `PreTrainedModel`, listed first, whose `from_pretrained` rejects checkpoints of other models."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
-        """As transformers', for checkpoints of this model; those of others are refused with what to do."""
+        """As in transformers; a checkpoint of another model raises `ValueError`, see [`check_source`]."""
         check_source(pretrained_model_name_or_path, cls.config_class, kwargs)
         wants_report = kwargs.pop("output_loading_info", False)
         model, report = super().from_pretrained(
@@ -28,13 +32,13 @@ class OwnCheckpointsOnly:
 
 
 def check_source(source: str | os.PathLike | None, config_class: type[PreTrainedConfig], options: dict) -> None:
-    """Raise if `source` is a checkpoint of another model, or neither a folder nor on the Hub.
+    """Raise if `source` is a checkpoint of another model, or neither a folder nor a repository on the Hub.
 
-    `options` are those of `from_pretrained`, for the Hub.
+    `options` are those of `from_pretrained`; the ones that select a file on the Hub are used.
 
     Raises:
-        ValueError: it is another model; for VideoMAE's the message has the command that converts it.
-        OSError: there is no such folder; the message says what the Hub needs, and how to make the folder.
+        ValueError: It is a checkpoint of another model; for VideoMAE the message says how to convert it.
+        OSError: It was not found; the message says what the Hub requires and how to make the folder.
     """
     if source is None:
         return
@@ -44,31 +48,30 @@ def check_source(source: str | os.PathLike | None, config_class: type[PreTrained
         fields, _ = config_class.get_config_dict(source, **{name: options[name] for name in names if name in options})
     except OSError as error:
         if os.path.exists(source):
-            return  # what is wrong with it, transformers says
+            return  # transformers says what is wrong with it
         if "/" in source or os.sep in source:
             reason = str(error).splitlines()[0]
-            raise OSError(f"there is no folder {source!r} here, and the Hub gave no such model: {reason}") from error
+            raise OSError(f"there is no folder {source!r}, and the Hub has no such model: {reason}") from error
         raise OSError(
-            f"there is no folder {source!r} here, and on the Hub a name needs its owner: 'someone/{source}'. The "
-            "folder is made from a checkpoint of the authors by `pip install videoms_hf`, then videoms convert "
-            f"--checkpoint checkpoint.pth --output_dir {source} --labels UCF101 (or HMDB51, Kinetics-400, SSv2, OSCC, "
-            "or a file)"
+            f"there is no folder {source!r}, and models on the Hub are named owner/{source}. To convert an official "
+            "checkpoint: pip install videoms_hf, then videoms convert --checkpoint checkpoint.pth "
+            f"--output_dir {source} --labels UCF101 (or HMDB51, Kinetics-400, SSv2, OSCC, or a file)"
         ) from error
     kind = fields.get("model_type", config_class.model_type)
     if kind == "videomae":
-        raise ValueError(_advice(source, "is a model of transformers' VideoMAE"))
+        raise ValueError(_advice(source, "is a VideoMAE model"))
     if kind != config_class.model_type:
         raise ValueError(f"{source} is a {kind!r} model; it must be a {config_class.model_type!r} one")
 
 
 def check_weights(source: str | os.PathLike | None, unexpected: Iterable[str]) -> None:
-    """Raise `ValueError` if names that a model did not expect are those of another program."""
+    """Raise `ValueError` if unexpected parameter names are those of VideoMAE or the official code."""
     if foreign := sorted(filter(FOREIGN_WEIGHT.search, unexpected)):
-        raise ValueError(_advice(source, f"has weights under other names ({len(foreign)}, the first is {foreign[0]})"))
+        raise ValueError(_advice(source, f"has {len(foreign)} parameters with other names, such as {foreign[0]}"))
 
 
 def _advice(source: str | os.PathLike | None, reason: str) -> str:
     return (
-        f"{source} {reason}; here it would be loaded by half. Convert it and load the resulting folder: "
-        f"pip install videoms_hf, then videoms convert --checkpoint {source} --output_dir videoms-converted"
+        f"{source} {reason}; only a part of it would be loaded. Convert it first: pip install videoms_hf, then "
+        f"videoms convert --checkpoint {source} --output_dir videoms-converted"
     )

@@ -1,9 +1,9 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""VideoMS: a masked video autoencoder that computes on motion-rich tokens only.
+"""VideoMS: a masked video autoencoder that computes on the tokens that move.
 
-Source: Hwang et al., arXiv:2211.10636; the networks are VideoMAE's (Tong et al., arXiv:2203.12602) and so are the
-parameter names. B batch, T frames, C channels, N tokens of the clip, V encoded tokens, M predicted tokens, D width.
-Token order is raster: (time, row, column), time slowest.
+Source: Hwang et al., arXiv:2211.10636. Networks and parameter names are those of VideoMAE (Tong et al.,
+arXiv:2203.12602). B batch, T frames, C channels, t time steps (tubelets along time), L tokens per time step, N = t * L
+tokens in raster order (time, row, column), V encoded tokens, D width.
 """
 
 import copy
@@ -21,7 +21,7 @@ from transformers.utils import TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_videoms import VideoMSConfig, check_architecture, token_counts
+from .configuration_videoms import VideoMSConfig, token_counts
 from .layers_videoms import (
     VideoMSDecoder,
     VideoMSEncoder,
@@ -35,6 +35,7 @@ from .layers_videoms import (
 from .loading_videoms import OwnCheckpointsOnly
 from .selection_videoms import VideoMSFrameSelector, VideoMSTokenSelector, motion_importance, split_masked
 from .tubelets_videoms import (
+    check_architecture,
     check_clip,
     gather_slices,
     gather_tubelets,
@@ -49,18 +50,19 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class VideoMSModelOutput(ModelOutput):
-    """Features of the encoded tokens and where they come from.
+    """Features of the encoded tokens, and which tokens these are. Fields that do not apply are `None`.
 
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_kept, hidden_size)`): features of the kept
-            tokens (with a mask: of the visible ones), after the final norm.
-        kept_ids (`torch.LongTensor` of shape `(batch_size, num_kept)`): which tokens these are, ascending, in
-            [0, num_tokens); `None` with a mask.
-        visible_ids, target_ids (`torch.LongTensor`): with a mask, the encoded tokens and those to be predicted.
-        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): how much each token moves; `None` where
-            the tokens were not chosen by motion.
-        slice_ids (`torch.LongTensor` of shape `(batch_size, num_time_steps)`): the time steps drawn by frame
-            selection, ascending; `None` where it is off.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_encoded, hidden_size)`): features, after the
+            final norm if the model has one.
+        kept_ids (`torch.LongTensor` of shape `(batch_size, num_encoded)`): the encoded tokens, ascending, in
+            [0, num_tokens); not in pre-training, nor with a mask.
+        visible_ids, target_ids (`torch.LongTensor`): in pre-training and with a mask, the encoded tokens and those to
+            be predicted, ascending.
+        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): motion of every token, if tokens were
+            selected by it.
+        slice_ids (`torch.LongTensor` of shape `(batch_size, num_time_steps)`): with frame selection, the selected ones
+            of the candidate time steps, ascending.
     """
 
     last_hidden_state: Tensor | None = None
@@ -74,20 +76,18 @@ class VideoMSModelOutput(ModelOutput):
 
 
 @dataclass
-class VideoMSForPreTrainingOutput(ModelOutput):
-    """Reconstruction loss and predictions.
+class VideoMSHeadOutput(ModelOutput):
+    """Loss and predictions of a head; the other fields are those of [`VideoMSModelOutput`].
 
     Args:
-        loss (scalar): mean squared error over the targets' (normalised) pixels, in float32.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_targets, tubelet_size * patch * patch * channels)`):
-            predicted pixels, ordered (frame, row, column, channel), channel fastest.
-        visible_ids, target_ids (`torch.LongTensor`): tokens that were encoded and predicted, ascending.
-        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): see [`VideoMSModelOutput`].
-        slice_ids (`torch.LongTensor`): see [`VideoMSModelOutput`].
+        loss (scalar): in pre-training the mean squared error over the pixels of the targets, in float32 or float64.
+        logits (`torch.FloatTensor`): class scores `(batch_size, num_labels)`; in pre-training predicted pixels
+            `(batch_size, num_targets, values)`, ordered (frame, row, column, channel), channel fastest.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    kept_ids: Tensor | None = None
     visible_ids: Tensor | None = None
     target_ids: Tensor | None = None
     importance: Tensor | None = None
@@ -95,22 +95,15 @@ class VideoMSForPreTrainingOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
-
-@dataclass
-class VideoMSForVideoClassificationOutput(ModelOutput):
-    """Class scores, with `kept_ids`, `importance` and `slice_ids` as in [`VideoMSModelOutput`]."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    kept_ids: Tensor | None = None
-    importance: Tensor | None = None
-    slice_ids: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
+    @classmethod
+    def on_top_of(cls, encoded: VideoMSModelOutput, loss: Tensor | None, logits: Tensor) -> "VideoMSHeadOutput":
+        """Output of a head with what it takes over from the encoder's."""
+        rest = {name: value for name, value in encoded.items() if name != "last_hidden_state"}
+        return cls(loss=loss, logits=logits, **rest)
 
 
 class VideoMSEmbeddings(nn.Module):
-    """Selects tokens and embeds them: what is not selected is never embedded with a gradient."""
+    """Selects tokens and embeds them. Only selected tokens are embedded with a gradient."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
@@ -122,30 +115,30 @@ class VideoMSEmbeddings(nn.Module):
 
     @torch.no_grad()
     def importance(self, pixel_values: Tensor) -> Tensor:
-        """How much each token moves, (B, T, C, H, W) -> (B, N): the norm of the change of its patch embedding.
-
-        The embedding is linear, so the change of the embeddings is the embedded change of the pixels. Taking the
-        difference first, in float32, keeps it exact under bfloat16, where close embeddings would cancel.
-        """
-        _, changes = self._first_and_changes(pixel_values)
-        changes = self.patch_embeddings(split_tubelets(changes, self.config), with_bias=False)  # (B, t - 1, h, w, D)
-        return motion_importance(changes.flatten(2, 3))
+        """Motion of every token, (B, T, C, H, W) -> (B, N): the norm of the change of its patch embedding."""
+        return motion_importance(self._embedded_changes(pixel_values))
 
     def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Motion and embedding of every token, (B, N) and (B, N, D), for one product's work: the first time step and
-        the changes are embedded, their running sum is the embedding of each step."""
-        first, changes = (split_tubelets(frames, self.config) for frames in self._first_and_changes(pixel_values))
-        first = self.patch_embeddings(first).flatten(2, 3)
-        changes = self.patch_embeddings(changes, with_bias=False).flatten(2, 3)  # (B, t - 1, L, D)
+        """Motion and embeddings of all tokens, (B, N) and (B, N, D), at the cost of the embeddings alone.
+
+        The embeddings of a time step are those of the first one plus all changes since.
+        """
+        first = split_tubelets(pixel_values[:, : self.config.tubelet_size], self.config)
+        first, changes = self.patch_embeddings(first).flatten(2, 3), self._embedded_changes(pixel_values)
         dtype = torch.promote_types(changes.dtype, torch.float32)
         embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=dtype)
         return motion_importance(changes), embeddings.flatten(1, 2).to(changes.dtype)
 
-    def _first_and_changes(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        size = self.config.tubelet_size
-        weight = self.patch_embeddings.projection.weight
+    def _embedded_changes(self, pixel_values: Tensor) -> Tensor:
+        """Change of each embedding since the previous time step, (B, T, C, H, W) -> (B, t - 1, L, D).
+
+        The embedding is linear, so pixels can be subtracted first. In float32 that is exact; the difference of two
+        close embeddings would not be in bfloat16.
+        """
+        size, weight = self.config.tubelet_size, self.patch_embeddings.projection.weight
         frames = pixel_values.to(torch.promote_types(weight.dtype, torch.float32))
-        return frames[:, :size], frames[:, size:] - frames[:, :-size]
+        changes = split_tubelets(frames[:, size:] - frames[:, :-size], self.config)
+        return self.patch_embeddings(changes, with_bias=False).flatten(2, 3)
 
     def forward(
         self,
@@ -156,31 +149,31 @@ class VideoMSEmbeddings(nn.Module):
         for_pretraining: bool = False,
         slice_noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """The encoder's input (B, V, D), and which tokens it holds, as the fields of [`VideoMSModelOutput`]."""
+        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds."""
         grid = check_clip(pixel_values, self.config)
-        chosen = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
+        fields = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
         if self.config.candidate_ratio > 1:
-            importance = self.importance(pixel_values)
-            chosen["slice_ids"] = self.frame_selector(importance, grid[0], slice_noise)
-            pixel_values = gather_slices(pixel_values, chosen["slice_ids"], self.config.tubelet_size)
+            fields["slice_ids"] = self.frame_selector(self.importance(pixel_values), grid[0], slice_noise)
+            pixel_values = gather_slices(pixel_values, fields["slice_ids"], self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
+
         importance = embeddings = None
         if bool_masked_pos is None and self.selector.uses_motion:
-            if torch.is_grad_enabled():  # score without a gradient, then embed what is kept with one
+            if torch.is_grad_enabled():  # score without a gradient, then embed the selected tokens with one
                 importance = self.importance(pixel_values)
             else:
                 importance, embeddings = self.importance_and_embeddings(pixel_values)
-        chosen["importance"] = importance
+        fields["importance"] = importance
 
-        num_tokens, place = grid[0] * grid[1] * grid[2], (pixel_values.shape[0], grid)
+        batch_size, num_tokens, device = len(pixel_values), math.prod(grid), pixel_values.device
         if bool_masked_pos is not None:
-            chosen["visible_ids"], chosen["target_ids"] = split_masked(bool_masked_pos, num_tokens)
+            fields["visible_ids"], fields["target_ids"] = split_masked(bool_masked_pos, batch_size, num_tokens)
         elif for_pretraining:
-            selection = self.selector.split(importance, *place, noise, pixel_values.device)
-            chosen["visible_ids"], chosen["target_ids"] = selection
+            selection = self.selector.split(importance, batch_size, grid, noise, device)
+            fields["visible_ids"], fields["target_ids"] = selection
         else:
-            chosen["kept_ids"] = self.selector.keep(importance, *place, keep_ratio, pixel_values.device)
-        ids = chosen["visible_ids"] if chosen["kept_ids"] is None else chosen["kept_ids"]
+            fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device)
+        ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
 
         if embeddings is None:
             tubelets = split_tubelets(pixel_values, self.config)
@@ -188,19 +181,19 @@ class VideoMSEmbeddings(nn.Module):
             embeddings = self.patch_embeddings(tubelets)
         elif ids.shape[1] < num_tokens:
             embeddings = embeddings.gather(1, ids[..., None].expand(-1, -1, embeddings.shape[-1]))
-        return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), chosen
+        return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), fields
 
 
 class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
-    """Initialisation, loading and what transformers needs to know of these models."""
+    """Initialisation, loading and what transformers needs to know about these models."""
 
     config: VideoMSConfig
     base_model_prefix = "videoms"
     main_input_name = "pixel_values"
     input_modalities = "video"
     supports_gradient_checkpointing = True
-    # Losses are means over clips and ignore Trainer's `num_items_in_batch`: Trainer is to average accumulated batches.
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = False  # losses are means over the batch, so Trainer has to average accumulated batches
+    _input_embed_layer = "patch_embeddings"
     _no_split_modules = ["VideoMSEmbeddings", "VideoMSLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -214,14 +207,14 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Official code: pre-training starts from Xavier uniform, classification from a truncated normal."""
+        """Official code: Xavier uniform in pre-training, a truncated normal in classification."""
+        std = self.config.initializer_range
         if isinstance(module, nn.Linear):
-            if not self.config.final_norm:
-                scale = self.config.head_init_scale if module is getattr(self, "classifier", None) else 1.0
-                std = self.config.initializer_range * scale
-                init.trunc_normal_(module.weight, std=std, a=-2 * scale, b=2 * scale)
-            else:
+            if self.config.final_norm:
                 init.xavier_uniform_(module.weight)
+            else:
+                scale = self.config.head_init_scale if module is getattr(self, "classifier", None) else 1.0
+                init.trunc_normal_(module.weight, std=std * scale, a=-2 * scale, b=2 * scale)
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Conv3d):  # PyTorch's default
@@ -231,24 +224,22 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
         elif isinstance(module, VideoMSPositionEmbeddings):
             init.copy_(module.table, sinusoid_table(*module.table.shape))
         elif isinstance(module, VideoMSForPreTraining):
-            std = self.config.initializer_range
             init.trunc_normal_(module.mask_token, std=std, a=-std, b=std)
         else:
             super()._init_weights(module)  # LayerNorm
 
     def flops(self, clip_shape: tuple[int, int, int, int] | None = None, training: bool = False, **inputs) -> int:
-        """MACs (what papers call FLOPs) of one clip's matrix products: a forward pass, with `training` backward too.
+        """MACs (papers call them FLOPs) of one clip's matrix products: forward, and backward too if `training`.
 
-        `clip_shape` is (T, C, H, W), by default the configuration's; `inputs` go to `forward` (for example
-        `keep_ratio=0.5`). Counted by `torch.utils.flop_counter` on the meta device.
+        `clip_shape` (T, C, H, W) defaults to the configuration's; `inputs`, such as `keep_ratio=0.5`, go to `forward`.
         """
         from torch.utils.flop_counter import FlopCounterMode
 
-        if clip_shape is None:
-            clip_shape = (self.config.num_candidate_frames, self.config.num_channels, *self.config.image_shape)
+        default = (self.config.num_candidate_frames, self.config.num_channels, *self.config.image_shape)
         with torch.device("meta"):
-            model = type(self)(self.config).to("meta").train(training)
-            clip = torch.empty(1, *clip_shape)
+            clip = torch.empty(1, *(clip_shape or default))
+            config = copy.deepcopy(self.config)
+            model = self._from_config(config, attn_implementation="eager").to("meta").train(training)
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
             output = model(clip, **inputs)[0]
             if training:
@@ -257,9 +248,9 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
 
 
 class VideoMSModel(VideoMSPreTrainedModel):
-    """The encoder: selects the moving tokens of a clip and returns their features.
+    """Encoder: selects the moving tokens of a clip and returns their features.
 
-    Loaded from a classifier's folder it returns the classifier's own features, which have no final norm.
+    From the folder of a classifier it loads the classifier's own features, which have no final norm.
     """
 
     def __init__(self, config: VideoMSConfig):
@@ -268,9 +259,6 @@ class VideoMSModel(VideoMSPreTrainedModel):
         self.encoder = VideoMSEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.final_norm else None
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.patch_embeddings
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -287,52 +275,51 @@ class VideoMSModel(VideoMSPreTrainedModel):
         """Features of the selected tokens.
 
         Args:
-            pixel_values: clips (batch, frames, channels, height, width), normalised.
+            pixel_values: normalised clips (batch, frames, channels, height, width).
             bool_masked_pos: (batch, num_tokens), True = not encoded, equally many in each clip; replaces the selector.
-            noise: with `for_pretraining`, the values in [0, 1) that decide which kept tokens are visible,
-                see [`VideoMSForPreTraining`].
-            keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
-            for_pretraining: encode only the visible tokens of pre-training.
-            slice_noise: with frame selection, (batch, candidate time steps) in [0, 1), by which the steps are drawn;
-                by default from torch's generator in training, and in evaluation the best steps are taken.
+            noise: decides which tokens are visible with `for_pretraining`; see [`VideoMSForPreTraining`].
+            keep_ratio: share of tokens to keep, in (0, 1]; defaults to the configuration's. 1 turns selection off.
+            for_pretraining: whether to encode only the tokens that are visible in pre-training.
+            slice_noise: (batch, candidate time steps), uniform in [0, 1), to draw time steps in frame selection. By
+                default it is random in training; in evaluation the best time steps are selected without noise.
         """
         if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
             logger.warning_once(
-                f"output_attentions=True returns no attentions under {self.config._attn_implementation!r} attention; "
+                f"output_attentions=True returns no attentions with {self.config._attn_implementation!r} attention; "
                 'call model.set_attn_implementation("eager") first'
             )
-        hidden_states, chosen = self.embeddings(
+        hidden_states, fields = self.embeddings(
             pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise
         )
         hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
-        # Built at once: a field that is assigned later would come later in the tuple, too.
-        return VideoMSModelOutput(last_hidden_state=hidden_states, **chosen)
+        return VideoMSModelOutput(last_hidden_state=hidden_states, **fields)
 
     def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
-        """One feature a clip, (B, D): the mean over its kept tokens. `inputs` go to `forward`."""
-        return self(pixel_values, **inputs).last_hidden_state.mean(dim=1)
+        """One feature per clip, (B, D): the mean over its encoded tokens. `inputs` go to `forward`."""
+        return self(pixel_values, **inputs | {"return_dict": True}).last_hidden_state.mean(dim=1)
 
     def get_time_step_features(self, pixel_values: Tensor, **inputs) -> Tensor:
-        """One feature a time step, (B, T / tubelet_size, D): the mean over the step's kept tokens.
+        """One feature per time step, (B, t, D): the mean over its encoded tokens, zeros if there are none.
 
-        A step of which no token was kept has zeros. `inputs` go to `forward`.
+        `inputs` go to `forward`.
         """
-        outputs = self(pixel_values, **inputs)
+        outputs = self(pixel_values, **inputs | {"return_dict": True})
         num_steps, rows, columns = check_clip(pixel_values, self.config)
         if outputs.slice_ids is not None:
             num_steps = outputs.slice_ids.shape[1]
-        return mean_per_time_step(outputs.last_hidden_state, outputs.kept_ids, num_steps, rows * columns)
+        ids = outputs.visible_ids if outputs.kept_ids is None else outputs.kept_ids
+        return mean_per_time_step(outputs.last_hidden_state, ids, num_steps, rows * columns)
 
 
 class VideoMSForPreTraining(VideoMSPreTrainedModel):
-    """Masked autoencoder: of the moving tokens a few are visible and the others predicted; the rest is dropped."""
+    """Masked autoencoder: of the moving tokens some are visible and the others predicted; the rest are dropped."""
 
     def __init__(self, config: VideoMSConfig):
         super().__init__(config)
+        token_counts(config, for_pretraining=True)  # raises if the ratios do not fit together
         self.videoms = VideoMSModel(config)
-        token_counts(config, for_pretraining=True)  # refuse a clash now, not in a step
         self.encoder_to_decoder = VideoMSLinear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMSDecoder(config)
@@ -346,59 +333,41 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         noise: Tensor | None = None,
         slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VideoMSForPreTrainingOutput:
-        """Predict the targets' pixels.
+    ) -> VideoMSHeadOutput:
+        """Predict the pixels of the targets.
 
         Args:
-            pixel_values: clips (batch, frames, channels, height, width), normalised with the configuration's
-                `image_mean` and `image_std`.
-            bool_masked_pos: (batch, num_tokens), True = to be predicted, False = visible, equally many in each clip;
+            pixel_values: clips (batch, frames, channels, height, width), normalised by `config.image_mean` and
+                `config.image_std`.
+            bool_masked_pos: (batch, num_tokens), True = predicted, False = visible, equally many in each clip;
                 replaces the selector.
-            noise: values in [0, 1); those with the smallest become visible. (batch, kept) in order of descending
-                importance for motion selection, (batch, num_tokens) for "random" and "none", (batch, patches of a time
-                step) for "tube". By default drawn from torch's generator in training, fixed in evaluation.
+            noise: uniform in [0, 1); the tokens with the smallest values are visible. (batch, kept) in order of
+                descending importance for "motion", (batch, num_tokens) for "random" and "none", (batch, tokens of a
+                time step) for "tube". By default random in training and fixed in evaluation.
             slice_noise: see [`VideoMSModel`].
         """
         options = {**kwargs, "noise": noise, "slice_noise": slice_noise, "return_dict": True}
         outputs = self.videoms(pixel_values, bool_masked_pos, for_pretraining=True, **options)
+        config, visible_ids, target_ids = self.config, outputs.visible_ids, outputs.target_ids
         if outputs.slice_ids is not None:
-            pixel_values = gather_slices(pixel_values, outputs.slice_ids, self.config.tubelet_size)
-        tubelets = split_tubelets(pixel_values, self.config)
-        num_tokens = tubelets.shape[1] * tubelets.shape[2] * tubelets.shape[3]
-        logits = self.decoder(
-            self.encoder_to_decoder(outputs.last_hidden_state),
-            self.mask_token,
-            outputs.visible_ids,
-            outputs.target_ids,
-            num_tokens,
-        )
+            pixel_values = gather_slices(pixel_values, outputs.slice_ids, config.tubelet_size)
+        tubelets = split_tubelets(pixel_values, config)
+        visible = self.encoder_to_decoder(outputs.last_hidden_state)
+        logits = self.decoder(visible, self.mask_token, visible_ids, target_ids, math.prod(tubelets.shape[1:4]))
         with torch.no_grad():
-            config = self.config
-            targets = pixel_targets(
-                gather_tubelets(tubelets, outputs.target_ids),
-                config.norm_pix_loss,
-                config.image_mean,
-                config.image_std,
-            )
+            targets = gather_tubelets(tubelets, target_ids)
+            targets = pixel_targets(targets, config.norm_pix_loss, config.image_mean, config.image_std)
         predictions = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return VideoMSForPreTrainingOutput(
-            loss=F.mse_loss(predictions, targets.to(predictions)),  # the decoder may lie on another device
-            logits=logits,
-            visible_ids=outputs.visible_ids,
-            target_ids=outputs.target_ids,
-            importance=outputs.importance,
-            slice_ids=outputs.slice_ids,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        loss = F.mse_loss(predictions, targets.to(predictions))  # the decoder may be on another device
+        return VideoMSHeadOutput.on_top_of(outputs, loss, logits)
 
 
 class VideoMSForVideoClassification(VideoMSPreTrainedModel):
-    """Classifier on the mean of the kept tokens."""
+    """Classifier on the mean of the encoded tokens."""
 
     def __init__(self, config: VideoMSConfig):
         config = copy.deepcopy(config)
-        config.final_norm = False  # Official code: `fc_norm` after the mean takes its place.
+        config.final_norm = False  # Official code: `fc_norm`, after the mean, replaces it.
         super().__init__(config)
         self.num_labels = config.num_labels
         self.videoms = VideoMSModel(config)
@@ -415,16 +384,16 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         keep_ratio: float | None = None,
         slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VideoMSForVideoClassificationOutput:
+    ) -> VideoMSHeadOutput:
         """Classify clips.
 
         Args:
-            pixel_values: clips (batch, frames, channels, height, width), normalised; or several views of each video,
+            pixel_values: normalised clips (batch, frames, channels, height, width); or several views of each video,
                 (batch, views, frames, channels, height, width), whose class probabilities are averaged.
-            labels: (batch,) class numbers, or (batch, num_labels) scores for multi-label and regression by
-                `config.problem_type`; for `"single_label_classification"` also (batch, num_labels) probabilities.
-            keep_ratio: share of tokens to keep in (0, 1], by default the configuration's; 1 = no selection.
-            slice_noise: see [`VideoMSModel`]; a row for each view.
+            labels: (batch,) class indices, or (batch, num_labels) values for multi-label classification and regression
+                (`config.problem_type`); for `"single_label_classification"` also (batch, num_labels) probabilities.
+            keep_ratio: share of tokens to keep, in (0, 1]; defaults to the configuration's. 1 turns selection off.
+            slice_noise: see [`VideoMSModel`]; one row per view.
         """
         has_views = isinstance(pixel_values, Tensor) and pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
@@ -433,32 +402,23 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         logits = self.classifier(self.dropout(features))
         if has_views:
             logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))
-        loss = None
-        if labels is not None:
-            loss = self._loss(labels, logits, **kwargs)
-        return VideoMSForVideoClassificationOutput(
-            loss=loss,
-            logits=logits,
-            kept_ids=outputs.kept_ids,
-            importance=outputs.importance,
-            slice_ids=outputs.slice_ids,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
+        loss = None if labels is None else self._loss(labels, logits, **kwargs)
+        return VideoMSHeadOutput.on_top_of(outputs, loss, logits)
 
     def _average_views(self, logits: Tensor) -> Tensor:
-        """Logits (B, views, L) -> (B, L) whose probabilities are the mean of the views' (regression: their mean)."""
-        if self.config.problem_type == "regression":
+        """(B, views, num_labels) -> (B, num_labels): logits of the mean probability; the mean itself in regression."""
+        problem_type = self.config.problem_type
+        if problem_type == "regression" or problem_type is None and self.num_labels == 1:
             return logits.mean(dim=1)
-        if self.config.problem_type == "multi_label_classification":
-            return logits.sigmoid().mean(dim=1).logit()
+        if problem_type == "multi_label_classification":
+            return F.logsigmoid(logits).logsumexp(dim=1) - F.logsigmoid(-logits).logsumexp(dim=1)
         return logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])
 
     def _loss(self, labels: Tensor, logits: Tensor, **kwargs) -> Tensor:
-        # transformers' loss takes class numbers only; mixed clips and smoothed labels are probabilities.
+        # transformers' loss takes class indices only; mixup and label smoothing give probabilities.
         if self.config.problem_type == "single_label_classification" and labels.is_floating_point():
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            return F.cross_entropy(logits, labels.to(logits.dtype))
+            return F.cross_entropy(logits, labels.to(logits))
         return self.loss_function(labels, logits, self.config, **kwargs)
 
 

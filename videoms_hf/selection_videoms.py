@@ -1,13 +1,15 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which tokens and which frames are worth computing on.
+"""Motion-centric token selection and dynamic frame selection: which tokens and frames are worth computing on.
 
-Source: Hwang et al., arXiv:2211.10636, section 3 (motion-centric token selection, dynamic frame selection).
-B batch, T tubelets (time steps), L patches a time step, N = T * L tokens in raster order (time, row, column), K kept,
-V visible. Every choice has the same count for each clip and looks at that clip alone, so shapes are static and a clip
-gets the same tokens in any batch. Sorts are stable: the first time step borrows the scores of the second, so ties are
-the rule, and the lower index wins on every device.
+Source: Hwang et al., arXiv:2211.10636, section 3. B batch, T time steps (tubelets), L tokens per time step,
+N = T * L tokens in raster order (time, row, column), K kept, V visible, M targets, D width.
+
+Every method selects the same number of tokens in each clip, so shapes are static, and looks at that clip only, so its
+tokens do not depend on the batch. Sorts are stable, so that equal scores are ordered by index on every device: ties
+are the rule, because the first time step takes the scores of the second.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,28 +19,27 @@ from .configuration_videoms import VideoMSConfig, floor_share, token_counts
 
 
 class TokenSelection(NamedTuple):
-    """Token indices in [0, N), ascending. The two sets are disjoint; what is in neither is dropped."""
+    """Token indices in [0, N), ascending. The sets are disjoint; tokens in neither are dropped."""
 
-    visible_ids: Tensor  # (B, V) what the encoder sees
-    target_ids: Tensor  # (B, M) what the decoder reconstructs
+    visible_ids: Tensor  # (B, V) encoded
+    target_ids: Tensor  # (B, M) predicted
 
 
 def motion_importance(changes: Tensor) -> Tensor:
-    """How much each token moves: the norm of its embedding's change, (B, T - 1, L, D) -> (B, N).
+    """Motion of every token: the norm of the change of its embedding, (B, T - 1, L, D) -> (B, N), in float32 or 64.
 
-    Computed in float32, or in float64 for a model in float64.
-
-    `changes[:, t - 1]` is embedding(t) - embedding(t - 1). The first time step has no predecessor and borrows the
-    scores of the second. (Official code: right for T = 8 only.)
+    `changes[:, t - 1]` is embedding(t) - embedding(t - 1). The first time step has no predecessor and takes the scores
+    of the second.
     """
+    # Official code: correct for T = 8 only.
     dtype = torch.promote_types(changes.dtype, torch.float32)
     motion = torch.linalg.vector_norm(changes, dim=-1, dtype=dtype)  # (B, T - 1, L)
     return torch.cat([motion[:, :1], motion], dim=1).flatten(1)
 
 
 def stable_order(values: Tensor, descending: bool = False) -> Tensor:
-    """Indices that sort each row of (B, N); of equal values the lower index comes first."""
-    if torch.onnx.is_in_onnx_export():  # no stable sort there, but ONNX defines that TopK prefers the lower index
+    """Indices that sort each row of (B, N); among equal values the lower index comes first."""
+    if torch.onnx.is_in_onnx_export():  # ONNX has no stable sort, but its TopK prefers the lower index
         return values.topk(values.shape[1], dim=1, largest=descending).indices
     return values.sort(dim=1, descending=descending, stable=True).indices
 
@@ -49,47 +50,37 @@ def most_important(importance: Tensor, num_kept: int) -> Tensor:
 
 
 def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
-    """Make the `num_visible` kept tokens with the smallest noise visible and the others targets.
-
-    `noise` (B, K) belongs to `kept_ids` (B, K) in the order given: descending importance for motion selection.
-    """
+    """Split kept tokens (B, K): the `num_visible` with the smallest noise (B, K) are visible, the others targets."""
     kept_ids = kept_ids.gather(1, stable_order(noise))
-    return TokenSelection(
-        kept_ids[:, :num_visible].sort(dim=1).values,
-        kept_ids[:, num_visible:].sort(dim=1).values,
-    )
+    return TokenSelection(kept_ids[:, :num_visible].sort(dim=1).values, kept_ids[:, num_visible:].sort(dim=1).values)
 
 
-def split_masked(bool_masked_pos: Tensor, num_tokens: int) -> TokenSelection:
-    """Indices from a mask (B, N), True = masked: the False ones are visible, the True ones targets.
+def split_masked(bool_masked_pos: Tensor, batch_size: int, num_tokens: int) -> TokenSelection:
+    """Split all tokens by a mask (B, N): True tokens are targets, False ones visible.
 
     Raises:
-        ValueError: The mask has another shape, masks unequal counts in a batch, or masks all tokens or none.
+        ValueError: The mask has the wrong shape, masks all tokens or none, or masks more in one clip than in another.
     """
-    if bool_masked_pos.ndim != 2 or bool_masked_pos.shape[1] != num_tokens:
+    if bool_masked_pos.shape != (batch_size, num_tokens):
         raise ValueError(
-            f"bool_masked_pos has the shape {tuple(bool_masked_pos.shape)}; it must be (batch, {num_tokens}), "
-            "one value a token of this clip"
+            f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; it must be {(batch_size, num_tokens)}: "
+            "(batch, tokens of a clip)"
         )
     bool_masked_pos = bool_masked_pos.bool()
     counts = bool_masked_pos.sum(dim=1)
     num_masked = int(counts[0])
     if not bool((counts == num_masked).all()):
-        raise ValueError(
-            f"bool_masked_pos masks {counts.tolist()} tokens of the clips; it must mask equally many in each clip"
-        )
+        raise ValueError(f"bool_masked_pos masks {counts.tolist()} tokens; it must mask equally many in each clip")
     if not 0 < num_masked < num_tokens:
-        raise ValueError(
-            f"bool_masked_pos masks {num_masked} of {num_tokens} tokens; it must mask some and leave some"
-        )
+        raise ValueError(f"bool_masked_pos masks {num_masked} of {num_tokens} tokens; it must mask some but not all")
     order = stable_order(bool_masked_pos.to(torch.uint8))
     return TokenSelection(order[:, : num_tokens - num_masked], order[:, num_tokens - num_masked :])
 
 
 def fixed_noise(num: int, device: torch.device) -> Tensor:
-    """The same `num` uniform-looking values in [0, 1) on every device, at every call: integers hashed by shifts.
+    """`num` uniformly distributed values in [0, 1), the same on every device and at every call.
 
-    No generator is involved, so that it can be compiled and exported.
+    They are hashed integers: no generator is involved, so the function can be compiled and exported.
     """
     x = torch.arange(1, num + 1, device=device, dtype=torch.int64)
     for _ in range(2):
@@ -100,12 +91,12 @@ def fixed_noise(num: int, device: torch.device) -> Tensor:
 def informative_slices(
     importance: Tensor, num_candidates: int, num_drawn: int, kept_share: float, noise: Tensor | None
 ) -> Tensor:
-    """Draw the time steps in which most of the important tokens lie, (B, N) -> (B, num_drawn) ascending.
+    """Select the time steps that hold most of the important tokens, (B, N) -> (B, num_drawn), ascending.
 
-    A candidate's weight is its number of tokens among the `kept_share` most important of all. With `noise`
-    (B, num_candidates), uniform in [0, 1), steps are drawn without replacement with probability proportional to the
-    weight; those of weight 0 only when nothing else is left. Without noise the heaviest are taken, on a tie the
-    earlier.
+    The weight of a candidate is its number of tokens among the `kept_share` most important ones of all candidates.
+    With `noise` (B, num_candidates), uniform in [0, 1), time steps are drawn without replacement with probabilities
+    proportional to the weights; those of weight 0 are used only if no others are left. Without noise the time steps
+    with the largest weights are selected, the earlier one on a tie.
     """
     num_tokens = importance.shape[1]
     kept_ids = most_important(importance, floor_share(kept_share, num_tokens))
@@ -115,48 +106,46 @@ def informative_slices(
     if noise is None:
         order = stable_order(weight, descending=True)
     else:
-        # Successive weighted draws without replacement are the smallest of exponential times with these rates.
-        # Steps of weight 0 come after all others: their times are lifted beyond any that a weight of 1 can reach.
+        # Weighted draws without replacement are the smallest of exponential variables with the weights as rates.
+        # Weight 0 comes last: its variables are shifted beyond the largest that a weight of 1 can give.
         times = -torch.log(noise.clamp_min(torch.finfo(torch.float32).tiny))
         order = stable_order(torch.where(weight > 0, times / weight.clamp_min(1), times + 1e3))
     return order[:, :num_drawn].sort(dim=1).values
 
 
 class VideoMSFrameSelector(nn.Module):
-    """Chooses the time steps of a clip out of `candidate_ratio` times as many (paper: dynamic frame selection).
+    """Dynamic frame selection: selects the time steps of a clip from `candidate_ratio` times as many.
 
-    It goes before any token selector and has no weights. In training steps are drawn by torch's global generator; in
-    `eval()` the steps with the most important tokens are taken.
+    It runs before the token selector and has no weights. In training, time steps are drawn with torch's global
+    generator; in evaluation, those with the most important tokens are selected.
     """
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
-        self.candidate_ratio = config.candidate_ratio
-        self.kept_share = config.pretraining_keep_ratio
+        self.config = config
 
     def forward(self, importance: Tensor, num_candidates: int, noise: Tensor | None = None) -> Tensor:
-        """Time steps to go on with, (B, N) -> (B, T) ascending; `noise` as for [`informative_slices`]."""
-        num_drawn = floor_share(1 / self.candidate_ratio, num_candidates)
+        """Selected time steps, (B, N) -> (B, T), ascending; for `noise` see [`informative_slices`]."""
+        ratio, shape = self.config.candidate_ratio, (importance.shape[0], num_candidates)
+        num_drawn = floor_share(1 / ratio, num_candidates)
         if num_drawn < 1:
             raise ValueError(
-                f"{num_candidates} candidate time steps leave none at candidate_ratio {self.candidate_ratio}; "
-                "give the model more frames"
+                f"{num_candidates} candidate time steps leave none at candidate_ratio {ratio}; use more frames"
             )
-        shape = (importance.shape[0], num_candidates)
         if noise is None and self.training:
             noise = torch.rand(shape, device=importance.device)
         elif noise is not None and noise.shape != shape:
             raise ValueError(
-                f"slice_noise has the shape {tuple(noise.shape)}; it must be {shape}, one value a candidate time step"
+                f"slice_noise has shape {tuple(noise.shape)}; it must be {shape}: (batch, candidate time steps)"
             )
-        return informative_slices(importance, num_candidates, num_drawn, self.kept_share, noise)
+        return informative_slices(importance, num_candidates, num_drawn, self.config.pretraining_keep_ratio, noise)
 
 
 class VideoMSTokenSelector(nn.Module):
-    """The masking module: turns motion scores into token indices by the configured method. It has no weights.
+    """Selects tokens by the configured method. It has no weights.
 
-    In training the noise comes from torch's global generator; in `eval()` it is a fixed sequence, the same for every
-    clip, so that an evaluation can be repeated and compared.
+    In training the noise comes from torch's global generator; in evaluation it is a fixed sequence, the same for every
+    clip, so that results can be reproduced.
     """
 
     def __init__(self, config: VideoMSConfig):
@@ -165,54 +154,55 @@ class VideoMSTokenSelector(nn.Module):
 
     @property
     def uses_motion(self) -> bool:
-        """Whether the tokens are chosen by their motion, so that scores are needed."""
+        """Whether tokens are selected by their motion, so that scores are needed."""
         return self.config.token_selection == "motion"
 
     def keep(
         self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float | None, device
     ) -> Tensor:
-        """Tokens to encode in classification and feature extraction, (B, K) ascending."""
+        """Tokens encoded in classification and feature extraction, (B, K), ascending."""
         num_tokens, num_kept, _ = token_counts(self.config, grid, keep_ratio=keep_ratio)
         if num_kept == num_tokens:
             return torch.arange(num_tokens, device=device).expand(batch_size, -1)
         if self.uses_motion:
             return most_important(importance, num_kept).sort(dim=1).values
-        num_steps = grid[0] if self.config.token_selection == "tube" else 1  # a tube: the same places in every step
-        num_places = num_tokens // num_steps
-        order = stable_order(self._noise(batch_size, num_places, None, device))
-        return _repeat_over_time(order[:, : num_kept // num_steps].sort(dim=1).values, num_steps, num_places)
+        return self._split_places(batch_size, grid, num_kept, None, device).visible_ids
 
-    def split(self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device):
-        """Visible and target tokens of pre-training.
+    def split(
+        self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device
+    ) -> TokenSelection:
+        """Visible and target tokens of pre-training. Those with the smallest `noise` are visible.
 
-        `noise`: (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and "none",
-        (B, L) for "tube"; the smallest become visible. Drawn here if not given.
+        `noise` is (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and
+        "none", (B, L) for "tube"; by default it is generated here.
         """
-        num_tokens, num_visible, num_targets = token_counts(self.config, grid, for_pretraining=True)
-        if self.uses_motion:
-            num_kept = num_visible + num_targets
-            noise = self._noise(batch_size, num_kept, noise, device)
-            return split_kept(most_important(importance, num_kept), num_visible, noise)
+        _, num_visible, num_targets = token_counts(self.config, grid, for_pretraining=True)
+        if not self.uses_motion:
+            return self._split_places(batch_size, grid, num_visible, noise, device)
+        num_kept = num_visible + num_targets
+        noise = self._noise(batch_size, num_kept, noise, device)
+        return split_kept(most_important(importance, num_kept), num_visible, noise)
+
+    def _split_places(
+        self, batch_size: int, grid: tuple, num_visible: int, noise: Tensor | None, device
+    ) -> TokenSelection:
+        """Split all tokens at random or, for "tube", those of one time step, repeated over time."""
         num_steps = grid[0] if self.config.token_selection == "tube" else 1
-        num_places = num_tokens // num_steps
-        place_ids = torch.arange(num_places, device=device).expand(batch_size, -1)
-        places = split_kept(place_ids, num_visible // num_steps, self._noise(batch_size, num_places, noise, device))
-        return TokenSelection(*(_repeat_over_time(ids, num_steps, num_places) for ids in places))
+        num_places = math.prod(grid) // num_steps
+        noise = self._noise(batch_size, num_places, noise, device)
+        place_ids = torch.arange(num_places, device=device)
+        places = split_kept(place_ids.expand(batch_size, -1), num_visible // num_steps, noise)
+        first_ids = torch.arange(num_steps, device=device)[:, None] * num_places
+        return TokenSelection(*((first_ids + ids[:, None]).flatten(1) for ids in places))
 
     def _noise(self, batch_size: int, num: int, noise: Tensor | None, device) -> Tensor:
-        if noise is not None:
-            if noise.shape != (batch_size, num):
-                raise ValueError(
-                    f"noise has the shape {tuple(noise.shape)}; it must be {(batch_size, num)} for token_selection "
-                    f"{self.config.token_selection!r} and this clip"
-                )
-            return noise
-        if self.training:
-            return torch.rand(batch_size, num, device=device)
-        return fixed_noise(num, device).expand(batch_size, -1)
-
-
-def _repeat_over_time(place_ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
-    """The same places in each of `num_steps` steps of `num_patches` tokens, (B, P) -> (B, T * P) ascending."""
-    steps = torch.arange(num_steps, device=place_ids.device)[:, None] * num_patches
-    return (steps + place_ids[:, None]).flatten(1)
+        if noise is None:
+            if self.training:
+                return torch.rand(batch_size, num, device=device)
+            return fixed_noise(num, device).expand(batch_size, -1)
+        if noise.shape != (batch_size, num):
+            raise ValueError(
+                f"noise has shape {tuple(noise.shape)}; it must be {(batch_size, num)} for token_selection "
+                f"{self.config.token_selection!r} and this clip"
+            )
+        return noise
