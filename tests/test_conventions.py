@@ -279,8 +279,15 @@ def test_device_map_auto_loads_and_runs(tiny_config, tmp_path):
     torch.testing.assert_close(mapped(pixels.to(mapped.device)).logits.cpu(), model(pixels).logits)
 
 
-@pytest.mark.parametrize("cls", HEADS)
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "cls, training",
+    [
+        (VideoMSForPreTraining, True),
+        (VideoMSForVideoClassification, False),
+        pytest.param(VideoMSForPreTraining, False, marks=pytest.mark.slow),
+        pytest.param(VideoMSForVideoClassification, True, marks=pytest.mark.slow),
+    ],
+)
 def test_one_graph_without_breaks_gives_the_same_results(tiny_config, cls, training):
     model = randomize(cls(tiny_config(num_labels=3))).train(training)
     torch.compiler.reset()  # else clips of other lengths that were compiled before make the length a variable
@@ -316,7 +323,9 @@ def test_export_with_a_free_batch_gives_the_same_logits(tiny_config, cls):
         torch.testing.assert_close(program.module()(pixels), model(pixels), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("cls", HEADS)
+@pytest.mark.parametrize(
+    "cls", [pytest.param(VideoMSForPreTraining, marks=pytest.mark.slow), VideoMSForVideoClassification]
+)
 def test_onnx_gives_the_same_logits(tiny_config, cls, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="an extra: pip install -e .[test]")
     pytest.importorskip("onnxscript", reason="an extra: pip install -e .[test]")
@@ -351,13 +360,15 @@ def test_lora_on_query_and_value_trains_and_merges(tiny_config):
     torch.testing.assert_close(adapted.merge_and_unload()(pixels).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_flex_attention_agrees_with_eager(tiny_config):
+@pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.slow)])
+def test_flex_attention_agrees_with_eager(tiny_config, stance):
+    """transformers compiles flex attention, which takes most of a minute; "force_eager" runs it uncompiled."""
     config = tiny_config(hidden_size=32, num_attention_heads=2)  # flex attention asks for heads of 16 and more
     model = randomize(VideoMSForVideoClassification(config)).eval()
     pixels, results = clips(), []
     for implementation in ("eager", "flex_attention"):
         model.set_attn_implementation(implementation)
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance(stance):
             results.append(model(pixels).logits)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
