@@ -15,11 +15,11 @@ from transformers.utils import logging
 from tests.processes import run_program
 from videoms_hf.data.annotations import read_csv, read_folder, read_videos
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
-from videoms_hf.data.frame_folders import decode_frame_folder
 from videoms_hf.data.labels import read_class_names
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.tables import make_table, video_name, video_names
 from videoms_hf.decoding_videoms import VideoDecodeError
+from videoms_hf.readers import open_video
 
 from . import hub_server
 from .video_files import write_ramp
@@ -436,7 +436,7 @@ def test_folders_of_pictures_are_videos_in_folders_and_in_lists(class_folders):
     assert (str(class_folders / "wave/0 pictures"), 1) in rows(table)
     (class_folders / "empty").mkdir()
     text = "wave/0 pictures 1\nwave/0 pictures\nloose 0\nempty 1\n"
-    with pytest.raises(ValueError, match="has 1 error.*\n  line 4: .*empty is a folder without pictures"):
+    with pytest.raises(ValueError, match="has 1 error.*\n  line 4: .*empty is a folder without images"):
         read_csv(write(class_folders / "x.csv", text))
     table = read_csv(write(class_folders / "x.csv", text[:-8]))
     assert table["label"][:] == [1, -1, 0] and table["line"][:] == [1, 2, 3]
@@ -445,10 +445,11 @@ def test_folders_of_pictures_are_videos_in_folders_and_in_lists(class_folders):
 def test_frames_of_a_folder_are_its_pictures_in_the_order_of_their_numbers(tmp_path):
     folder = write_pictures(tmp_path / "v", range(0, 240, 20))
     (folder / "notes.txt").touch()
-    clip = decode_frame_folder(folder, [11, 0, 2, 2, 10])
+    with open_video(folder) as video:
+        clip = video.frames([11, 0, 2, 2, 10])
+        assert video.frames([len(video) - 1])[0, 0, 0, 0] == 220
     assert clip.shape == (5, 3, 6, 8) and clip.dtype == torch.uint8
     assert clip[:, 0, 0, 0].tolist() == [220, 0, 40, 40, 200]
-    assert decode_frame_folder(folder, lambda length: [length - 1])[0, 0, 0, 0] == 220
     assert clip.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -458,25 +459,25 @@ def test_a_picture_is_upright_as_displayed(tmp_path):
     exif[274] = 6  # turned: the first row is at the right
     (tmp_path / "v").mkdir()
     picture.save(tmp_path / "v/1.png", exif=exif)
-    turned = decode_frame_folder(tmp_path / "v", [0])[0, 0].numpy()
+    turned = open_video(tmp_path / "v").frames([0])[0, 0].numpy()
     assert np.array_equal(turned, np.rot90(np.asarray(picture), -1))
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda folder: (folder / "img_1.png").write_text("no picture"), "img_1.png is no picture"),
+        (lambda folder: (folder / "img_1.png").write_text("no picture"), "img_1.png is not an image"),
         (lambda folder: os.truncate(folder / "img_1.png", 45), "img_1.png cannot be read"),
         (lambda folder: Image.new("L", (4, 4)).save(folder / "img_1.png"), "img_1.png is 4 x 4, but .* are 8 x 6"),
-        (lambda folder: (folder / "img_2.png").unlink(), "frame 2 was asked for, but there are 2 pictures"),
-        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no picture"),
+        (lambda folder: (folder / "img_2.png").unlink(), "frame 2 was asked for, but there are 2 frames"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no image"),
     ],
 )
 def test_a_bad_folder_of_pictures_names_itself_the_picture_and_the_reason(tmp_path, spoil, reason):
     folder = write_pictures(tmp_path / "v", [0, 20, 40])
     spoil(folder)
     with pytest.raises(VideoDecodeError, match=f"{folder}: ({reason})"):
-        decode_frame_folder(folder, [0, 1, 2])
+        open_video(folder).frames([0, 1, 2])
 
 
 def test_clips_come_from_folders_of_pictures_too_and_bad_ones_name_their_line(tmp_path):
@@ -493,7 +494,7 @@ def test_clips_come_from_folders_of_pictures_too_and_bad_ones_name_their_line(tm
     for epoch in range(1, 20):
         clips.set_epoch(epoch), clips[1]
     assert clips.bad_videos()[0].num_draws == 20, "one substitution a draw, and never by itself"
-    with pytest.raises(ValueError, match=rf"1 of 2 videos are bad.*\n  {bad} \(line 3\): img_1.png is no picture"):
+    with pytest.raises(ValueError, match=rf"1 of 2 videos are bad.*\n  {bad} \(line 3\): img_1.png is not an image"):
         ClipDataset(table, clips.choose_frames, clips.transform, max_bad_share=0.1)[1]
 
 

@@ -86,7 +86,6 @@ def test_runs_take_the_bound_in_gib(videos, tmp_path, tiny_config):
         assert same(*clips)
     for wrong, message in (
         ({"cache_frames": -1.0}, "cache_frames is -1.0"),
-        ({"cache_frames": 1.0, "scale_in_decoder": True}, "scales while decoding"),
         ({"cache_frames": 1.0, "train_data": "stream:shards"}, "a stream is not kept"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -12,15 +12,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-from videoms_hf.data import dataset as dataset_module
 from videoms_hf.data.collate import MixingCollator, collate_clips
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.scanning import scan_tables
+from videoms_hf.data.seeding import SeededClips
 from videoms_hf.data.transforms import EvaluationTransform, FinetuningTransform, PretrainingTransform
-from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
+from videoms_hf.decoding_videoms import FileReader, VideoDecodeError, decode_frames, probe_video
 from videoms_hf.sampling_videoms import finetuning_clip, pretraining_clip, segment_clip, validation_clip
 from videoms_hf.training import AugmentationArguments, DataArguments, finetuning_clips
-from videoms_hf.training.clips import SeededClips
 
 from .video_files import write_ramp, write_sound, write_video
 
@@ -151,13 +150,13 @@ def test_the_package_s_transforms_fit(table, transform):
 
 def count_decodings(monkeypatch):
     """A list that grows by the wanted frame numbers at every decoding."""
-    decoded, decode_row_clips = [], dataset_module.decode_row_clips
+    decoded, clips = [], FileReader.clips
 
-    def decode(row, indices, *others):
-        chosen = lambda num_frames: decoded.append(list(indices(num_frames))) or decoded[-1]  # noqa: E731
-        return decode_row_clips(row, chosen, *others)
+    def count(video, indices, crops=None):
+        decoded.append(np.concatenate(indices).tolist())
+        return clips(video, indices, crops)
 
-    monkeypatch.setattr(dataset_module, "decode_row_clips", decode)
+    monkeypatch.setattr(FileReader, "clips", count)
     return decoded
 
 

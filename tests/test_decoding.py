@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from videoms_hf import decoding_videoms, packets_videoms
+from videoms_hf import decoding_videoms, open_video, packets_videoms, reader_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads, probe_video
+from videoms_hf.pictures_videoms import Crop
+from videoms_hf.reader_videoms import StaleInfoError, redraws
 
 from .odd_files import (
     FILES,
@@ -66,7 +68,7 @@ def test_a_window_of_seconds_has_the_frames_that_are_shown_in_it(odd_file, name)
     times = np.arange(len(expected)) / 25 if name.endswith(".avi") else np.array(times) - times[0]
     for start, end in [(0.2, 0.6), (None, 0.32), (0.52, None), (0, 0.04)]:
         inside = np.flatnonzero((times >= (start or 0) - 2e-3) & (times < (end or 99) - 2e-3))
-        clip = decode_frames(path, range, start_seconds=start, end_seconds=end)
+        clip = decode_frames(path, start_seconds=start, end_seconds=end)
         assert np.array_equal(images(clip), expected[inside]), (name, start, end)
 
 
@@ -93,7 +95,7 @@ def test_long_files_give_the_same_frames(odd_file, name, monkeypatch):
         assert np.array_equal(images(decode_frames(path, indices)), expected[indices]), (name, indices)
     times = np.array(times) - times[0]
     inside = np.flatnonzero((times >= 0.5 - 2e-3) & (times < 0.8 - 2e-3))
-    clip = decode_frames(path, range, start_seconds=0.5, end_seconds=0.8)
+    clip = decode_frames(path, start_seconds=0.5, end_seconds=0.8)
     assert np.array_equal(images(clip), expected[inside])
 
 
@@ -118,13 +120,53 @@ def test_names_with_colons_and_odd_letters_are_files(odd_file, tmp_path):
         assert len(decode_frames(tmp_path / name, [0])) == 1
 
 
-def test_indices_can_be_a_function_of_the_number_of_frames(odd_file):
-    seen = []
-    clip = decode_frames(
-        odd_file("h264.mp4"), lambda num_frames: seen.append(num_frames) or np.array([1, num_frames - 1])
-    )
-    assert seen == [NUM_FRAMES] and [shown_number(image) for image in images(clip)] == [1, 23]
-    assert decode_frames(odd_file("h264.mp4"), []).shape == (0, 3, 48, 64)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_reader_gives_length_size_and_frames_again_and_again(odd_file, name):
+    path = odd_file(name)
+    expected, _ = every_frame(path)
+    with open_video(path) as video:
+        for indices in ([len(expected) - 1, 1], [3], range(len(expected)), [3], [5, 4]):
+            assert np.array_equal(images(video.frames(indices)), expected[list(indices)])
+        assert len(video) == len(expected) and video.size == expected.shape[1:3]
+        assert video.info == probe_video(path)
+        video.seek([9, 2, 9])
+        assert np.array_equal(images(video.frames([9, 2, 9])), expected[[9, 2, 9]])
+        assert np.array_equal(
+            [images(frame[None])[0] for frame in video.iterate([1, 2, 2, 7])], expected[[1, 2, 2, 7]]
+        )
+        assert np.array_equal(images(video.frames(iter([7, 0]))), expected[[7, 0]])
+        assert np.array_equal(
+            images(video.window(0.2).frames([0])), images(decode_frames(path, [0], start_seconds=0.2))
+        )
+        assert len(video) < len(expected) and video.info.num_frames == len(expected)
+        assert video.frames([]).shape == (0, 3, *expected.shape[1:3])
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "animation.gif"])
+def test_an_array_and_a_folder_of_images_are_read_like_the_file(odd_file, tmp_path, name):
+    whole = decode_frames(odd_file(name))
+    for i, image in enumerate(images(whole)):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    for source in (whole, images(whole), tmp_path, str(tmp_path)):
+        with open_video(source) as video, open_video(odd_file(name)) as file:
+            assert len(video) == len(file) and video.size == file.size
+            assert video.info[0] == file.info[0] and video.info[2:4] == file.info[2:4]
+            video.seek([4, 9])
+            assert torch.equal(video.frames([9, 4, 4]), file.frames([9, 4, 4]))
+            crops = [Crop(3, 5, 20, 30), Crop(0, 0, 48, 10)]
+            assert all(map(torch.equal, video.clips([[1, 2], [2]], crops), file.clips([[1, 2], [2]], crops)))
+            assert all(map(torch.equal, video.iterate([1, 5]), file.iterate([1, 5])))
+            with pytest.raises(VideoDecodeError, match="frame 24 was asked for, but there are 24 frames"):
+                video.frames([24])
+            with pytest.raises(VideoDecodeError, match="images have no times"):
+                video.window(1.0)
+            assert len(video.window()) == NUM_FRAMES
+
+
+def test_an_array_that_holds_no_frames_is_refused():
+    for frames in (np.zeros((2, 4, 4, 3)), np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(VideoDecodeError, match=r"it must be uint8 \(T, H, W, 3\)"):
+            open_video(frames)
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
@@ -139,8 +181,8 @@ def test_of_a_cut_file_the_frames_that_are_there_can_be_had(odd_file, tmp_path, 
     expected, _ = every_frame(path)
     assert 1 < len(expected) < NUM_FRAMES
     assert probe_video(path).num_frames == len(expected)
-    assert np.array_equal(images(decode_frames(path, range)), expected)
-    with pytest.raises(VideoDecodeError, match=f"frame 23 was asked for, but {len(expected)} frames can be had"):
+    assert np.array_equal(images(decode_frames(path)), expected)
+    with pytest.raises(VideoDecodeError, match=f"frame 23 was asked for, but {len(expected)} frames can be decoded"):
         decode_frames(path, [23])
 
 
@@ -159,10 +201,10 @@ def test_an_avi_without_index_or_with_a_wrong_count_gives_every_frame(odd_file, 
     path = tmp_path / name
     path.write_bytes(data)
     assert probe_video(path).num_frames == NUM_FRAMES
-    assert np.array_equal(images(decode_frames(path, range)), expected)
+    assert np.array_equal(images(decode_frames(path)), expected)
     assert np.array_equal(images(decode_frames(path, [22, 4])), expected[[22, 4]])
     if "count" in kind:
-        with pytest.raises(VideoDecodeError, match=r"frame 300.*24 frames can be had.*ask for 0 to 23"):
+        with pytest.raises(VideoDecodeError, match=r"frame 300.*24 frames can be decoded.*ask for 0 to 23"):
             decode_frames(path, [300])
 
 
@@ -182,7 +224,7 @@ def test_what_damage_leaves_does_not_depend_on_what_else_is_wanted(odd_file, tmp
     path = tmp_path / name
     path.write_bytes(spoil(odd_file(name).read_bytes(), seed, 0.002))
     try:
-        whole = decode_frames(path, range)
+        whole = decode_frames(path)
     except VideoDecodeError:
         return
     assert probe_video(path).num_frames == len(whole)
@@ -210,7 +252,7 @@ def test_a_packet_without_a_picture_is_not_counted(odd_file, tmp_path, name, num
     overwrite(path, number, data)
     expected, _ = every_frame(path)
     assert len(expected) < NUM_FRAMES and probe_video(path).num_frames == len(expected)
-    assert np.array_equal(images(decode_frames(path, range)), expected)
+    assert np.array_equal(images(decode_frames(path)), expected)
     for i in range(len(expected)):
         assert np.array_equal(images(decode_frames(path, [i])), expected[[i]])
 
@@ -223,7 +265,7 @@ def test_a_damaged_frame_is_the_same_alone_and_with_others(odd_file, tmp_path, m
     path = tmp_path / name
     path.write_bytes(odd_file(name).read_bytes())
     overwrite(path, number, b"\xff" * 12)
-    clip = decode_frames(path, range)
+    clip = decode_frames(path)
     assert probe_video(path).num_frames == len(clip)
     for i in range(len(clip)):
         assert torch.equal(decode_frames(path, [i]), clip[[i]])
@@ -258,14 +300,16 @@ def test_errors_name_the_file_and_the_reason(odd_file, tmp_path):
 
 def test_numbers_that_a_video_has_not_are_refused(odd_file):
     path = odd_file("h264.mp4")
-    with pytest.raises(VideoDecodeError, match="frame 24 was asked for, but 24 frames can be had: ask for 0 to 23"):
+    with pytest.raises(
+        VideoDecodeError, match="frame 24 was asked for, but 24 frames can be decoded: ask for 0 to 23"
+    ):
         decode_frames(path, [3, 24])
     with pytest.raises(ValueError, match="frame numbers count from 0, but indices holds -1"):
         decode_frames(path, [-1])
     with pytest.raises(ValueError, match="list of integers"):
         decode_frames(path, [0.5])
-    with pytest.raises(VideoDecodeError, match="no frame can be had from 5 s to 6 s"):
-        decode_frames(path, range, start_seconds=5, end_seconds=6)
+    with pytest.raises(VideoDecodeError, match="no frame can be decoded from 5 s to 6 s"):
+        decode_frames(path, start_seconds=5, end_seconds=6)
 
 
 def test_rate_and_length_come_from_what_is_there(odd_file):
@@ -309,7 +353,7 @@ def test_recordings_that_were_joined_last_as_long_as_their_parts(odd_file, tmp_p
 def test_frames_that_an_edit_list_hides_are_not_promised(odd_file):
     info = probe_video(odd_file("h264 edit list.mp4"))
     assert info.promised_frames == info.num_frames == NUM_FRAMES - 5
-    with pytest.raises(VideoDecodeError, match="19 frames can be had: ask for 0 to 18"):
+    with pytest.raises(VideoDecodeError, match="19 frames can be decoded: ask for 0 to 18"):
         decode_frames(odd_file("h264 edit list.mp4"), [19])
 
 
@@ -334,7 +378,7 @@ def test_a_size_that_cannot_be_read_is_no_reason_to_scale_down(tmp_path):
             3000,
             "frames of 64 x 48, but 3000 pixels are allowed|frames have more than 3000 pixels",
         ),
-        (decoding_videoms, "MAX_CLIP_BYTES", 20000, "3 frames of 64 x 48 were asked for, 27648 bytes, but 20000 are"),
+        (reader_videoms, "MAX_CLIP_BYTES", 20000, "3 frames of 64 x 48 were asked for, 27648 bytes, but 20000 are"),
         (decoding_videoms, "MAX_SECONDS", -1.0, "takes longer to read than is allowed"),
         (packets_videoms, "MAX_PACKETS", 20, "more than 20 frames, which are allowed: cut it into parts"),
     ],
@@ -343,16 +387,45 @@ def test_a_size_that_cannot_be_read_is_no_reason_to_scale_down(tmp_path):
 def test_limits_are_errors_that_name_file_and_limit(odd_file, monkeypatch, name, module, limit, value, reason):
     monkeypatch.setattr(module, limit, value)
     with pytest.raises(VideoDecodeError, match=reason) as error:
-        decode_frames(odd_file(name), lambda num_frames: [1, 2, num_frames - 1])
+        last_frames(odd_file(name))
     assert error.value.source == str(odd_file(name))
 
 
+@redraws
+def last_frame(video, lengths):
+    lengths.append(len(video))
+    return images(video.frames([1, lengths[-1] - 2, lengths[-1] - 1]))[2]
+
+
+def last_frames(path):
+    with open_video(path) as video:
+        return last_frame(video, [])
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "animation.gif", "h264.avi"])
-def test_a_chooser_is_asked_once_even_if_the_file_is_read_twice(odd_file, name):
-    calls = []
-    decode_frames(odd_file(name), lambda num_frames: calls.append(num_frames) or [num_frames - 1])
-    assert calls == [NUM_FRAMES]
-    assert len(decode_frames(odd_file(name), lambda num_frames: iter([3, 4]))) == 2
+def test_frames_are_chosen_once_even_if_the_file_is_read_twice(odd_file, name):
+    lengths = []
+    with open_video(odd_file(name)) as video:
+        assert shown_number(last_frame(video, lengths)) == 23
+    assert lengths == [NUM_FRAMES]
+
+
+def test_frames_are_chosen_again_where_the_length_proves_wrong(odd_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0)  # so that the index of an mp4 is believed
+    path, lengths = tmp_path / "a.mp4", []
+    path.write_bytes(odd_file("h264.mp4").read_bytes())
+    overwrite(path, 23, b"\xff" * 16)
+    monkeypatch.setattr(decoding_videoms, "_decode_damaged", lambda *_: iter(()))  # only counting is left
+    expected, _ = every_frame(path)
+    with open_video(path) as video:
+        assert np.array_equal(last_frame(video, lengths), expected[-1])
+    assert lengths == [24, 23] and len(expected) == 23
+    with open_video(path) as video:
+        assert video.info.num_frames == 24
+        with pytest.raises(StaleInfoError, match="23 frames can be decoded, not what"):
+            video.frames([22])
+        assert video.info.num_frames == 23
+        assert np.array_equal(images(video.frames([22]))[0], expected[-1])
 
 
 @pytest.mark.parametrize(
@@ -446,4 +519,4 @@ def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(odd_file
     monkeypatch.setattr(decoding_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
     assert shown_number(images(decode_frames(odd_file("h264.mp4"), [17]))[0]) == 17
     for name in ("h264.mp4", "h264.mkv"):
-        assert len(decode_frames(odd_file(name), range, start_seconds=0.4, end_seconds=0.6)) == 5
+        assert len(decode_frames(odd_file(name), start_seconds=0.4, end_seconds=0.6)) == 5

@@ -64,14 +64,10 @@ def reference_views(path, num_segments: int, num_crops: int, num_frames: int = N
     """The official test views of a video whose shorter side is the crop's, written out: clips (V, T, 3, H, W)."""
     clips = []
     for segment in range(num_segments):
-
-        def choose(length, segment=segment):
-            strided = list(range(0, length, stride))
-            start = max(segment * (len(strided) - num_frames) // (num_segments - 1), 0)
-            frames = strided[start : start + num_frames]
-            return frames + [frames[-1]] * (num_frames - len(frames))
-
-        frames = decode_frames(path, choose).float() / 255
+        strided = list(range(0, len(decode_frames(path)), stride))
+        start = max(segment * (len(strided) - num_frames) // (num_segments - 1), 0)
+        chosen = strided[start : start + num_frames]
+        frames = decode_frames(path, chosen + [chosen[-1]] * (num_frames - len(chosen))).float() / 255
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         frames = (frames - mean[:, None, None]) / std[:, None, None]
         for crop in range(num_crops):
@@ -218,19 +214,16 @@ def test_with_skip_broken_they_are_left_out_and_counted(model, broken, report, t
 @pytest.fixture
 def damaged_in_the_middle(monkeypatch):
     """Makes clip 2 fail from its second segment on: the first look finds its ends in order."""
-    from videoms_hf.data import frame_folders
-    from videoms_hf.decoding_videoms import VideoDecodeError, decode_clips
+    from videoms_hf.decoding_videoms import FileReader, VideoDecodeError
 
-    def decode(source, indices, num_clips, **options):
-        def choose(num_frames):
-            chosen = indices(num_frames)
-            if source.endswith("clip 2.mp4") and len(chosen) > 2 and max(chosen) > 20:
-                raise VideoDecodeError(source, "damaged in the middle")
-            return chosen
+    clips = FileReader.clips
 
-        return decode_clips(source, choose, num_clips, **options)
+    def decode(video, indices, crops=None):
+        if video.name.endswith("clip 2.mp4") and len(indices[0]) > 2 and max(map(max, indices)) > 20:
+            raise VideoDecodeError(video.name, "damaged in the middle")
+        return clips(video, indices, crops)
 
-    monkeypatch.setattr(frame_folders, "decode_clips", decode)
+    monkeypatch.setattr(FileReader, "clips", decode)
 
 
 def test_a_video_that_breaks_midway_is_an_error(damaged_in_the_middle, model, videos, tmp_path):

@@ -19,7 +19,7 @@ LAYERS = [
     {"hub"},
     {"evaluation", "visualization", "conversion"},
     {"data"},
-    {"modeling_videoms", "video_processing_videoms"},
+    {"modeling_videoms", "video_processing_videoms", "readers"},
     {
         "layers_videoms",
         "loading_videoms",
@@ -28,6 +28,7 @@ LAYERS = [
         "decoding_videoms",
         "sampling_videoms",
     },
+    {"reader_videoms"},
     {"packets_videoms", "pictures_videoms", "sources_videoms", "inputs_videoms"},
     {"configuration_videoms", "command_line"},
     {"files", "messages", "machine"},

@@ -124,7 +124,7 @@ def test_the_index_of_an_avi_tells_its_frames(odd_file, name, monkeypatch):
         assert probe_video(source).num_frames == NUM_FRAMES
         for indices in ([0], [23], [17, 4, 4], range(24)):
             assert np.array_equal(images(decode_frames(source, indices)), expected[indices])
-        clip = decode_frames(source, range, start_seconds=0.2, end_seconds=0.4)
+        clip = decode_frames(source, start_seconds=0.2, end_seconds=0.4)
         assert np.array_equal(images(clip), expected[5:10])
 
 
@@ -141,7 +141,7 @@ def test_an_index_that_lies_costs_time_and_no_frame(odd_file, tmp_path, name, ch
     path.write_bytes(data)
     expected, _ = every_frame(path)
     assert len(expected) > 10
-    clip = images(decode_frames(path, range))
+    clip = images(decode_frames(path))
     assert len(clip) == probe_video(path).num_frames
     assert np.array_equal(without_repeats(clip), without_repeats(expected))  # what is damaged repeats the one before
     for i in range(len(clip)):
@@ -173,13 +173,14 @@ def test_large_avis_are_not_read_whole(odd_file, monkeypatch):
 
 def count_openings(monkeypatch):
     """A list that grows by `is_trusted` whenever a source is opened."""
-    openings, opened = [], decoding_videoms._opened
+    openings, open_file = [], decoding_videoms.FileReader._open
 
-    def count(source, num_threads, is_trusted=False, is_strict=False):
-        openings.append(is_trusted)
-        return opened(source, num_threads, is_trusted, is_strict)
+    def count(reader):
+        video = open_file(reader)
+        openings.append(video.is_trusted)
+        return video
 
-    monkeypatch.setattr(decoding_videoms, "_opened", count)
+    monkeypatch.setattr(decoding_videoms.FileReader, "_open", count)
     return openings
 
 
@@ -219,10 +220,11 @@ def test_a_header_that_lies_of_the_size_is_seen_through(odd_file, tmp_path, monk
     assert found == openings
 
 
-def test_which_of_two_streams_is_shown_is_not_left_to_the_header(tmp_path):
+def test_which_of_two_streams_is_shown_is_not_left_to_the_header(tmp_path, monkeypatch):
     path = write_streams(tmp_path / "two.mp4", with_cover=False)
-    with decoding_videoms._opened(path, 1, is_trusted=True) as video:
-        assert not video.is_trusted
+    openings = count_openings(monkeypatch)
+    decode_frames(path, [0])
+    assert openings == [False]
 
 
 def test_a_named_pipe_is_read_once_from_its_start(tmp_path):

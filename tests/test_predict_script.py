@@ -119,7 +119,7 @@ def test_what_is_not_a_video_is_reported_as_what_it_is(model, tmp_path, capsys):
     lines = [line.strip() for line in err.splitlines() if "cannot be classified" in line]
     for name, said in zip(names, lines, strict=True):
         reason = said.removeprefix(f"{tmp_path / name} cannot be classified: ")
-        assert reason.startswith("holds no picture" if name == "empty" else "has 1 frame; motion needs at least 2")
+        assert reason.startswith("holds no image" if name == "empty" else "has 1 frame; motion needs at least 2")
 
 
 def test_a_model_without_a_trained_head_is_refused(video, tmp_path, tiny_config):

@@ -23,7 +23,7 @@ from videoms_hf.data.shards import Shards
 from videoms_hf.data.tables import make_table, video_names
 from videoms_hf.data.transcoding import Encoding, transcode_video
 from videoms_hf.data.workers import WorkerKilled, work_through
-from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, iterate_frames, probe_video
+from videoms_hf.decoding_videoms import FileReader, VideoDecodeError, decode_frames, probe_video
 
 from .odd_files import images, shown_number, write_file, write_numbered
 from .test_training_scripts import TINY, TINY_DECODER, words
@@ -50,7 +50,7 @@ def tables(videos):
 
 
 def frame_levels(path):
-    frames = decode_frames(path, lambda length: range(length))
+    frames = decode_frames(path)
     return frames.float().mean(dim=(1, 2, 3)).numpy()
 
 
@@ -220,39 +220,36 @@ def test_a_preparation_goes_on_where_it_was_interrupted(tables, tmp_path, monkey
 
 
 def test_a_failed_encoding_leaves_nothing_behind(videos, tmp_path, monkeypatch):
-    def failing(*args, **kwargs):
-        yield from islice(iterate_frames(*args, **kwargs), 4)
+    iterate = FileReader.iterate
+
+    def failing(video, indices):
+        yield from islice(iterate(video, indices), 4)
         raise OSError("the disk has gone")
 
-    monkeypatch.setattr("videoms_hf.data.transcoding.iterate_frames", failing)
+    monkeypatch.setattr(FileReader, "iterate", failing)
     with pytest.raises(OSError, match="disk"):
         transcode_video({"video": str(videos[8])}, tmp_path / "x.mp4", Encoding())
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("window", [{}, {"start_seconds": 0.2, "end_seconds": 0.8}])
-def test_an_irregular_video_is_opened_as_often_however_long_it_is(tmp_path, monkeypatch, window):
+def test_an_irregular_video_is_decoded_once_however_long_it_is(tmp_path, monkeypatch, window):
     path = write_file(tmp_path, "msmpeg4.avi")
     opened, open_file = [], av.open
     monkeypatch.setattr(
         av, "open", lambda file, *args, **kwargs: opened.append(file) or open_file(file, *args, **kwargs)
     )
-    counts = []
-    for frames_at_once in (1, 30):
-        monkeypatch.setattr("videoms_hf.data.transcoding.CHUNK_BYTES", frames_at_once * 48 * 64 * 3)
-        opened.clear()
-        transcode_video({"video": str(path), **window}, tmp_path / "x.mp4", Encoding(crf=1))
-        counts.append(len(opened))
-    assert counts[0] == counts[1]
-    wanted = decode_frames(path, range, **window)
+    transcode_video({"video": str(path), **window}, tmp_path / "x.mp4", Encoding(crf=1))
+    assert len(opened) <= 6, "to count its frames and those of the window, to see one, to decode, to write"
+    wanted = decode_frames(path, **window)
     assert len(wanted) == (15 if window else 24)
-    assert list(map(shown_number, images(decode_frames(tmp_path / "x.mp4", range)))) == list(
+    assert list(map(shown_number, images(decode_frames(tmp_path / "x.mp4")))) == list(
         map(shown_number, images(wanted))
     )
-    frames = list(iterate_frames(path, [1, 4, 9], **window))
-    assert torch.equal(torch.stack(frames), wanted[[1, 4, 9]])
-    with pytest.raises(VideoDecodeError, match="frame 99 was asked for"):
-        list(iterate_frames(path, [1, 99], **window))
+    with FileReader(path) as video:
+        assert torch.equal(torch.stack(list(video.window(**window).iterate([1, 4, 9]))), wanted[[1, 4, 9]])
+        with pytest.raises(VideoDecodeError, match="frame 99 was asked for"):
+            list(video.iterate([1, 99]))
 
 
 # -- shards ----------------------------------------------------------------------------------------------------------
@@ -515,5 +512,5 @@ def test_worker_processes_prepare_what_one_process_does(tables, tmp_path):
     assert [row["label"] for row in one] == [row["label"] for row in two] and len(one) == 7
     for rows in zip(one, two, strict=True):
         # Not to the bit: x264's assembly reads memory that nobody has written, and is too fast to do without.
-        first, second = (decode_frames(row["video"]["bytes"], range).float() for row in rows)
+        first, second = (decode_frames(row["video"]["bytes"]).float() for row in rows)
         assert first.shape == second.shape and (first - second).abs().mean() < 2

@@ -17,9 +17,11 @@ from transformers import EarlyStoppingCallback, Trainer, default_data_collator
 from tests.test_optimization import reference_schedule
 from tests.tiny_run import NUM_CLASSES, ClipsInMemory, losses, tiny_model, tiny_trainer, weights
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.configuration_videoms import noise_lengths
+from videoms_hf.data.collate import SeededCollator
+from videoms_hf.data.seeding import EpochSampler, SeededClips, seeded
 from videoms_hf.training import DataArguments, ModelArguments, TimeEstimate, describe_run
 from videoms_hf.training import trainer as trainer_module
-from videoms_hf.training.clips import EpochSampler, SeededClips, SeededCollator, noise_lengths, seeded
 from videoms_hf.training.starting_weights import classification_model, fold_numbers, pretraining_model
 
 

@@ -11,7 +11,9 @@ from transformers import (
 )
 
 from .configuration_videoms import VideoMSConfig
+from .decoding_videoms import VideoDecodeError
 from .modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from .readers import open_video
 from .video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -34,9 +36,11 @@ VideoMSVideoProcessor.register_for_auto_class()
 
 
 __all__ = [
+    "VideoDecodeError",
     "VideoMSConfig",
     "VideoMSForPreTraining",
     "VideoMSForVideoClassification",
     "VideoMSModel",
     "VideoMSVideoProcessor",
+    "open_video",
 ]

@@ -262,3 +262,14 @@ def token_counts(
     if kept < 1:
         raise ValueError(f"keep_ratio {keep_ratio} keeps none of {total} tokens; it must be at least {1 / unit:.3g}")
     return TokenCounts(total, kept, 0)
+
+
+def noise_lengths(config: VideoMSConfig, for_pretraining: bool) -> dict[str, int]:
+    """How many values of each kind of noise a model takes for one clip, by the argument's name."""
+    lengths = {}
+    if for_pretraining:
+        total, encoded, predicted = token_counts(config, for_pretraining=True)
+        lengths["noise"] = total // config.token_grid[0] if config.token_selection == "tube" else encoded + predicted
+    if config.candidate_ratio > 1:
+        lengths["slice_noise"] = config.num_candidate_frames // config.tubelet_size
+    return lengths

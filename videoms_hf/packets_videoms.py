@@ -5,8 +5,10 @@ In the containers and codecs of video data sets a packet is one picture, and tim
 pictures are shown. Where that cannot be trusted, `Irregular` is raised and frames have to be decoded and counted.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import dropwhile, islice, takewhile
 from typing import Any, NamedTuple
 
@@ -36,17 +38,19 @@ class LimitError(Exception):
     """A limit that a video reaches."""
 
 
-class OpenVideo(NamedTuple):
+@dataclass
+class OpenVideo:
     name: str
     container: Any
     stream: Any
     codec: str
     format: str
     size: tuple[int, int]  # height, width
-    deadline: float  # of `time.monotonic`
-    read_all: Callable[[], bytes] | None  # the whole file, beside the container's own reading
-    is_trusted: bool  # opened by its header alone, which may lie
-    is_strict: bool  # its decoder refuses what is damaged, rather than to conceal it
+    read_all: Callable[[], bytes] | None  # the whole file, apart from the container's own reading
+    is_trusted: bool  # opened by its header alone, which may be wrong
+    is_strict: bool  # its decoder refuses damaged frames instead of concealing the damage
+    is_fresh: bool = True  # no packet has been read
+    deadline: float = math.inf  # of `time.monotonic`
 
 
 class Pictures(NamedTuple):
@@ -61,12 +65,9 @@ class Pictures(NamedTuple):
 
 def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
     """All pictures of a file; with `is_checked`, `Irregular` is raised if a packet holds none."""
-    reads = iter((None,))  # the first reading goes on from where opening left off, another has to go back
     pictures = _tabulate_avi(video)
     if pictures is None:
-        pictures = _tabulate(
-            video, lambda: _read(video, next(reads, video.stream.start_time or 0)), is_checked=is_checked
-        )
+        pictures = _tabulate(video, lambda: _read(video), is_checked=is_checked)
     return _in_window(video, pictures, window, pictures.pts[pictures.rank == 0].sum())
 
 
@@ -277,6 +278,8 @@ def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
     """Packets of one picture each, from the start or from the key picture before a time (of decoding, in mp4)."""
     import av
 
+    if timestamp is None and not video.is_fresh:
+        timestamp = video.stream.start_time or 0
     try:
         if timestamp is not None:
             video.container.seek(timestamp, stream=video.stream)
@@ -292,6 +295,7 @@ def demux_packets(video: OpenVideo) -> Iterator:
     """The stream's packets, to where the file ends, is cut off or cannot be followed any further."""
     import av
 
+    video.is_fresh = False
     try:
         for number, packet in enumerate(video.container.demux(video.stream)):
             if number >= MAX_PACKETS:

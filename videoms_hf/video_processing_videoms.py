@@ -20,8 +20,9 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
-from .decoding_videoms import VideoDecodeError, decode_frames, probe_video
+from .decoding_videoms import FileReader, VideoDecodeError
 from .inputs_videoms import ONE_FRAME, list_videos, to_8_bits
+from .reader_videoms import VideoReader, redraws
 from .sampling_videoms import segment_clip, uniform_clip, validation_clip
 
 
@@ -86,7 +87,10 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     def preprocess(self, videos, **kwargs: Unpack[VideoMSVideoProcessorKwargs]) -> BatchFeature:
         layout = kwargs.pop("input_data_format", None) or self.input_data_format
         to_rgb = kwargs.get("do_convert_rgb", self.do_convert_rgb)
-        videos = list_videos(videos, layout and ChannelDimension(layout) == ChannelDimension.LAST, to_rgb)
+        if isinstance(videos, VideoReader):
+            videos = [videos]
+        else:
+            videos = list_videos(videos, layout and ChannelDimension(layout) == ChannelDimension.LAST, to_rgb)
         are_frames = [isinstance(video, torch.Tensor) for video in videos]
         if any(are_frames) and not all(are_frames):
             raise ValueError("files and frames were given in one list; give them in two calls")
@@ -163,18 +167,23 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         return uniform_clip(total, min(max(int(total / metadata.fps * fps), 1), total))
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
-        """Frames uint8 (T, C, H, W) and metadata of a path, address, bytes or open file, or of each of a list."""
+        """Frames uint8 (T, C, H, W) and metadata of a path, address, bytes, open file or `VideoReader`, or a list."""
         if isinstance(video_url_or_urls, (list, tuple)):
             return list(zip(*[self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls], strict=True))
-        source = video_url_or_urls
-        if hasattr(source, "read") and not source.seekable():
-            source = source.read()  # it is read twice
-        info = probe_video(source)
+        if isinstance(video_url_or_urls, VideoReader):
+            return self._read_video(video_url_or_urls, sample_indices_fn)
+        with FileReader(video_url_or_urls) as video:
+            return self._read_video(video, sample_indices_fn)
+
+    @staticmethod
+    @redraws
+    def _read_video(video: VideoReader, sample_indices_fn) -> tuple[torch.Tensor, VideoMetadata]:
+        info = video.info
         if info.num_frames < 2:
-            raise VideoDecodeError(source if isinstance(source, str) else getattr(source, "name", "video"), ONE_FRAME)
+            raise VideoDecodeError(video.name, ONE_FRAME)
         metadata = VideoMetadata(
             total_num_frames=info.num_frames,
-            fps=info.fps,
+            fps=info.fps or None,
             width=info.width,
             height=info.height,
             duration=info.duration_seconds,
@@ -182,7 +191,7 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         )
         indices = np.arange(info.num_frames) if sample_indices_fn is None else sample_indices_fn(metadata=metadata)
         metadata.frames_indices = indices
-        return decode_frames(source, indices), metadata
+        return video.frames(indices), metadata
 
     def _decode_and_sample_videos(self, videos, video_metadata, do_sample_frames=None, sample_indices_fn=None):
         """As in the base class, which decodes paths only."""

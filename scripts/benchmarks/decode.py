@@ -5,8 +5,7 @@ python scripts/benchmarks/decode.py --videos my/videos/*.mp4
 
 16 frames at stride 4 from a random start; the same draws for every loader, interleaved; processor time. "x decord" is
 the median over the draws of decord's time for the same clips divided by ours. decord and torchcodec are used where
-they are installed (`pip install decord==0.6.0 torchcodec`). "ours" cuts crops while decoding, as pre-training does;
-"ours, planes" scales them in the decoder's own colours too, and "planes x" is how much faster that is.
+they are installed (`pip install decord==0.6.0 torchcodec`). "ours" crops while decoding, as pre-training does.
 """
 
 import statistics
@@ -21,7 +20,8 @@ import torch.nn.functional as F
 from decode_files import KINDS, write_videos
 from torchvision.transforms import RandomResizedCrop
 
-from videoms_hf.decoding_videoms import decode_clips, probe_video
+from videoms_hf import open_video
+from videoms_hf.decoding_videoms import probe_video
 from videoms_hf.pictures_videoms import Crop
 
 
@@ -29,12 +29,9 @@ SIZE, NUM_FRAMES, STRIDE = 224, 16, 4
 
 
 def ours(path, numbers, crops):
-    parts = decode_clips(path, numbers, len(crops), crops=lambda height, width: [Crop(*crop) for crop in crops])
+    with open_video(path) as video:
+        parts = video.clips(np.split(np.asarray(numbers), len(crops)), [Crop(*crop) for crop in crops])
     return [clip for part in parts for clip in resized(part, [(0, 0, *part.shape[-2:])])]
-
-
-def ours_planes(path, numbers, crops):
-    return decode_clips(path, numbers, len(crops), crops=lambda *_: [Crop(*crop, (SIZE, SIZE)) for crop in crops])
 
 
 def resized(frames, crops):
@@ -48,7 +45,7 @@ def resized(frames, crops):
 
 def loaders() -> dict:
     """Functions of path, frame numbers and crops to clips, by name; what is not installed is said and left out."""
-    found = {"ours": ours, "ours, planes": ours_planes}
+    found = {"ours": ours}
     try:
         import decord
 
@@ -88,10 +85,9 @@ def measure(path, num_clips: int, num_draws: int, contestants: dict) -> dict:
             if draw:
                 times[name].append((time.process_time() - start) * 1000 / num_clips)
     row = {f"{name} ms": statistics.median(values) for name, values in times.items()}
-    others = [name for name in times if not name.startswith("ours")]
+    others = [name for name in times if name != "ours"]
     for name in others:
         row[f"x {name}"] = statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True))
-    row["planes x"] = statistics.median(a / b for a, b in zip(times["ours"], times["ours, planes"], strict=True))
     return row
 
 

@@ -19,7 +19,9 @@ import numpy as np
 import report
 from decode_files import moving_frames, write_video
 
-from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
+from videoms_hf import VideoDecodeError, open_video
+from videoms_hf.decoding_videoms import decode_frames, probe_video
+from videoms_hf.reader_videoms import VideoReader, redraws
 from videoms_hf.sampling_videoms import pretraining_clip
 
 
@@ -62,13 +64,18 @@ def damage(originals: list[bytes], number: int) -> tuple[str, bytes]:
     return recipe, data.tobytes()
 
 
+@redraws
+def random_clip(video: VideoReader) -> None:
+    video.frames(pretraining_clip(len(video), 8, 4, np.random.default_rng(0)))
+
+
 def read(data: bytes) -> str:
     """ "frames" or "error"; any error but the documented one goes through."""
-    rng, result = np.random.default_rng(0), "frames"
+    result = "frames"
     readings = [
         lambda: probe_video(data),
-        lambda: decode_frames(data, lambda num_frames: pretraining_clip(num_frames, 8, 4, rng)),
-        lambda: decode_frames(data, range, start_seconds=0.2, end_seconds=0.5),
+        lambda: random_clip(open_video(data)),
+        lambda: decode_frames(data, start_seconds=0.2, end_seconds=0.5),
     ]
     for reading in readings:
         try:

@@ -20,10 +20,10 @@ import torch
 from datasets import ClassLabel, Features, Value
 from decode_files import moving_frames, write_video
 
+from videoms_hf import VideoDecodeError, open_video
 from videoms_hf.data.collate import collate_clips
 from videoms_hf.data.dataset import ClipDataset
 from videoms_hf.data.transforms import PretrainingTransform
-from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames
 from videoms_hf.sampling_videoms import pretraining_clip
 
 
@@ -50,7 +50,8 @@ def read_clips(paths: list[Path], reads: int) -> dict:
     for i in range(reads):
         path = paths[i % len(paths)]
         try:
-            clip = decode_frames(path, lambda num_frames: pretraining_clip(num_frames, 8, 4, rng))
+            with open_video(path) as video:
+                clip = video.frames(pretraining_clip(len(video), 8, 4, rng))
             assert clip.shape == (8, 3, 64, 80)
         except VideoDecodeError:
             errors += 1

@@ -19,8 +19,8 @@ from transformers.utils import logging
 
 from ..files import read_text
 from ..messages import count, raise_problems, shorten
+from ..readers import is_frame_folder
 from .ego4d import read_oscc
-from .frame_folders import is_frame_folder, is_video, why_missing
 from .labels import CLASS_NAMES_FILE, LABEL_COLUMNS, check_class_names, number_labels, read_class_names, sort_names
 from .stored_tables import is_stored_table, read_stored_table
 from .tables import (
@@ -32,7 +32,9 @@ from .tables import (
     WINDOW_COLUMNS,
     find_column,
     is_address,
+    is_video,
     make_table,
+    why_missing,
 )
 
 

@@ -2,11 +2,14 @@
 """From items to batches: stacking, and mixing of clips and labels in fine-tuning."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.data import default_collate
+
+from .seeding import seeded
 
 
 def collate_clips(items: list[dict]) -> dict:
@@ -79,3 +82,17 @@ def cutmix_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, f
     clips = clips.clone()
     clips[..., top:bottom, left:right] = others[..., top:bottom, left:right]
     return clips, 1 - (bottom - top) * (right - left) / math.prod(sides)
+
+
+class SeededCollator:
+    """`collate`, whose draws (partners and shares of mixup) depend on the seed and the clips alone."""
+
+    def __init__(self, collate: Callable[[list[dict]], dict], seed: int):
+        self.collate, self.seed = collate, seed
+
+    def __call__(self, items: list[dict]) -> dict:
+        numbers = [item.pop("clip_number") for item in items]
+        if not any(items):
+            return {}  # a batch that a resumed stream skips
+        with seeded(self.seed, *numbers):
+            return self.collate(items)

@@ -5,6 +5,7 @@ Tables are those of [`read_videos`], in the form of `tables.py`. Items are dicti
 (T, C, H, W), which [`normalize`] makes the network's input of.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -19,11 +20,13 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..decoding_videoms import VideoDecodeError
-from ..pictures_videoms import Crop
+from ..inputs_videoms import ONE_FRAME
+from ..reader_videoms import VideoReader, redraws
+from ..readers import ArrayReader
 from ..sampling_videoms import segment_clip, validation_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
-from .frame_folders import cut_clips, decode_row_clips
-from .tables import UNLABELLED, table_fingerprint, video_name
+from .seeding import clip_generators, draws
+from .tables import UNLABELLED, open_row, table_fingerprint, video_name
 from .transforms import EvaluationTransform, normalize, pixel_statistics
 
 
@@ -121,65 +124,58 @@ class ClipDataset(Dataset):
 
     def clip(self, index: int, row: dict) -> dict:
         """The item `index`, whose row the caller has read already."""
-        numbers = [torch.randint(2**62, ()).item()] if self.seed is None else [self.seed, int(self._epoch), index]
         number = index
-        for attempt in range(MAX_ATTEMPTS):
-            # Anew for each attempt, so that a clip does not depend on whether a bad video was known before.
-            rng = np.random.default_rng([*numbers, attempt])
+        for attempt, rng in zip(
+            range(MAX_ATTEMPTS), clip_generators(self.seed, int(self._epoch), index), strict=False
+        ):
             if attempt > 0:
                 number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same again
                 row = self.table[number]
             pixels = self._pixels(number, row, rng)
             if pixels is not None:
-                break
-        else:
-            raise ValueError(
-                f"{MAX_ATTEMPTS} videos were tried for one clip and all are bad:\n{self._named_bad_videos()}"
-            )
-        return {"pixel_values": pixels, **({"labels": row["label"]} if self.with_labels else {})}
+                return {"pixel_values": pixels, **({"labels": row["label"]} if self.with_labels else {})}
+        raise ValueError(f"{MAX_ATTEMPTS} videos were tried for one clip and all are bad:\n{self._named_bad_videos()}")
 
     def _pixels(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
         """Random clips of a row's video, transformed; `None`, logged and counted, if it is bad."""
-
-        def choose(num_frames: int) -> np.ndarray:
-            return np.concatenate([self.choose_frames(num_frames, rng=rng) for _ in range(self.num_samples)])
-
-        def seeded(draw: Callable[[], list]) -> list:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(int(rng.integers(2**63)))
-                return draw()
-
-        def draw_crops(height: int, width: int) -> list[Crop]:
-            return seeded(lambda: [self.transform.draw_crop(height, width) for _ in range(self.num_samples)])
-
-        is_cut = hasattr(self.transform, "draw_crop")
         num_draws = int(self._num_bad_draws[number])
-        reason = None
-        if num_draws == 0:
-            try:
-                crops, kept = draw_crops if is_cut else None, self._frames.get(number)
-                if kept is None:
-                    clips = _decode(row, choose, self.num_samples, crops)
-                else:
-                    frames = kept[torch.from_numpy(choose(len(kept)))].permute(0, 3, 1, 2)
-                    clips = cut_clips(frames, self.num_samples, crops)
-            except (VideoDecodeError, OSError) as error:
-                reason = _reason(error)
-            else:
-                finish = self.transform.finish if is_cut else self.transform
-                clips = seeded(lambda: [finish(clip) for clip in clips])
-                return clips[0] if self.num_samples == 1 else torch.stack(clips)
+        try:
+            if num_draws == 0:
+                with self._open(number, row) as video:
+                    return self._draw(video, rng)
+        except (VideoDecodeError, OSError) as error:
+            reason = _reason(error)
         self._num_bad_draws[number] = num_draws + 1
-        if reason is not None:
-            bad = BadVideo(number, video_name(row), reason, num_draws + 1, row.get("line"))
+        if num_draws == 0:
+            bad = BadVideo(number, video_name(row), reason, 1, row.get("line"))
             logger.warning(f"{bad.path} ({bad.place}): {reason}. Another video takes its place.")
             num_bad = int(self._num_bad_draws.count_nonzero())
             if num_bad > self.max_bad_share * len(self):
                 raise ValueError(
                     f"{num_bad} of {len(self)} videos are bad, more than max_bad_share {self.max_bad_share} allows; "
-                    f"mend them, leave them out, or raise it:\n{self._named_bad_videos()}"
+                    f"fix them, leave them out, or raise it:\n{self._named_bad_videos()}"
                 )
         return None
+
+    def _open(self, number: int, row: dict) -> VideoReader:
+        frames = self._frames.get(number)
+        return open_row(row) if frames is None else ArrayReader(frames.numpy())
+
+    @redraws
+    def _draw(self, video: VideoReader, rng: np.random.Generator) -> Tensor:
+        rng = copy.deepcopy(rng)
+        indices = [self.choose_frames(len(video), rng=rng) for _ in range(self.num_samples)]
+        video.seek(np.concatenate(indices))
+        check_usable(video)
+        crops, finish = None, self.transform
+        if hasattr(self.transform, "draw_crop"):
+            finish = self.transform.finish
+            with draws(rng):
+                crops = [self.transform.draw_crop(*video.size) for _ in indices]
+        clips = video.clips(indices, crops)
+        with draws(rng):
+            clips = [finish(clip) for clip in clips]
+        return clips[0] if self.num_samples == 1 else torch.stack(clips)
 
     def bad_videos(self) -> list[BadVideo]:
         """The videos that turned out bad in any worker, by row, each looked at again for the reason."""
@@ -287,48 +283,47 @@ class ViewDataset(Dataset):
         known = self._last[1] if self._last[0] == row else {}
         needed = [segment for segment in segments if segment not in known]
 
-        def choose(video_length: int) -> np.ndarray:
-            if self.num_segments == 1:
-                return validation_clip(video_length, self.num_frames, self.stride)
-            clips = [
-                segment_clip(video_length, self.num_frames, self.stride, segment, self.num_segments)
-                for segment in needed
-            ]
-            return np.concatenate(clips)
-
         if needed:
-            clips = _decode(self.table[row], choose, len(needed))
+            with open_row(self.table[row]) as video:
+                clips = self._decode(video, needed)
             decoded = {segment: self.transform(clip) for segment, clip in zip(needed, clips, strict=True)}
             self._last = row, {segment: (known | decoded)[segment] for segment in segments}
         return self._last[1]
 
+    @redraws
+    def _decode(self, video: VideoReader, segments: list[int]) -> list[Tensor]:
+        clip = len(video), self.num_frames, self.stride
+        if self.num_segments == 1:
+            indices = [validation_clip(*clip)]
+        else:
+            indices = [segment_clip(*clip, segment, self.num_segments) for segment in segments]
+        video.seek(np.concatenate(indices))
+        check_usable(video)
+        return video.clips(indices)
 
-def _decode(
-    row: dict,
-    choose: Callable[[int], np.ndarray],
-    num_clips: int,
-    crops: Callable[[int, int], list[Crop]] | None = None,
-) -> list[Tensor]:
-    """Clips of the chosen frames of a row's video, or of parts of them, each uint8 (T, 3, H, W)."""
 
-    def indices(num_frames: int) -> np.ndarray:
-        if num_frames < 2:
-            raise VideoDecodeError(video_name(row), "has 1 frame; motion needs at least 2")
-        return choose(num_frames)
+def check_usable(video: VideoReader) -> None:
+    """Raises `VideoDecodeError` if a video has a single frame, or frames one pixel high or wide."""
+    if len(video) < 2:
+        raise VideoDecodeError(video.name, ONE_FRAME)
+    if min(video.size) < 2:
+        height, width = video.size
+        raise VideoDecodeError(video.name, f"has frames of {width} x {height}; they need at least 2 x 2 pixels")
 
-    def check(height: int, width: int) -> None:
-        if min(height, width) < 2:
-            reason = f"has frames of {width} x {height}; they need at least 2 x 2 pixels"
-            raise VideoDecodeError(video_name(row), reason)
 
-    def checked_crops(height: int, width: int) -> list[Crop]:
-        check(height, width)
-        return crops(height, width)
+@redraws
+def _check_ends(video: VideoReader) -> None:
+    ends = [0, len(video) - 1]
+    video.seek(ends)
+    check_usable(video)
+    video.frames(ends)
 
-    clips = decode_row_clips(row, indices, num_clips, None if crops is None else checked_crops)
-    if crops is None:
-        check(*clips[0].shape[-2:])
-    return clips
+
+@redraws
+def _every_frame(video: VideoReader) -> Tensor:
+    video.seek(range(len(video)))
+    check_usable(video)
+    return video.frames()
 
 
 def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
@@ -337,7 +332,8 @@ def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
 
     def decode(number: int) -> Tensor | None:
         try:
-            return _decode(table[number], np.arange, 1)[0].permute(0, 2, 3, 1)
+            with open_row(table[number]) as video:
+                return _every_frame(video).permute(0, 2, 3, 1)
         except (VideoDecodeError, OSError):
             return None  # said when it is drawn
 
@@ -360,7 +356,8 @@ def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
 def _fault(row: dict) -> str | None:
     """Why a row's video gives no clip; `None` if its first and last frames can be decoded."""
     try:
-        _decode(row, lambda num_frames: np.array([0, num_frames - 1]), 1)
+        with open_row(row) as video:
+            _check_ends(video)
     except (VideoDecodeError, OSError) as error:
         return _reason(error)
     return None

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
-from ..decoding_videoms import decode_frames
-from .tables import video_source, window_of
+from ..reader_videoms import VideoReader, redraws
+from .tables import open_row
 
 
 class ClipsInMemory(Dataset):
     """One random clip of each video, from frames that are decoded and shrunk on construction.
 
     What is random is drawn from torch's global generator. `choose_frames` and `transform` are as those of
-    [`ClipDataset`] and may be set anew, for another run on the same videos.
+    [`ClipDataset`] and may be set again, for another run on the same videos.
 
     Args:
         table: videos and labels; a broken video is an error.
@@ -35,7 +35,10 @@ class ClipsInMemory(Dataset):
         transform: Callable[[Tensor], Tensor] | None = None,
     ):
         self.table, self.with_labels, self.choose_frames, self.transform = table, with_labels, choose_frames, transform
-        self.frames = [_decode_small(row, size) for row in table]
+        self.frames = []
+        for row in table:
+            with open_row(row) as video:
+                self.frames.append(_small_frames(video, size))
         self.labels = table["label"][:]
 
     def __len__(self) -> int:
@@ -48,6 +51,7 @@ class ClipsInMemory(Dataset):
         return {"pixel_values": clip, **({"labels": self.labels[index]} if self.with_labels else {})}
 
 
-def _decode_small(row: dict, size: int) -> Tensor:
-    frames = decode_frames(video_source(row), range, **window_of(row))
+@redraws
+def _small_frames(video: VideoReader, size: int) -> Tensor:
+    frames = video.frames()
     return tv.resize(frames, size, antialias=True).contiguous() if min(frames.shape[-2:]) > size else frames

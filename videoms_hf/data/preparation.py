@@ -17,7 +17,8 @@ from datasets import ClassLabel, Dataset, Features, Value, Video
 
 from ..decoding_videoms import VideoDecodeError, probe_video
 from ..files import PARTIAL_NAME, atomic_path, write_text
-from .frame_folders import decode_row, is_frame_folder
+from ..reader_videoms import VideoReader, redraws
+from ..readers import is_frame_folder, open_video
 from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, add_video, tar_writer
 from .tables import UNLABELLED, WINDOW_COLUMNS, video_names, video_source, window_of
@@ -220,19 +221,25 @@ def _look_at(
 
 def _measure(row: Mapping) -> tuple[float, int]:
     source = video_source(row)
-    window = window_of(row)
-    if isinstance(source, str) and is_frame_folder(source):
-        decode_row(row, lambda num_frames: [0, num_frames - 1])
-        return 0.0, sum(entry.stat().st_size for entry in os.scandir(source))
-    size = os.path.getsize(source) if isinstance(source, str) and "://" not in source else 0
     if not isinstance(source, str):
         size = len(source.getbuffer())
-    if any(second is not None for second in window.values()):
-        decode_row(row, lambda num_frames: [0])
-        end = window.get("end_seconds")
-        end = probe_video(video_source(row)).duration_seconds if end is None else end
-        return end - (window.get("start_seconds") or 0.0), size
-    return probe_video(source).duration_seconds, size
+    elif os.path.isdir(source):
+        size = sum(entry.stat().st_size for entry in os.scandir(source))
+    else:
+        size = 0 if "://" in source else os.path.getsize(source)
+    with open_video(source) as video:
+        return _seconds(video, **window_of(row)), size
+
+
+@redraws
+def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds: float | None = None) -> float:
+    """Seconds of a video or a window of it, whose first frame can be decoded; of images 0, if all can be decoded."""
+    length = len(video.window(start_seconds, end_seconds))
+    video.seek([0])
+    end_seconds = video.info.duration_seconds if end_seconds is None else end_seconds
+    if not end_seconds:
+        video.frames([0, length - 1])
+    return end_seconds - (start_seconds or 0.0)
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 from datasets import Dataset, Video
 
-from ..decoding_videoms import VideoDecodeError, probe_video
-from .frame_folders import decode_row
+from ..decoding_videoms import VideoDecodeError
+from ..reader_videoms import VideoReader, redraws
+from ..readers import open_video
+from .dataset import check_usable
 from .tables import video_name, video_names, video_source, window_of
 from .workers import WorkerKilled, work_through
 
@@ -121,44 +123,44 @@ def _look_at_all(table: Dataset, num_workers: int, description: str) -> list[Loo
 
 def _look(row: dict | int, table: Dataset | None) -> Look:
     row = row if table is None else table[row]
+    source = video_source(row)
     try:
-        lengths = []
-        frames = decode_row(row, lambda length: lengths.append(length) or [0, length // 2, length - 1])
-        source = video_source(row)
+        with open_video(source) as video:
+            look = _look_into(video, window_of(row))
         if isinstance(source, str) and os.path.isdir(source):
-            size, digest = sum(entry.stat().st_size for entry in os.scandir(source)), ""
-            rate, seconds, promised = 0.0, 0.0, 0
-        else:
-            info = probe_video(source)
-            rate, seconds, promised = info.fps, info.duration_seconds, info.promised_frames
-            promised = promised if promised > info.num_frames + PROMISED_FRAMES else 0
-            size, digest = _digest(video_source(row))
+            return look._replace(num_bytes=sum(entry.stat().st_size for entry in os.scandir(source)))
+        size, digest = _digest(source)
+        return look._replace(num_bytes=size, digest=digest)
     except VideoDecodeError as error:
         return Look(error.reason)
     except OSError as error:
         return Look(f"cannot be read ({error.strerror or error})")
-    num_frames = lengths[-1]
-    if num_frames < 2:
-        return Look("has 1 frame; motion needs at least 2")
-    height, width = frames.shape[2:]
-    if min(height, width) < 2:
-        return Look(f"has frames of {width} x {height}; they need at least 2 x 2 pixels")
+
+
+@redraws
+def _look_into(video: VideoReader, window: Mapping[str, float | None]) -> Look:
+    num_frames = len(video.window(**window))
+    wanted = [0, num_frames // 2, num_frames - 1]
+    video.seek(wanted)
+    check_usable(video)
+    frames, info = video.frames(wanted), video.info
+    height, width = video.size
+    seconds, promised = info.duration_seconds, info.promised_frames
     oddities = []
     if bool((frames == frames[:1]).all()):
         oddities.append("its first, middle and last frame are the same: it does not move")
-    if promised:
-        oddities.append(f"its header promises {promised} frames, {info.num_frames} can be decoded: it is cut")
-    if rate and not RATES[0] <= rate <= RATES[1]:
-        oddities.append(f"{rate:.3g} frames a second")
+    if promised > info.num_frames + PROMISED_FRAMES:
+        oddities.append(f"its header promises {promised} frames, {info.num_frames} can be decoded: it is truncated")
+    if info.fps and not RATES[0] <= info.fps <= RATES[1]:
+        oddities.append(f"{info.fps:.3g} frames per second")
     if min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_ASPECT * min(height, width):
         oddities.append(f"frames of {width} x {height}")
-    window = window_of(row)
     start, end = window.get("start_seconds") or 0.0, window.get("end_seconds")
     if end is not None and end > seconds + LATE_SECONDS:
         oddities.append(f"its window ends at {end:.2f} s, but it has {seconds:.2f} s")
     if window:
         seconds = min(seconds if end is None else end, seconds) - start
-    return Look(None, tuple(oddities), num_frames, seconds, size, digest)
+    return Look(None, tuple(oddities), num_frames, seconds)
 
 
 def _digest(source) -> tuple[int, str]:

@@ -12,10 +12,20 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Video
 from transformers.utils import logging
 
 from ..messages import raise_problems, shorten
-from .frame_folders import is_video, why_missing
 from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
-from .tables import PATH_COLUMNS, SPLITS, UNLABELLED, VIDEO_NAME, WINDOW_COLUMNS, find_column, is_address, make_table
+from .tables import (
+    PATH_COLUMNS,
+    SPLITS,
+    UNLABELLED,
+    VIDEO_NAME,
+    WINDOW_COLUMNS,
+    find_column,
+    is_address,
+    is_video,
+    make_table,
+    why_missing,
+)
 
 
 logger = logging.get_logger(__name__)

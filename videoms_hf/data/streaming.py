@@ -11,9 +11,12 @@ so a lane is read by one worker only. The number of lanes is `LANES` wherever th
 workers) divides it, 1, 2, 3, 4, 6, 8, 12 ...: then the batches of a step are the same for all of these.
 """
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import datasets
@@ -21,12 +24,17 @@ import numpy as np
 import torch
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from transformers import TrainingArguments
+from transformers.trainer_utils import seed_worker
 
+from ..files import write_text
 from .dataset import BadVideo, ClipDataset
+from .seeding import SeededClips
 from .shards import Shards
 
 
+STREAM_FILE = "stream.json"
 LANES = 48  # or the next number above that the readers divide
 # Videos that are shuffled together, and how many are read at once and held in memory, for each lane of a worker: of a
 # tar file every video can be had by itself, of a parquet file whole row groups are read.
@@ -214,3 +222,74 @@ class ClipStream(IterableDataset):
     def bad_videos(self) -> list[BadVideo]:
         """The videos that turned out bad in any worker: see [`~ClipDataset.bad_videos`]."""
         return self.clips.bad_videos()
+
+
+class SeededStream(IterableDataset):
+    """The items of [`SeededClips`] for the videos of a stream, as they come.
+
+    What a resumed run skips is neither read nor decoded: such an item has its "clip_number" only.
+    """
+
+    def __init__(self, clips: SeededClips, videos: VideoStream):
+        self.clips, self.videos = clips, videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __iter__(self) -> Iterator[dict]:
+        for row, video in self.videos:
+            number = self.videos.epoch * len(self.clips) + row
+            yield {"clip_number": number} if video is None else self.clips.item(number, video)
+
+
+def stream_loader(clips: SeededClips, args: TrainingArguments, collate: Callable[[list[dict]], dict]) -> DataLoader:
+    """Loader of this process's share of the clips of shards, in batches of the run; its `dataset` is a
+    [`SeededStream`]. It is not for accelerate to prepare, which would have one process read for all."""
+    videos = VideoStream(
+        clips.clips.table,
+        args.data_seed,
+        args.process_index,
+        args.world_size,
+        args.train_batch_size,
+        args.dataloader_drop_last,
+    )
+    return DataLoader(
+        SeededStream(clips, videos),
+        batch_size=args.train_batch_size,
+        drop_last=args.dataloader_drop_last,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+        persistent_workers=args.dataloader_persistent_workers,
+        prefetch_factor=args.dataloader_prefetch_factor,
+        multiprocessing_context=args.dataloader_multiprocessing_context,
+        worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+    )
+
+
+def stream_order(videos: VideoStream, args: TrainingArguments) -> dict[str, int]:
+    """What the order of a stream depends on, beside seed and epoch."""
+    readers = args.world_size * max(args.dataloader_num_workers, 1)
+    num_batches = args.world_size * (len(videos) // args.train_batch_size)
+    return {"num_lanes": num_lanes(readers), "batch_size": args.train_batch_size, "num_batches": num_batches}
+
+
+def save_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
+    """Write what [`stream_order`] says beside a checkpoint's other files."""
+    write_text(Path(checkpoint) / STREAM_FILE, json.dumps(order) + "\n")
+
+
+def check_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
+    """Complain if the rest of an epoch cannot be told from what the run that saved `checkpoint` has seen.
+
+    Raises:
+        ValueError: it read the stream in another order.
+    """
+    path = Path(checkpoint) / STREAM_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if before != order:
+        raise ValueError(
+            f"{checkpoint} lies in the middle of an epoch that was streamed in the order {before}, but now it is "
+            f"{order}, and videos would be lost and doubled; set per_device_train_batch_size, dataloader_num_workers "
+            "and the number of processes as they were"
+        )

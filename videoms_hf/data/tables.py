@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
 from ..messages import raise_problems
+from ..reader_videoms import VideoReader
+from ..readers import is_frame_folder, open_video
 
 
 UNLABELLED = -1
@@ -95,7 +97,7 @@ def video_source(row: Mapping) -> str | BinaryIO:
 
 
 def window_of(row: Mapping) -> dict[str, float | None]:
-    """The part of its file that a row's video is, for [`decode_frames`]."""
+    """The part of its file that a row's video is, as [`~VideoReader.window`] takes it."""
     return {name: row[name] for name in WINDOW_COLUMNS if name in row}
 
 
@@ -108,3 +110,18 @@ def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
     """The column with the first known name, in any case and with spaces or underscores; `None` if there is none."""
     by_name = {re.sub(r"[ -]", "_", str(column).strip().lower()): column for column in columns}
     return next((by_name[name] for name in known if name in by_name), None)
+
+
+def open_row(row: Mapping) -> VideoReader:
+    """Reader of a row's video, or of the part of it that the row is."""
+    return open_video(video_source(row)).window(**window_of(row))
+
+
+def is_video(path: str) -> bool:
+    """Whether a path can be that of a video: an address, a file that exists, or a folder of images."""
+    return is_address(path) or os.path.isfile(path) or is_frame_folder(path)
+
+
+def why_missing(path: str) -> str:
+    """What is wrong with a path that [`is_video`] denies."""
+    return f"{path} is a folder without images" if os.path.isdir(path) else f"there is no file {path}"

@@ -1,26 +1,23 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Videos encoded anew so that training decodes them faster: smaller, with more key frames, easier to decode."""
+"""Videos re-encoded so that training decodes them faster: smaller, with more key frames, easier to decode."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 
 import av
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from ..decoding_videoms import VideoInfo, iterate_frames, probe_video
 from ..files import atomic_path
-from .frame_folders import decode_row
-from .tables import video_source, window_of
+from ..reader_videoms import VideoReader, redraws
+from .tables import open_row
 
 
-CHUNK_BYTES = 128 << 20  # decoded frames that are held at once
-PICTURES_PER_SECOND = 25.0  # of a folder of pictures, which does not say
+IMAGES_PER_SECOND = 25.0  # of a folder of images, which does not say
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,17 @@ def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -
     Raises:
         VideoDecodeError, FileNotFoundError: the video cannot be decoded.
     """
-    source = video_source(row)
-    is_folder = isinstance(source, str) and os.path.isdir(source)
-    info = None if is_folder else probe_video(source)
-    rate = PICTURES_PER_SECOND if info is None else info.fps
+    with open_row(row) as video:
+        _transcode(video, path, encoding)
+
+
+@redraws
+def _transcode(video: VideoReader, path: str | os.PathLike, encoding: Encoding) -> None:
+    rate, num_frames = video.info.fps or IMAGES_PER_SECOND, len(video)
     step = 1.0 if encoding.fps is None else max(rate / encoding.fps, 1.0)
-    frames = (_resize(part, encoding.short_side) for part in _frames(row, step, info))
+    # With step 1 every frame; else those that are shown when the slower rate shows its own.
+    wanted = np.minimum((np.arange(max(round(num_frames / step), 1)) * step + 1e-6).astype(int), num_frames - 1)
+    frames = (_resize(frame, encoding.short_side) for frame in video.iterate(wanted))
     first = next(frames)
     with (
         atomic_path(path) as partial,
@@ -72,39 +74,19 @@ def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -
         options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "threads": "1"}
         options |= {"tune": "fastdecode"} if encoding.fastdecode else {}
         stream = container.add_stream("libx264", rate=Fraction(rate / step).limit_denominator(1001), options=options)
-        stream.height, stream.width = first.shape[2:]
+        stream.height, stream.width = first.shape[1:]
         stream.pix_fmt = "yuv420p"
-        for part in chain([first], frames):
-            for picture in part.permute(0, 2, 3, 1).contiguous().numpy():
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for frame in chain([first], frames):
+            picture = frame.permute(1, 2, 0).contiguous().numpy()
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 
 
-def _frames(row: Mapping, step: float, info: VideoInfo | None) -> Iterator[Tensor]:
-    """Yields the frames to encode, uint8 (T, 3, H, W), as many at a time as `CHUNK_BYTES` allows."""
-    window = window_of(row)
-    is_whole = all(second is None for second in window.values())
-    found, size = [], 0
-    if info is not None and is_whole:
-        num_frames = info.num_frames
-    else:
-        size = decode_row(row, lambda num_frames: found.append(num_frames) or [0])[0].numel()
-        num_frames = found[-1]
-    # With step 1 every frame; else those that are shown when the slower rate shows its own.
-    wanted = np.minimum((np.arange(max(round(num_frames / step), 1)) * step + 1e-6).astype(int), num_frames - 1)
-    if info is not None and (is_whole or not info.is_regular):
-        for frame in iterate_frames(video_source(row), wanted.tolist(), **window):
-            yield frame[None]
-        return
-    for part in np.array_split(wanted, max(-(-len(wanted) * size // CHUNK_BYTES), 1)):
-        yield decode_row(row, part)
-
-
-def _resize(frames: Tensor, short_side: int | None) -> Tensor:
-    """Frames whose short side is `short_side` at most and both are even, as the colours of H.264 need."""
-    height, width = frames.shape[2:]
+def _resize(frame: Tensor, short_side: int | None) -> Tensor:
+    """A frame whose short side is `short_side` at most, and both sides even, as the colours of H.264 need."""
+    height, width = frame.shape[1:]
     scale = 1.0 if short_side is None else min(short_side / min(height, width), 1.0)
     size = [max(round(side * scale / 2), 1) * 2 for side in (height, width)]
     if size == [height, width]:
-        return frames
-    return F.resize(frames, size, interpolation=F.InterpolationMode.BILINEAR, antialias=True).to(torch.uint8)
+        return frame
+    return F.resize(frame, size, interpolation=F.InterpolationMode.BILINEAR, antialias=True)

@@ -64,23 +64,21 @@ class PretrainingTransform:
     """The same multi-scale crop of all frames, resized, without mirroring or colour changes.
 
     Height and width of the crop are drawn from 1, 0.875, 0.75 and 0.66 of the shorter side, at most one step apart,
-    and its place from 13 anchors. It is the first thing that is done, so decoders can do it: `transform(frames)` is
+    and its place from 13 anchors. It comes first, so readers can do it while decoding: `transform(frames)` is
     `transform.finish` of the part [`~PretrainingTransform.draw_crop`] of the frames.
 
     Args:
         size: height and width of the result.
-        scale_in_decoder: have decoders scale the crop too, in the video's own colours: less memory, and within the
-            tolerance that [`decode_frames`] states of the plain way.
     """
 
-    def __init__(self, size: int, scale_in_decoder: bool = False):
-        self.size, self.scale_in_decoder = size, scale_in_decoder
+    def __init__(self, size: int):
+        self.size = size
 
     def __call__(self, frames: Tensor) -> Tensor:
         return self.finish(frames[(..., *self.draw_crop(*frames.shape[-2:]).slices)])
 
     def finish(self, frames: Tensor) -> Tensor:
-        """What is left to do with frames that are cut, and may be scaled."""
+        """Resize frames that are cropped."""
         return frames if frames.shape[-2:] == (self.size, self.size) else _resize(frames, self.size, antialias=True)
 
     def draw_crop(self, height: int, width: int) -> Crop:
@@ -93,7 +91,7 @@ class PretrainingTransform:
         crop_height, crop_width = pairs[_draw_index(len(pairs))]
         down, right = CROP_ANCHORS[_draw_index(len(CROP_ANCHORS))]
         top, left = down * ((height - crop_height) // 4), right * ((width - crop_width) // 4)
-        return Crop(top, left, crop_height, crop_width, (self.size, self.size) if self.scale_in_decoder else None)
+        return Crop(top, left, crop_height, crop_width)
 
 
 class FinetuningTransform:

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.annotations import read_videos
-from ..data.frame_folders import is_frame_folder
 from ..data.stored_tables import is_stored_table
 from ..data.tables import VIDEO_NAME, WINDOW_COLUMNS, is_address, video_name
 from ..decoding_videoms import VideoDecodeError
 from ..files import atomic_path
 from ..modeling_videoms import VideoMSForVideoClassification
+from ..readers import is_frame_folder
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .prediction import is_list, video_views
 

@@ -9,7 +9,6 @@ import codecs
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -22,16 +21,14 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
-from transformers.video_utils import VideoMetadata
 
 from ..data.annotations import read_videos
 from ..data.dataset import BadVideo, ViewDataset
-from ..data.frame_folders import decode_frame_folder
 from ..data.labels import CLASS_NAMES_FILE, read_class_names
-from ..data.tables import video_name, video_source
+from ..data.tables import open_row, video_name
 from ..decoding_videoms import VideoDecodeError
-from ..inputs_videoms import ONE_FRAME
 from ..modeling_videoms import VideoMSForVideoClassification
+from ..readers import open_video
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -134,29 +131,18 @@ def evaluation_views(
 def video_views(
     processor: VideoMSVideoProcessor, video: str | Mapping, num_segments: int = 1, num_crops: int = 1
 ) -> tuple[Tensor, float | None]:
-    """Views (1, views, T, C, H, W), normalised, and duration in seconds (`None` for pictures) of a video.
+    """Views (1, views, T, C, H, W), normalised, and duration in seconds (`None` for images) of a video.
 
-    The video is a file, an address, a folder of pictures, or a row of a table.
+    The video is a file, an address, a folder of images, or a row of a table.
 
     Raises:
         VideoDecodeError, OSError: the video cannot be read or has a single frame.
     """
-    sample = partial(processor.sample_frames, frame_stride=processor.frame_stride, num_segments=num_segments)
-
-    def indices(num_frames: int) -> np.ndarray:
-        if num_frames < 2:
-            raise VideoDecodeError(video, ONE_FRAME)
-        return sample(VideoMetadata(num_frames, video_backend="pictures"))
-
-    video = video if isinstance(video, str) else video_source(video)
-    if isinstance(video, str) and os.path.isdir(video):
-        frames, seconds = decode_frame_folder(video, indices), None
-    else:
-        frames, metadata = processor.fetch_videos(video, sample)
-        seconds = metadata.duration
-    clips = list(frames.chunk(num_segments))
-    views = processor(clips, num_crops=num_crops, do_sample_frames=False, return_tensors="pt")["pixel_values"]
-    return views.flatten(0, views.ndim - 5)[None], seconds
+    with open_video(video) if isinstance(video, str) else open_row(video) as reader:
+        batch = processor(reader, num_segments=num_segments, num_crops=num_crops, return_tensors="pt")
+        seconds = reader.info.duration_seconds or None
+    views = batch["pixel_values"]
+    return views if views.ndim == 6 else views[:, None], seconds
 
 
 def is_list(path: str) -> bool:

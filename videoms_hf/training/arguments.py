@@ -78,11 +78,6 @@ class DataArguments:
     num_frames: int | None = option(None, "Frames of a clip that the model sees; null: the checkpoint's, or 16.")
     frame_stride: int | None = option(None, "Take every n-th frame of the video; null: the checkpoint's, or 4.")
     image_size: int | None = option(None, "Height and width of a clip in pixels; null: the checkpoint's, or 224.")
-    scale_in_decoder: bool = option(
-        False,
-        "Pre-training: scale crops in the video's own colours. It takes less memory for large frames, and is not the "
-        "same to the bit (within 2.5 levels of 255 on average).",
-    )
     max_bad_share: float = option(0.05, "Share of corrupt videos at which the run stops, in [0, 1].")
     cache_frames: float = option(
         0.0,
@@ -100,11 +95,8 @@ class DataArguments:
         check_ranges(vars(self))
         if self.few_shot is None and self.few_shot_seed:
             raise ValueError(f"few_shot_seed is {self.few_shot_seed}, but has no effect without few_shot")
-        if self.cache_frames and (self.scale_in_decoder or self.train_data.startswith(STREAM_PREFIX)):
-            raise ValueError(
-                "cache_frames is set, but a stream is not kept in memory, and scale_in_decoder scales while decoding; "
-                "leave one of them out"
-            )
+        if self.cache_frames and self.train_data.startswith(STREAM_PREFIX):
+            raise ValueError("cache_frames is set, but a stream is not kept in memory; leave it out")
 
 
 @dataclass

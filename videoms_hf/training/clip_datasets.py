@@ -45,7 +45,7 @@ def pretraining_clips(
         table,
         data_args,
         choose,
-        PretrainingTransform(data_args.image_size, data_args.scale_in_decoder),
+        PretrainingTransform(data_args.image_size),
         with_labels=False,
     )
 
@@ -54,8 +54,6 @@ def finetuning_clips(
     table: Table | Shards, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
 ) -> ClipDataset | ClipStream:
     """Random, augmented clips of the labelled videos of `table`."""
-    if data_args.scale_in_decoder:
-        raise ValueError("scale_in_decoder is set, but fine-tuning augments whole frames first; leave it out")
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     transform = finetuning_transform(data_args, augmentation_args, config)
     return random_clips(

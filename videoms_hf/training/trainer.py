@@ -14,7 +14,18 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, default_data_collator, get_wsd_schedule, set_seed
 from transformers.utils import logging
 
-from ..data.streaming import ClipStream, VideoStream
+from ..configuration_videoms import noise_lengths
+from ..data.collate import SeededCollator
+from ..data.seeding import EpochSampler, SeededClips
+from ..data.streaming import (
+    ClipStream,
+    SeededStream,
+    VideoStream,
+    check_stream_order,
+    save_stream_order,
+    stream_loader,
+    stream_order,
+)
 from ..data.tables import video_name
 from ..data.transforms import normalize, pixel_statistics
 from ..hub import publish, write_card
@@ -29,10 +40,8 @@ from .checkpoints import (
     remove_old_checkpoints,
     set_incomplete_aside,
 )
-from .clips import EpochSampler, SeededClips, SeededCollator, SeededStream, noise_lengths
 from .optimization import WeightAverage, WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
 from .reporting import StepMeter, write_training_log
-from .streams import check_stream_order, save_stream_order, stream_loader, stream_order
 from .training_arguments import TrainingArguments
 
 
@@ -167,13 +176,14 @@ class VideoMSTrainer(Trainer):
         """Loader of clips that depend on seed, epoch and video alone."""
         seed = self.args.data_seed
         noise = noise_lengths(self.bare_model().config, self.is_pretraining)
-        if isinstance(self.train_dataset, ClipStream):
-            collate = SeededCollator(self.data_collator, seed)
-            loader = stream_loader(self.train_dataset, self.args, collate, noise)
+        is_stream = isinstance(self.train_dataset, ClipStream)
+        clips = SeededClips(self.train_dataset.clips if is_stream else self.train_dataset, seed, noise)
+        collate = SeededCollator(self.data_collator, seed)
+        if is_stream:
+            loader = stream_loader(clips, self.args, collate)
             self.stream = loader.dataset.videos
             return loader
-        clips = SeededClips(self.train_dataset, seed, noise)
-        with _set(self, train_dataset=clips, data_collator=SeededCollator(self.data_collator, seed)):
+        with _set(self, train_dataset=clips, data_collator=collate):
             return super().get_train_dataloader()
 
     def num_examples(self, dataloader) -> int:
