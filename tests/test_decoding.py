@@ -79,7 +79,7 @@ def test_regular_files_are_decoded_where_the_frames_are_and_not_from_the_start(o
         raise AssertionError("decoded from the start")
 
     monkeypatch.setattr(decoding_videoms, "_frames_from_start", refuse)
-    monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
+    monkeypatch.setattr(packets_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
     length = probe_video(odd_file(name)).num_frames
     for i in range(length):
         assert shown_number(images(decode_frames(odd_file(name), [i]))[0]) == i + NUM_FRAMES - length
@@ -87,7 +87,7 @@ def test_regular_files_are_decoded_where_the_frames_are_and_not_from_the_start(o
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith((".mp4", ".mkv", ".webm", ".mov"))])
 def test_long_files_give_the_same_frames(odd_file, name, monkeypatch):
-    monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0)  # every file is long
+    monkeypatch.setattr(packets_videoms, "SCAN_BYTES", 0)  # every file is long
     path = odd_file(name)
     expected, times = every_frame(path)
     for indices in LISTS:
@@ -261,7 +261,7 @@ def test_a_packet_without_a_picture_is_not_counted(odd_file, tmp_path, name, num
 @pytest.mark.parametrize("number", [0, 12, 23])
 @pytest.mark.parametrize("name", ["vp9.webm", "mpeg4 b.mp4", "mjpeg.avi", "av1.mp4", "h264.mp4"])
 def test_a_damaged_frame_is_the_same_alone_and_with_others(odd_file, tmp_path, monkeypatch, name, number, is_long):
-    monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
+    monkeypatch.setattr(packets_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
     path = tmp_path / name
     path.write_bytes(odd_file(name).read_bytes())
     overwrite(path, number, b"\xff" * 12)
@@ -337,8 +337,8 @@ def test_rate_and_length_are_measured_from_the_first_frame(tmp_path, monkeypatch
     with av.open(str(path), "w", options=options) as output:
         stream = encoder(output, codec, "yuv420p", (48, 64), {"bf": "2", "g": "12"}, 25)
         output.mux(encode(stream, numbered_frames(50), range(first, first + 50)))
-    for scan_bytes in (decoding_videoms.SCAN_BYTES, 0):
-        monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", scan_bytes)
+    for scan_bytes in (packets_videoms.SCAN_BYTES, 0):
+        monkeypatch.setattr(packets_videoms, "SCAN_BYTES", scan_bytes)
         info = probe_video(path)
         assert info.num_frames == 50 and info.promised_frames in (0, 50)
         assert info.fps == pytest.approx(25, abs=0.3) and info.duration_seconds == pytest.approx(2, abs=0.05)
@@ -411,7 +411,7 @@ def test_frames_are_chosen_once_even_if_the_file_is_read_twice(odd_file, name):
 
 
 def test_frames_are_chosen_again_where_the_length_proves_wrong(odd_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding_videoms, "SCAN_BYTES", 0)  # so that the index of an mp4 is believed
+    monkeypatch.setattr(packets_videoms, "SCAN_BYTES", 0)  # so that the index of an mp4 is believed
     path, lengths = tmp_path / "a.mp4", []
     path.write_bytes(odd_file("h264.mp4").read_bytes())
     overwrite(path, 23, b"\xff" * 16)
@@ -515,8 +515,8 @@ def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(odd_file
     def refuse(*_):
         raise AssertionError("all packets were read")
 
-    monkeypatch.setattr(decoding_videoms, "all_pictures", refuse)
-    monkeypatch.setattr(decoding_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
+    monkeypatch.setattr(packets_videoms, "all_pictures", refuse)
+    monkeypatch.setattr(packets_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
     assert shown_number(images(decode_frames(odd_file("h264.mp4"), [17]))[0]) == 17
     for name in ("h264.mp4", "h264.mkv"):
         assert len(decode_frames(odd_file(name), start_seconds=0.4, end_seconds=0.6)) == 5

@@ -11,32 +11,29 @@ numbers of their packets, and the refused frame repeats the one before it. So fr
 frames are wanted. (Only in MPEG-4 Part 2 can a damaged header still change how later frames look.)
 """
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from .packets_videoms import (
-    INDEX_DISCARD,
     MAX_REORDER,
-    TIMED_CONTAINERS,
+    WHOLE,
     Damaged,
     Irregular,
     LimitError,
     OpenVideo,
     Pictures,
-    all_pictures,
+    Table,
     check_time,
     demux_packets,
-    mp4_index,
-    mp4_parts,
-    window_pictures,
+    packet_table,
+    promised_frames,
     window_stamps,
 )
 from .pictures_videoms import Painter
@@ -56,28 +53,14 @@ from .sources_videoms import (
 # Limits: a corrupt or hostile file must raise an error, not fill the memory or run for ever.
 MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
 MAX_SECONDS = 600.0  # for one call
-# Files up to this size and length are read whole; of longer ones only a part, where the container allows it.
-SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
 
-# In these codecs a packet is one picture.
-REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
-SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key frame before a time without reading what lies before it
 # Skipping frames that no other refers to is bit-exact here. HEVC's mark of such frames allows references from higher
 # temporal layers, and the decoders of VP9 and AV1 ignore the setting.
 DROPPABLE_CODECS = {"h264", "mpeg4"}
 # How far a file is trusted. Each finding to the contrary is one step down.
 TRUSTED, STRICT, CONCEALED, COUNTED = range(4)
-WHOLE = (None, None)  # the window of all frames
-
-
-class Table(NamedTuple):
-    """Which frames there are: how many, the time from the first to the last, and parts of packets to decode."""
-
-    num_frames: int
-    ticks: float
-    parts: Callable[[np.ndarray], Iterable[tuple[Pictures, np.ndarray]]] | None = None
 
 
 class FileReader(VideoReader):
@@ -182,7 +165,7 @@ class FileReader(VideoReader):
         """The frames of a window; raises `Irregular` where the packets do not tell them."""
         if window not in self._tables:
             is_counted = self._level == COUNTED
-            self._tables[window] = self._count(window) if is_counted else _packet_table(self._video, window)
+            self._tables[window] = self._count(window) if is_counted else packet_table(self._video, window)
         return self._tables[window]
 
     def _count(self, window: tuple[float | None, float | None]) -> Table:
@@ -215,7 +198,7 @@ class FileReader(VideoReader):
         rate, span = _rate(video), float(table.ticks * video.stream.time_base)
         duration = span + (1 / rate if rate else span / max(table.num_frames - 1, 1))  # the last frame lasts, too
         fps = table.num_frames / duration if duration else rate
-        promised = _promised_frames(video, table.num_frames)
+        promised = promised_frames(video, table.num_frames)
         return VideoInfo(table.num_frames, fps, *self._size[::-1], duration, promised, video.codec)
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -248,7 +231,7 @@ class FileReader(VideoReader):
         place = "" if self._window == WHOLE else f" from {start or 0} s to {end or 'the end,'} s"
         if not num_frames:
             return VideoDecodeError(self.name, f"no frame can be decoded{place}: it is corrupt or ends earlier")
-        promised = _promised_frames(self._video, num_frames)
+        promised = promised_frames(self._video, num_frames)
         promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
         found = f"{num_frames} frames can be decoded{place}{promise}"
         return VideoDecodeError(self.name, f"frame {wanted} was asked for, but {found}: ask for 0 to {num_frames - 1}")
@@ -308,34 +291,6 @@ def _told_errors(name: str) -> Iterator[None]:
 def _rate(video: OpenVideo) -> float:
     """Frames per second by the header, 0 if it does not say."""
     return float(video.stream.average_rate or video.stream.guessed_rate or 0)
-
-
-def _promised_frames(video: OpenVideo, num_frames: int) -> int:
-    """Frames that the header promises, 0 if it does not say; more than there are only if no edit list hides them."""
-    promised = video.stream.frames
-    if promised <= num_frames or video.format != "mov":
-        return promised
-    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in video.stream.index_entries) or promised)
-
-
-def _packet_table(video: OpenVideo, window: tuple[float | None, float | None]) -> Table:
-    is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
-    if video.codec not in REGULAR_CODECS or not is_timed:
-        raise Irregular
-    seconds = (video.container.duration or 0) / 1e6
-    is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
-    is_long &= video.format in SEEKABLE_CONTAINERS
-    index = mp4_index(video) if is_long and window == WHOLE and video.is_strict else None
-    if index is not None:
-        keys, shown = index
-        first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
-        return Table(len(shown), last - first, functools.partial(mp4_parts, video, keys, shown))
-    if is_long and window[0] is not None and video.is_strict:
-        pictures = window_pictures(video, window)
-    else:
-        pictures = all_pictures(video, window, is_checked=not is_long)
-    pts = pictures.pts[pictures.rank >= 0]
-    return Table(len(pts), int(np.ptp(pts)) if len(pts) else 0, lambda wanted: [(pictures, wanted)])
 
 
 def _frames_from_start(video: OpenVideo, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:

@@ -1,41 +1,50 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which frame is in which packet of a video, told without decoding it (some microseconds a packet).
+"""Which packet of a video holds which frame, found without decoding (a few microseconds per packet).
 
-In the containers and codecs of video data sets a packet is one picture, and time stamps tell the order in which
-pictures are shown. Where that cannot be trusted, `Irregular` is raised and frames have to be decoded and counted.
+In the containers and codecs of video datasets a packet is one picture, and time stamps give the order of display.
+Where that cannot be trusted, `Irregular` is raised, and frames have to be decoded and counted.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import dropwhile, islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 
 
-HELD_BYTES = 64 << 20  # packets are kept from reading to decoding up to this sum; beyond it they are read twice
-SCANNED_AVI_BYTES = 64 << 20  # files up to this size are read whole, if their index tells where pictures are
-TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store the time at which a picture is shown
+# Files up to this size and length are read whole; of longer ones only a part, where the container allows it.
+SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
+HELD_BYTES = (
+    64 << 20
+)  # packets up to this sum are kept in memory until they are decoded; beyond it they are read twice
+SCANNED_AVI_BYTES = 64 << 20  # files up to this size are read whole if they have an index
+# In these codecs a packet is one picture.
+REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
+SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key frame before a time without reading what lies before it
+TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store when a picture is shown
+WHOLE = (None, None)  # the window of all frames
 MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
-MAX_REORDER = 64  # packets from a picture to one that is shown earlier; the standards allow 16 frames
+MAX_REORDER = 64  # packets after a picture in which one may follow that is shown earlier; the standards allow 16
 INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
-PACKED_SIGN = b"DivX"  # by that name, before a picture, an encoder says that it may have packed several
-MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may say "no picture here"
+PACKED_SIGN = b"DivX"  # an encoder that may pack several pictures into a packet signs with this name
+MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may stand for "no picture"
 
 
-class Irregular(Exception):  # noqa: N818 - no error: frames cannot be told from packets and have to be counted
+class Irregular(Exception):  # noqa: N818 - not an error: packets do not tell the frames, which have to be counted
     pass
 
 
 class Damaged(Irregular):
-    """A decoder refuses a packet, or makes another frame of it than was foretold."""
+    """A decoder refuses a packet, or makes another frame of it than expected."""
 
 
 class LimitError(Exception):
-    """A limit that a video reaches."""
+    """A video exceeds a limit."""
 
 
 @dataclass
@@ -46,7 +55,7 @@ class OpenVideo:
     codec: str
     format: str
     size: tuple[int, int]  # height, width
-    read_all: Callable[[], bytes] | None  # the whole file, apart from the container's own reading
+    read_all: Callable[[], bytes] | None  # the whole file, independent of the container
     is_trusted: bool  # opened by its header alone, which may be wrong
     is_strict: bool  # its decoder refuses damaged frames instead of concealing the damage
     is_fresh: bool = True  # no packet has been read
@@ -56,15 +65,52 @@ class OpenVideo:
 class Pictures(NamedTuple):
     """Packets in decode order from a key picture on, each with at most one picture."""
 
-    packets: Callable[[np.ndarray], Iterable[tuple[int, Any]]]  # of ascending numbers, each with its packet
-    pos: tuple  # place in the file, by which a packet is recognised
+    packets: Callable[[np.ndarray], Iterable[tuple[int, Any]]]  # ascending numbers to (number, packet)
+    pos: tuple  # place in the file, which identifies a packet
     pts: np.ndarray  # when the picture is shown, in the stream's time base
     is_key: np.ndarray
-    rank: np.ndarray  # its frame number; -1: none is shown, or not in the window
+    rank: np.ndarray  # its frame number; -1: not shown, or outside the window
+
+
+class Table(NamedTuple):
+    """Which frames there are: how many, the time from the first to the last, and parts of packets to decode."""
+
+    num_frames: int
+    ticks: float
+    parts: Callable[[np.ndarray], Iterable[tuple[Pictures, np.ndarray]]] | None = None
+
+
+def packet_table(video: OpenVideo, window) -> Table:
+    """The frames of a window of seconds, told from packets; raises `Irregular` where these do not tell them."""
+    is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
+    if video.codec not in REGULAR_CODECS or not is_timed:
+        raise Irregular
+    seconds = (video.container.duration or 0) / 1e6
+    is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
+    is_long &= video.format in SEEKABLE_CONTAINERS
+    index = mp4_index(video) if is_long and window == WHOLE and video.is_strict else None
+    if index is not None:
+        keys, shown = index
+        first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
+        return Table(len(shown), last - first, partial(mp4_parts, video, keys, shown))
+    if is_long and window[0] is not None and video.is_strict:
+        pictures = window_pictures(video, window)
+    else:
+        pictures = all_pictures(video, window, is_checked=not is_long)
+    pts = pictures.pts[pictures.rank >= 0]
+    return Table(len(pts), int(np.ptp(pts)) if len(pts) else 0, lambda wanted: [(pictures, wanted)])
+
+
+def promised_frames(video: OpenVideo, num_frames: int) -> int:
+    """Frames that the header promises, 0 if it does not say; more than there are only if no edit list hides them."""
+    promised = video.stream.frames
+    if promised <= num_frames or video.format != "mov":
+        return promised
+    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in video.stream.index_entries) or promised)
 
 
 def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
-    """All pictures of a file; with `is_checked`, `Irregular` is raised if a packet holds none."""
+    """All pictures of a file; with `is_checked`, a packet without one raises `Irregular`."""
     pictures = _tabulate_avi(video)
     if pictures is None:
         pictures = _tabulate(video, lambda: _read(video), is_checked=is_checked)
@@ -72,11 +118,11 @@ def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
 
 
 def window_pictures(video: OpenVideo, window) -> Pictures:
-    """The pictures of a window of seconds; nothing before or after is read."""
+    """The pictures of a window of seconds, reading nothing before or after it."""
     origin = video.stream.start_time or 0
     start, end = window_stamps(video, window, origin)
     target, before = start, None
-    # Containers seek by the time of decoding, which can be earlier than that of presentation: then further back.
+    # Containers seek by decoding time, which can be earlier than presentation time: then seek further back.
     while (key := next(_read(video, target), None)) is not None and key.pos != before:
         if key.pts is None or key.pts <= start:
             break
@@ -91,11 +137,11 @@ def window_pictures(video: OpenVideo, window) -> Pictures:
 
 
 def mp4_index(video: OpenVideo) -> tuple[np.ndarray, np.ndarray] | None:
-    """Numbers of the packets that are keys and of those that are shown, by the index of a whole mp4 file."""
+    """Numbers of the packets that are key frames, and of those that are shown, by the index of a complete mp4."""
     entries = video.stream.index_entries
     if video.format != "mov" or not video.stream.frames or not len(entries):  # fragments are indexed one by one
         return None
-    if entries[-1].pos + entries[-1].size > video.container.size:  # the file is cut, its index came first
+    if entries[-1].pos + entries[-1].size > video.container.size:  # the file is truncated behind its index
         return None
     flags = np.array([entry.flags for entry in entries])
     keys, shown = np.flatnonzero(flags & INDEX_KEY), np.flatnonzero(~flags & INDEX_DISCARD)
@@ -106,9 +152,9 @@ def mp4_index(video: OpenVideo) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def mp4_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tuple[Pictures, np.ndarray]]:
-    """Stretches of packets, each with the wanted frames that lie in it, and read when its turn has come."""
-    # In decode order a picture is near its place in the order of presentation. One key picture earlier than the last
-    # is surely shown before it, and MAX_REORDER packets later all that are shown before it have been read.
+    """Runs of packets, each with the wanted frames in it, read one by one."""
+    # In decode order a picture is near its place in presentation order. Everything shown before a picture has been
+    # read from one key frame earlier than its own to MAX_REORDER packets after it.
     around = shown[wanted]
     starts = keys[np.maximum(np.searchsorted(keys, around, side="right") - 2, 0)]
     cuts = np.flatnonzero(starts[1:] > around[:-1] + MAX_REORDER) + 1
@@ -125,7 +171,7 @@ def mp4_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tup
 
 
 def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pictures:
-    """The pictures with only the frames of a window numbered, from 0."""
+    """The pictures, of which only those in a window have a frame number, from 0."""
     start, end = window_stamps(video, window, origin)
     inside = (pictures.rank >= 0) & (pictures.pts >= start) & (pictures.pts < end)
     first = pictures.rank[inside].min(initial=np.iinfo(np.int64).max)
@@ -139,11 +185,11 @@ def _tabulate(
     is_start: bool = True,
     is_checked: bool = False,
 ) -> Pictures:
-    """What packets say of their pictures; `first_rank` is the number of frames whose packets come before these."""
+    """The pictures in packets; `first_rank` is the number of frames in the packets before these."""
     held, held_bytes, rows, types = [], 0, [], []
     length_size = _unit_length_size(video) if is_checked else 0
     for packet in read():
-        # Where the file is cut, only the decoder knows whether a picture comes of it.
+        # Where the file is truncated, only the decoder knows whether a packet gives a picture.
         if packet.is_corrupt or length_size and not _has_picture(packet, length_size, video.codec == "hevc"):
             raise Irregular
         rows.append((packet.pos, packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
@@ -176,13 +222,13 @@ def _tabulate(
 
 
 def _unit_length_size(video: OpenVideo) -> int:
-    """Bytes of the length before each unit of a packet, in H.264 and HEVC as mp4 and Matroska store them; else 0."""
+    """Size of the length field before each unit of a packet, for H.264 and HEVC in mp4 and Matroska; else 0."""
     header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
     return (header[place] & 3) + 1 if place and len(header) > place and header[0] == 1 else 0
 
 
 def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
-    """Whether a packet's units fill it, and one is a slice. Decoders drop other packets whole."""
+    """Whether a packet's units fill it and one is a slice; decoders drop other packets."""
     data, place, found = memoryview(packet), 0, False
     while place + length_size < len(data):
         kind = data[place + length_size]
@@ -192,7 +238,7 @@ def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
 
 
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
-    """As `_tabulate`, of MPEG-4 in AVI by its index and bytes: a third of the time; `None` where they are odd."""
+    """`_tabulate` for MPEG-4 in AVI, 3x faster: by its index and bytes; `None` if these are inconsistent."""
     import av
 
     entries = video.stream.index_entries
@@ -215,7 +261,7 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
             return None
         end = stop
         picture = data.find(MPEG4_PICTURE, start, stop - 1)
-        if picture >= 0 and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a word that there is none
+        if picture >= 0 and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
             return None
         stamps.append(entry.timestamp)
         places.append((start, stop))
@@ -227,7 +273,7 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     def packets(numbers):
         for i in numbers.tolist():
             start, stop = places[i]
-            packet = av.Packet(stop - start)  # with the room behind it that decoders need
+            packet = av.Packet(stop - start)  # with the padding that decoders need
             packet.update(data[start:stop])
             yield i, packet
 
@@ -235,7 +281,7 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
 
 
 def _ranked_mpeg4(packets, pos, stamps: np.ndarray, types: list[int | None]) -> Pictures:
-    """Pictures of MPEG-4 in AVI, which stores the order of decoding only."""
+    """Pictures of MPEG-4 in AVI, which stores decode order only."""
     order = _mpeg4_order(types)
     is_key, is_shown = np.array(types) == MPEG4_I, order >= 0
     stamps[is_shown] = np.sort(stamps[is_shown])[order[is_shown]]
@@ -243,9 +289,9 @@ def _ranked_mpeg4(packets, pos, stamps: np.ndarray, types: list[int | None]) -> 
 
 
 def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: bool = True) -> Pictures:
-    """Pictures with the numbers of their frames; raises `Irregular` where these cannot be told."""
-    # Pictures shown before the first key picture need others from before it: they are not to be had from here. At the
-    # start of the file it is up to the decoder whether they come out.
+    """Pictures with the numbers of their frames; raises `Irregular` where these are unclear."""
+    # Pictures shown before the first key frame need others from before it, so they cannot be decoded from here. At the
+    # start of the file the decoder decides whether they come out.
     is_leading = is_shown & (pts < pts[0])
     is_shown &= ~is_leading
     ascending = np.unique(pts[is_shown])
@@ -256,10 +302,9 @@ def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: 
 
 
 def _mpeg4_order(types: list[int | None]) -> np.ndarray:
-    """Places in the order of presentation of MPEG-4 pictures in decode order; -1 for `None`, which is no picture.
+    """Presentation order of MPEG-4 pictures in decode order; -1 for `None`, which is not a picture.
 
-    A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P is shown as I B B P
-    P.
+    A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P shows as I B B P P.
     """
     order, shown, held, references = [-1] * len(types), 0, None, 0
     for i, kind in enumerate(types):
@@ -275,7 +320,7 @@ def _mpeg4_order(types: list[int | None]) -> np.ndarray:
 
 
 def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
-    """Packets of one picture each, from the start or from the key picture before a time (of decoding, in mp4)."""
+    """Packets of one picture each, from the start or from the key frame before a time (of decoding, in mp4)."""
     import av
 
     if timestamp is None and not video.is_fresh:
@@ -292,7 +337,7 @@ def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
 
 
 def demux_packets(video: OpenVideo) -> Iterator:
-    """The stream's packets, to where the file ends, is cut off or cannot be followed any further."""
+    """The stream's packets, as far as the file can be read."""
     import av
 
     video.is_fresh = False
@@ -309,15 +354,15 @@ def demux_packets(video: OpenVideo) -> Iterator:
 
 def check_time(video: OpenVideo) -> None:
     if time.monotonic() > video.deadline:
-        raise LimitError("it takes longer to read than is allowed: cut it into parts, or encode it anew")
+        raise LimitError("it takes longer to read than is allowed: cut it into parts or re-encode it")
 
 
 def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
     """MPEG-4 packets of one picture each.
 
-    AVI files by DivX and Xvid pack a B picture behind the one that it needs. Its turn comes with the next packet,
-    which is a dummy or has the next B picture, whose turn comes later in turn. Decoders take them apart as is done
-    here, but then they cannot leave out single pictures. They do so only after a sign in the data.
+    DivX and Xvid pack a B picture into the packet of the picture that it needs. It is due with the next packet, which
+    is a dummy or holds the next B picture. Decoders unpack these too, but then cannot skip single pictures. They do so
+    only after a signature in the data.
     """
     import av
 
@@ -329,7 +374,7 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
             is_packed, starts = True, _mpeg4_pictures(data)
         if waiting is None and len(starts) < 2:
             if starts and is_dummy:
-                raise Irregular  # a picture, or a word that there is none: only the decoder knows
+                raise Irregular  # a picture, or a sign that there is none: only the decoder knows
             yield packet
             continue
         if waiting is None:
@@ -338,14 +383,14 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
             due, waiting = waiting, None if is_dummy else data
         if waiting is not None and [data[start + 4] >> 6 for start in starts] != [MPEG4_B]:
             raise Irregular
-        picture = av.Packet(len(due))  # with the room behind it that decoders need; a packet made of bytes has none
+        picture = av.Packet(len(due))  # with the padding that decoders need, which a packet made from bytes lacks
         picture.update(due)
         picture.dts = packet.dts
         yield picture
 
 
 def _mpeg4_pictures(data: bytes, is_packed: bool = True) -> list[int]:
-    """Places at which the MPEG-4 pictures in a packet start; of the first only, if there are no packed ones."""
+    """Where the MPEG-4 pictures in a packet start; only the first unless some are packed."""
     starts = [data.find(MPEG4_PICTURE, 0, -1)]
     if not is_packed:
         return starts if starts[0] >= 0 else []
@@ -355,6 +400,6 @@ def _mpeg4_pictures(data: bytes, is_packed: bool = True) -> list[int]:
 
 
 def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:
-    """Bounds of a window of seconds as time stamps: rounded, as the stamps themselves are."""
+    """The bounds of a window of seconds as time stamps, rounded as those of frames are."""
     start, end = (seconds if seconds is None else round(seconds / video.stream.time_base) for seconds in window)
     return -np.inf if start is None else origin + start, np.inf if end is None else origin + end

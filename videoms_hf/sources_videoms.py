@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What a video may be read from: a file, an http address, bytes or a file object; and what FFmpeg may open for it."""
+"""Where a video may come from (a file, an http address, bytes, a file object), and what FFmpeg may open for it."""
 
 import errno
 import io
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 
-MAX_DOWNLOAD_BYTES = 1 << 30  # of an address that has to be read whole
+MAX_DOWNLOAD_BYTES = 1 << 30  # of an address that has to be downloaded
 IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
 ADDRESS = re.compile("https?://", re.IGNORECASE)
-# Demuxers that read one file and never open another: containers, raw streams, animations and single pictures. Left out
-# are playlists (concat, hls, dash, sdp, imf), numbered pictures (image2), filter graphs (lavfi) and devices: a file
-# that claims to be one of these could have the reader open any other file.
+# Demuxers that read one file and never open another: containers, raw streams, animations and single images. Excluded
+# are playlists (concat, hls, dash, sdp, imf), numbered images (image2), filter graphs (lavfi) and devices: a file that
+# claims to be one of these could make the reader open any other file.
 FORMATS = (
     "mov matroska avi mpegts mpeg mpegvideo flv live_flv kux asf asf_o ogg rm wtv mxf gxf lxf nut nuv nsv dv swf "
     "pva ty h261 h263 h264 hevc vvc evc av1 obu ivf m4v vc1 vc1test cavsvideo avs2 avs3 dirac dnxhd mjpeg "
@@ -41,7 +41,7 @@ class VideoDecodeError(RuntimeError):
 
 
 def located(source) -> tuple[str, Any, str]:
-    """A source's name, what FFmpeg opens, and the protocols that it may use: none but those that the source needs."""
+    """A source's name, what FFmpeg opens, and the protocols that it may use: only those that the source needs."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"video of {len(source)} bytes", io.BytesIO(source), "none"
     if not isinstance(source, (str, os.PathLike)):
@@ -56,22 +56,22 @@ def located(source) -> tuple[str, Any, str]:
             raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     if os.path.isfile(name) and not os.path.getsize(name):
-        raise VideoDecodeError(name, "the file is empty; fetch it again or leave it out")
+        raise VideoDecodeError(name, "the file is empty; download it again or leave it out")
     return name, f"file:{name}", "file"  # without "file:" a name with a colon would be taken for an address
 
 
 def is_mp4(source) -> bool:
-    """Whether a file or bytes are an mp4, whose header has what decoders need."""
+    """Whether a file or bytes are an mp4, whose header suffices to set up a decoder."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source[4:8]) == b"ftyp"
-    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # nothing is taken out of a pipe
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # do not read from a pipe
         return False
     with open(source, "rb") as file:
         return file.read(8)[4:] == b"ftyp"
 
 
 def whole_reader(source) -> Callable[[], bytes] | None:
-    """Reads all of a file or bytes; `None` for what cannot be read twice."""
+    """Function that reads all of a file or bytes; `None` if it cannot be read twice."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return lambda: bytes(source)
     is_file = isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
@@ -79,7 +79,7 @@ def whole_reader(source) -> Callable[[], bytes] | None:
 
 
 def downloaded(source, max_seconds: float) -> BinaryIO | None:
-    """What is at an address, if its server cannot send parts: then FFmpeg may not reach the index of an mp4."""
+    """The file at an address whose server cannot send parts, so that FFmpeg may not reach the index of an mp4."""
     if not isinstance(source, str) or not ADDRESS.match(source):
         return None
     file, deadline = io.BytesIO(), time.monotonic() + max_seconds
@@ -98,21 +98,21 @@ def downloaded(source, max_seconds: float) -> BinaryIO | None:
 
 
 def video_stream(container, name: str, max_pixels: int):
-    """The stream that players show; never a cover picture."""
+    """The stream that players show, never a cover image."""
     from av.stream import Disposition
 
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
-        raise VideoDecodeError(name, "has no video stream (sound or a cover picture only); leave it out")
+        raise VideoDecodeError(name, "has no video stream (only sound or a cover image); leave it out")
     best = container.streams.best("video")
     stream = best if best in streams else streams[0]
     context = stream.codec_context
     if context is None:
-        raise VideoDecodeError(name, "there is no decoder for its video stream; encode it anew, as H.264 for example")
+        raise VideoDecodeError(name, "there is no decoder for its video stream; re-encode it, as H.264 for example")
     if not context.width * context.height or not stream.time_base:  # decoders forget a size that their limit refuses
         reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {max_pixels} pixels"
         raise VideoDecodeError(
-            name, f"the size of its frames cannot be read: {reason}; fetch it again or leave it out"
+            name, f"the size of its frames cannot be read: {reason}; download it again or leave it out"
         )
     if context.width * context.height > max_pixels:
         size = f"{context.width} x {context.height}"
