@@ -18,7 +18,7 @@ from ..data.dataset import ViewDataset
 
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 9))  # of a ridge, times N
-TEMPERATURES = tuple(2.0 ** (power / 4) for power in range(33))
+SHARPNESS = 6.0  # logits of a ridge are this times its scores, which lie about between 0 and 1
 GRID = 8  # cells of a clip's frame differences, along height and width
 
 
@@ -63,12 +63,16 @@ class LinearProbe(NamedTuple):
         return F.linear((features.double() - self.mean) / self.deviation, self.weight, self.bias)
 
 
-def ridge_probe(features: Tensor, targets: Tensor, problem_type: str = "single_label_classification") -> LinearProbe:
+def ridge_probe(
+    features: Tensor,
+    targets: Tensor,
+    problem_type: str = "single_label_classification",
+    penalty: float | None = None,
+) -> LinearProbe:
     """Ridge regression of the targets (N, C) on the standardised features (N, D), in closed form and float64.
 
-    Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. The penalty
-    minimises the leave-one-out error, given the mean of all targets. A scale that minimises the leave-one-out
-    cross-entropy then turns the scores of classes into logits.
+    Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. `penalty` is on the
+    squared weights; by default the one with the smallest leave-one-out error, given the mean of all targets.
 
     Raises:
         ValueError: There are fewer than two clips.
@@ -83,21 +87,16 @@ def ridge_probe(features: Tensor, targets: Tensor, problem_type: str = "single_l
     centred = targets - offset
     left, size, right = torch.linalg.svd((features - mean) / deviation, full_matrices=False)
     trials = []
-    for penalty in PENALTIES:
-        shrunk = (size / (size.square() + penalty * num_clips))[:, None] * (left.T @ centred)
-        leverage = left.square() @ (size.square() / (size.square() + penalty * num_clips)) + 1 / num_clips
+    for value in [share * num_clips for share in PENALTIES] if penalty is None else [penalty]:
+        shrunk = (size / (size.square() + value))[:, None] * (left.T @ centred)
+        leverage = left.square() @ (size.square() / (size.square() + value)) + 1 / num_clips
         # Without a clip the mean moves away from its target, by which chance would become less than chance.
         error = (centred - left @ (size[:, None] * shrunk)) / (1 - leverage[:, None]) - centred / (num_clips - 1)
         trials.append((error.square().mean(), shrunk, targets - error))
     _, shrunk, left_out = min(trials, key=lambda trial: trial[0])
+    scale = 1.0 if problem_type == "regression" else SHARPNESS
+    middle = 0.5 if problem_type == "multi_label_classification" else 0.0
     weight = shrunk.T @ right
-    if problem_type == "regression":
-        return LinearProbe(mean, deviation, weight, offset, left_out)
-    if problem_type == "multi_label_classification":
-        loss, middle = F.binary_cross_entropy_with_logits, 0.5
-    else:
-        loss, middle = F.cross_entropy, 0.0
-    scale = min(TEMPERATURES, key=lambda value: loss(value * (left_out - middle), targets))
     return LinearProbe(mean, deviation, scale * weight, scale * (offset - middle), scale * (left_out - middle))
 
 

@@ -23,18 +23,19 @@ from .trainer import VideoMSTrainer
 
 
 MAX_CLIPS = 10_000  # of a larger data set as many videos are drawn at random
+# Of the ridge. The head must not be so sharp that the first changes of the backbone undo it, nor close to 0, which the
+# penalty of the least error is where few clips leave all open.
+PENALTY = 30.0
 
 
 @torch.no_grad()
 def set_head(model: VideoMSForVideoClassification, head: LinearProbe) -> None:
-    """Fold a head that was fitted to `fc_norm`'s output into `fc_norm` and `classifier`, the same on every process."""
-    norm = model.fc_norm
-    values = {
-        norm.weight: norm.weight.double().cpu() / head.deviation,
-        norm.bias: (norm.bias.double().cpu() - head.mean) / head.deviation,
-        model.classifier.weight: head.weight,
-        model.classifier.bias: head.bias,
-    }
+    """Make a probe that was fitted to `fc_norm`'s output the classifier, the same on every process.
+
+    The probe's standardisation goes into the classifier as well, so `fc_norm` stays as it is.
+    """
+    weight = head.weight / head.deviation
+    values = {model.classifier.weight: weight, model.classifier.bias: head.bias - weight @ head.mean}
     for parameter, value in values.items():
         parameter.copy_(broadcast(value.to(parameter.device, parameter.dtype).contiguous()))
 
@@ -75,7 +76,7 @@ def init_head(
     model.train(was_training)
     with torch.no_grad():
         features = model.fc_norm(known.features.to(args.device)).cpu()
-    head = ridge_probe(features, F.one_hot(known.labels, model.config.num_labels), problem)
+    head = ridge_probe(features, F.one_hot(known.labels, model.config.num_labels), problem, PENALTY)
     set_head(model, head)
     top1 = (head.left_out.argmax(dim=1) == known.labels).double().mean().item()
     say(
