@@ -71,8 +71,8 @@ def ridge_probe(
 ) -> LinearProbe:
     """Ridge regression of the targets (N, C) on the standardised features (N, D), in closed form and float64.
 
-    Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. `penalty` is on the
-    squared weights; by default the one with the smallest leave-one-out error, given the mean of all targets.
+    Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. `penalty` is on
+    the squared weights; by default the one with the smallest leave-one-out error, given the mean of all targets.
 
     Raises:
         ValueError: There are fewer than two clips.
