@@ -121,16 +121,16 @@ def save_untrained(pretrained: Path, folder: Path, seed: int) -> None:
     load_processor(str(pretrained)).save_pretrained(folder)
 
 
-def finetunings(pretrained: Path, least: int) -> dict[str, dict]:
-    """Options of every fine-tuning, by its row in the table; `least` is the number of videos of the rarest class."""
+def finetunings(pretrained: Path, least: int) -> dict[str, tuple[str, dict]]:
+    """Row of the table, and options, of every fine-tuning, by its folder; `least`: videos of the rarest class."""
     weights = {"model_name_or_path": pretrained}
-    rows = {f"fine-tuned {SCRATCH}": {}, f"fine-tuned {PRETRAINED}": weights}
+    runs = {"scratch": (f"fine-tuned {SCRATCH}", {}), "finetune": (f"fine-tuned {PRETRAINED}", weights)}
     if least > FEW:
-        for name, options in tuple(rows.items()):
-            rows[f"{name}, {FEW} labels a class"] = {**options, "few_shot": FEW}
-    rows["  of random tokens instead"] = {**weights, "token_selection": "random"}
-    rows["  of all tokens instead"] = {**weights, "token_selection": "none"}
-    return rows
+        for folder, (row, options) in tuple(runs.items()):
+            runs[f"{folder}-few"] = f"{row}, {FEW} labels a class", {**options, "few_shot": FEW}
+    runs["random"] = "  on random tokens instead", {**weights, "token_selection": "random"}
+    runs["all"] = "  on all tokens instead", {**weights, "token_selection": "none"}
+    return runs
 
 
 def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int) -> dict[str, dict]:
@@ -144,8 +144,7 @@ def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int
     step(command("pretrain", RECIPES / "pretrain.yaml", **pretrain, **batch, **common))
     save_untrained(out / "pretrain", out / "untrained", seed)
     data = {"train_data": training, "test_data": testing, "num_workers": 0, "batch_size": 32}
-    options = finetunings(out / "pretrain", min(counts.values()))
-    folders = {row: out / f"finetune-{number}" for number, row in enumerate(options)}
+    runs = finetunings(out / "pretrain", min(counts.values()))
     finetune = {"max_steps": args.finetune_steps, "train_data": training, "dataloader_num_workers": 0, **common}
     finetune |= {} if args.data else {"random_crop": False}
     finetune["per_device_train_batch_size"] = min(8, len(counts) * min(*counts.values(), FEW))
@@ -156,19 +155,21 @@ def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int
             for name in PROBES
         ),
         *(
-            command("finetune", RECIPES / "finetune.yaml", output_dir=folders[row], **finetune, **more)
-            for row, more in options.items()
+            command("finetune", RECIPES / "finetune.yaml", output_dir=out / folder, **finetune, **options)
+            for folder, (_, options) in runs.items()
         ),
     )
     views = {"num_segments": args.num_segments, "num_crops": 1, "batch_size": 32, "num_workers": 0}
-    step(*(command("evaluate_model", model=path, data=testing, output_dir=path, **views) for path in folders.values()))
+    step(*(command("evaluate_model", model=out / name, data=testing, output_dir=out / name, **views) for name in runs))
     found = {}
     for name, row in PROBES.items():
         probes = json.loads((out / f"{name}-probes" / "probing.json").read_text())["probes"]
         found["ridge on frame differences"] = {"top1": probes["frame_differences"]["video_top1"]}
         found[row] = {"top1": probes["linear"]["video_top1"]}
-    for row, path in folders.items():
-        report, log = (json.loads((path / f"{name}.json").read_text()) for name in ("evaluation", "training_log"))
+    for folder, (row, _) in runs.items():
+        report, log = (
+            json.loads((out / folder / f"{name}.json").read_text()) for name in ("evaluation", "training_log")
+        )
         found[row] = {
             "hits": [video["predicted"] == video["label"] for video in report["videos"]],
             "gmacs": report["gflops_per_clip"],
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = [one_seed(args, lists, seed) for seed in args.seeds]
     last = args.output_dir / f"seed-{args.seeds[-1]}"
     test, picture = read_videos(lists[2]), args.output_dir / "kept_tokens.png"
-    step(command("predict", a_file(test[0]["video"], args.output_dir), model=last / "finetune-1", picture=picture))
+    step(command("predict", a_file(test[0]["video"], args.output_dir), model=last / "finetune", picture=picture))
     table = summary(results, 1 / len(test.features["label"].names))
     minutes = (time.perf_counter() - start) / 60
     content = {"seeds": args.seeds, "results": results, "table": table, "minutes": minutes, **describe_origin()}
