@@ -12,7 +12,10 @@ import torch
 
 from videoms_hf import VideoMSVideoProcessor, sources_videoms
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
+from videoms_hf.data.scanning import scan_tables
 from videoms_hf.data.tables import make_table
+from videoms_hf.data.transcoding import Encoding, transcode_video
+from videoms_hf.data.transforms import PretrainingTransform
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
 
 from .odd_files import encode, encoder, numbered_frames
@@ -104,6 +107,25 @@ def test_a_playlist_is_refused_by_all_that_reads_videos(secret, tmp_path, kind):
             clips[0]
         with pytest.raises(VideoDecodeError, match="FFmpeg cannot read it"):
             ViewDataset(table, num_frames=2, stride=1)[0]
+
+
+@pytest.mark.parametrize(("name", "num_requests"), [("a.mkv", 1), ("a.mp4", 2)])  # whose index is at the end
+def test_what_reads_an_address_downloads_it_once(server, tmp_path, name, num_requests):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 240, 320, 3), dtype=np.uint8)
+    write_video(tmp_path / name, noise)
+    address = f"{server.address}/{name}"
+    table = make_table([address], [0], ["a"])
+    readers = {
+        "processor": lambda: VideoMSVideoProcessor(num_frames=2)(address),
+        "clips": lambda: ClipDataset(table, lambda length, rng: np.arange(2), PretrainingTransform(32))[0],
+        "views": lambda: ViewDataset(table, num_frames=2, stride=1)[0],
+        "scan": lambda: scan_tables({"train": table}),
+        "transcode": lambda: transcode_video(table[0], tmp_path / "out.mp4", Encoding()),
+    }
+    for reader, read in readers.items():
+        server.requests.clear()
+        read()
+        assert server.requests == [f"/{name}"] * num_requests, reader
 
 
 def test_an_address_without_ranges_is_downloaded_whole(server, tmp_path, monkeypatch):

@@ -174,11 +174,14 @@ class VideoReader:
             np.empty((len(numbers), crop.height, crop.width, 3), dtype=np.uint8)
             for numbers, crop in zip(lists, crops, strict=True)
         ]
+        places: dict[int, list] = {number: [] for number in wanted.tolist()}
+        for clip, numbers, crop in zip(clips, lists, crops, strict=True):
+            for row, number in enumerate(numbers.tolist()):
+                places[number].append((clip, row, crop.slices))
         (_, pictures), self._ahead = self._ahead, None
         for number, picture in pictures if wanted.size else ():
-            for clip, numbers, crop in zip(clips, lists, crops, strict=True):
-                for row in np.flatnonzero(numbers == number).tolist():
-                    clip[row] = picture[crop.slices]
+            for clip, row, part in places[number]:
+                clip[row] = picture[part]
         return [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in clips]
 
 

@@ -85,7 +85,7 @@ def cutmix_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, f
 
 
 class SeededCollator:
-    """`collate`, whose draws (partners and shares of mixup) depend on the seed and the clips alone."""
+    """`collate`, whose draws (for mixup) depend on the seed and the clips alone."""
 
     def __init__(self, collate: Callable[[list[dict]], dict], seed: int):
         self.collate, self.seed = collate, seed

@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Clips of the videos in a table: random ones to train on, fixed views to evaluate.
 
-Tables are those of [`read_videos`], in the form of `tables.py`. Items are dictionaries with `pixel_values` uint8
-(T, C, H, W), which [`normalize`] makes the network's input of.
+Tables are those of [`read_videos`] (see `tables.py`). Items are dictionaries with `pixel_values` uint8 (T, C, H, W),
+which [`normalize`] turns into the network's input.
 """
 
 import copy
@@ -32,51 +32,48 @@ from .transforms import EvaluationTransform, normalize, pixel_statistics
 
 logger = logging.get_logger(__name__)
 
-MAX_ATTEMPTS = 10  # videos that are tried for one clip; with 5 % of them broken, 10 fail once in 10^13 times
-MAX_NAMED = 100  # videos that an error names
+MAX_ATTEMPTS = 10  # videos tried for one clip; with 5 % of them bad, 10 fail once in 10^13 times
+MAX_NAMED = 100  # videos listed in an error
 SCAN_THREADS = 8
 
 
 class BadVideo(NamedTuple):
-    """A video that gives no clip: its row in the table, its path, why, how often it was drawn, and its list's line."""
+    """A video that gives no clip, and why."""
 
-    row: int
+    row: int  # in the table
     path: str
     reason: str
-    num_draws: int
-    line: int | None = None  # counted from 1; `None` if the table comes from no list
+    num_draws: int  # how often it was drawn
+    line: int | None = None  # of the list, counted from 1; `None` if the table does not come from a list
 
     @property
     def place(self) -> str:
-        """Where the video stands: "line 8" of the list, or "row 7" of the table."""
+        """ "line 8" of the list, or "row 7" of the table."""
         return f"row {self.row}" if self.line is None else f"line {self.line}"
 
 
 class ClipDataset(Dataset):
-    """One random clip of each video of a table; `labels` beside it unless `with_labels` is false.
+    """One random clip of each video of a table, with `labels` unless `with_labels` is false.
 
-    A clip depends on (seed, epoch, index) alone, however many workers there are and of whichever kind. A video that
-    cannot be decoded, has a single frame, or frames one pixel high or wide, is replaced by another that is drawn from
-    the same numbers; it is logged once, counted at every draw, never tried again and never dropped unseen: see
-    [`~ClipDataset.bad_videos`].
+    A clip depends on (seed, epoch, index) alone, not on the workers. A video that cannot be decoded, has a single
+    frame, or frames one pixel high or wide is replaced by another, drawn from the same generator. It is logged once,
+    counted at every draw, never tried again, and reported: see [`~ClipDataset.bad_videos`].
 
     Args:
         table: videos and labels.
-        choose_frames: function of a video's number of frames and `rng`, a numpy Generator, to the frames to use.
-        transform: frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator. If it has
-            `draw_crop` and `finish`, as [`PretrainingTransform`], the crop is cut while decoding.
-        with_labels: give labels; every video must have one then.
-        seed: of all draws, from 0 on. `None` takes it from torch's global generator at each item, for callers who seed
-            that one themselves; the epoch is then theirs too.
+        choose_frames: maps a video's number of frames and `rng`, a numpy Generator, to frame indices.
+        transform: maps frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator. With
+            `draw_crop` and `finish`, as [`PretrainingTransform`] has them, frames are cropped while decoding.
+        with_labels: include labels; every video must have one then.
+        seed: of all draws, at least 0. `None`: torch's global generator, which callers seed for each item themselves.
         max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
         num_samples: clips of a video in one item, from one decoding; with more than one, `pixel_values` is
-            (num_samples, T, C, H, W), of which [`collate_clips`] makes a flat batch.
-        cache_bytes: decode whole videos on construction, as many from the first on as fit into that many bytes, and
-            keep their frames for all clips; these are the same to the bit. Forked workers share the memory.
+            (num_samples, T, C, H, W), which [`collate_clips`] flattens into the batch.
+        cache_bytes: decode whole videos on construction, the first ones that fit into this many bytes, and keep their
+            frames; clips are bit-identical. Forked workers share the memory.
 
     Raises:
-        ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed (they are
-            named), or too many in a row.
+        ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed.
     """
 
     def __init__(
@@ -95,7 +92,7 @@ class ClipDataset(Dataset):
         if not len(table):
             raise ValueError("the table has no videos; it must have at least one")
         if not 0 <= max_bad_share <= 1:
-            raise ValueError(f"max_bad_share is {max_bad_share}; it must be a share, in [0, 1]")
+            raise ValueError(f"max_bad_share is {max_bad_share}; it must be in [0, 1]")
         is_table = isinstance(table, datasets.Dataset)  # shards look at a label when they read it
         if with_labels and is_table and UNLABELLED in (labels := table["label"][:]):
             row = labels.index(UNLABELLED)
@@ -105,7 +102,7 @@ class ClipDataset(Dataset):
             )
         self.table, self.choose_frames, self.transform, self.with_labels = table, choose_frames, transform, with_labels
         self.seed, self.max_bad_share, self.num_samples = seed, max_bad_share, num_samples
-        # Shared with the workers: the epoch has to reach them, what they find bad has to come back.
+        # Shared with the workers: the epoch has to reach them, and what they find bad has to come back.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._num_bad_draws = torch.zeros(len(table), dtype=torch.int32).share_memory_()
         self._frames = _all_frames(table, cache_bytes) if cache_bytes else {}
@@ -114,7 +111,7 @@ class ClipDataset(Dataset):
         return len(self.table)
 
     def set_epoch(self, epoch: int) -> None:
-        """Have other clips drawn, in workers that run already too. Call it before a loader is iterated anew."""
+        """Draw other clips from now on, also in running workers. Call it before iterating a loader again."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict:
@@ -123,13 +120,11 @@ class ClipDataset(Dataset):
         return self.clip(index, self.table[index])
 
     def clip(self, index: int, row: dict) -> dict:
-        """The item `index`, whose row the caller has read already."""
+        """Item `index`, whose row the caller has already read."""
         number = index
-        for attempt, rng in zip(
-            range(MAX_ATTEMPTS), clip_generators(self.seed, int(self._epoch), index), strict=False
-        ):
+        for attempt, rng in enumerate(clip_generators(self.seed, int(self._epoch), index, MAX_ATTEMPTS)):
             if attempt > 0:
-                number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same again
+                number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same video
                 row = self.table[number]
             pixels = self._pixels(number, row, rng)
             if pixels is not None:
@@ -178,7 +173,7 @@ class ClipDataset(Dataset):
         return clips[0] if self.num_samples == 1 else torch.stack(clips)
 
     def bad_videos(self) -> list[BadVideo]:
-        """The videos that turned out bad in any worker, by row, each looked at again for the reason."""
+        """The videos that turned out bad in any worker, by row; each is opened again for the reason."""
         return [self._bad_video(row) for row in self._bad_rows()]
 
     def _bad_rows(self) -> list[int]:
@@ -196,28 +191,27 @@ class ClipDataset(Dataset):
 
 
 class ViewDataset(Dataset):
-    """Every view of every video of a table, without randomness: segment by segment, and in a segment crop by crop.
+    """Every view of every video of a table: segment by segment, and crop by crop within a segment.
 
     Items have `pixel_values`, `labels` and `video_id`, the video's row in the table. A single segment is the
-    validation clip, a single crop the centre. Views are cheapest in batches in order, for those of a video that stand
-    together in a batch are decoded together, and those of a segment share its crops.
+    validation clip, a single crop the centre. Views are cheapest in order: those of a video in one batch are decoded
+    together, and those of a segment share its resized frames.
 
     Args:
         table: videos and labels.
-        num_frames, stride: frames of a view, and their distance.
+        num_frames, stride: frames of a view, and the distance between them.
         num_segments, num_crops: temporal positions, and crops of each along the longer side.
         size: height and width of a view.
-        skip_broken: look at every video on construction and leave broken ones out; they are logged and stand in
-            [`~ViewDataset.bad_videos`]. Without it a broken video is an error when its turn comes, for a score without
-            it would be that of another test. Of a distributed job the first process looks and tells the others, so
-            all of them must construct the dataset.
-        processor: how frames are resized, and what they are to be normalised with ([`~ViewDataset.normalize`]); by
-            default ours.
+        skip_broken: check every video on construction and leave broken ones out; they are logged and listed in
+            [`~ViewDataset.bad_videos`]. Otherwise a broken video is an error when it is read, because a score without
+            it would be that of another test set. In a distributed job the first process checks and tells the others,
+            so all of them must construct the dataset.
+        processor: resizes and normalises the frames ([`~ViewDataset.normalize`]); by default ours.
 
     Raises:
         VideoDecodeError, FileNotFoundError: for an item, if its video cannot be decoded or has a single frame.
-        ValueError: on construction, no video that could be used, a number below 1, or, with `skip_broken`, processes
-            with different tables.
+        ValueError: on construction, no usable video, a number below 1, or, with `skip_broken`, processes with
+            different tables.
     """
 
     def __init__(
@@ -242,7 +236,7 @@ class ViewDataset(Dataset):
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
         if not self.rows:
             raise ValueError(f"none of {len(table)} videos can be used; there must be at least one")
-        self._last: tuple[int, dict[int, Tensor]] = -1, {}  # row and segments that were decoded last
+        self._last: tuple[int, dict[int, Tensor]] = -1, {}  # the row and segments decoded last
 
     def __len__(self) -> int:
         return len(self.rows) * self.num_segments * self.num_crops
@@ -251,7 +245,7 @@ class ViewDataset(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """The items of a batch, which loaders ask for as a whole."""
+        """The items of a batch; loaders ask for it as a whole."""
         for index in indices:
             if not 0 <= index < len(self):
                 raise IndexError(f"index is {index}; it must be at least 0 and less than {len(self)}")
@@ -267,7 +261,7 @@ class ViewDataset(Dataset):
         return items
 
     def normalize(self, frames: Tensor) -> Tensor:
-        """Clips of items, on any device, as the processor normalises them: see [`normalize`]."""
+        """Clips, on any device, normalised as the processor does: see [`normalize`]."""
         return normalize(frames, *pixel_statistics(self.transform.processor))
 
     @property
@@ -282,7 +276,6 @@ class ViewDataset(Dataset):
         """The crops of some segments of a row's video, from one decoding."""
         known = self._last[1] if self._last[0] == row else {}
         needed = [segment for segment in segments if segment not in known]
-
         if needed:
             with open_row(self.table[row]) as video:
                 clips = self._decode(video, needed)
@@ -368,7 +361,7 @@ def _reason(error: VideoDecodeError | OSError) -> str:
 
 
 def _scan_once(table: datasets.Dataset) -> list[BadVideo]:
-    """The same list on every process: a read error that passes would else shift the views of one of them."""
+    """The same list on every process; otherwise a transient read error would shift the views of one of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return _scan(table)
     own = (len(table), table_fingerprint(table))
@@ -385,9 +378,9 @@ def _scan_once(table: datasets.Dataset) -> list[BadVideo]:
 
 
 def _scan(table: datasets.Dataset) -> list[BadVideo]:
-    """The table's videos that are broken, each logged."""
+    """The broken videos of a table, each logged."""
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        # By number: a table of embedded videos would be read into memory as a whole.
+        # By number, so that a table of embedded videos is not read into memory as a whole.
         faults = list(pool.map(lambda row: _fault(table[row]), range(len(table))))
     videos = [(row, table[row], fault) for row, fault in enumerate(faults) if fault is not None]
     bad = [BadVideo(row, video_name(video), fault, 0, video.get("line")) for row, video, fault in videos]

@@ -7,7 +7,6 @@ accelerate passes it on to neither the dataset of a distributed run nor the samp
 """
 
 import contextlib
-import itertools
 import random
 from collections.abc import Iterator, Mapping
 
@@ -28,10 +27,10 @@ def seeded(*numbers: int) -> Iterator[None]:
         random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
 
 
-def clip_generators(seed: int | None, epoch: int, index: int) -> Iterator[np.random.Generator]:
-    """Yields the generator of each attempt at a clip; without a seed, torch's generator decides on all of them."""
+def clip_generators(seed: int | None, epoch: int, index: int, attempts: int) -> Iterator[np.random.Generator]:
+    """Yields a generator for each attempt at a clip; without a seed, torch's generator seeds them."""
     numbers = (torch.randint(2**62, ()).item(),) if seed is None else (seed, epoch, index)
-    return (np.random.default_rng([*numbers, attempt]) for attempt in itertools.count())
+    return (np.random.default_rng([*numbers, attempt]) for attempt in range(attempts))
 
 
 @contextlib.contextmanager
@@ -58,10 +57,9 @@ class EpochSampler(Sampler[int]):
 
 
 class SeededClips(Dataset):
-    """The items of any dataset `clips` by the numbers of an [`EpochSampler`], with what the trainer has to know.
+    """The items of any dataset `clips` by the numbers of an [`EpochSampler`].
 
-    Added are "video_id" (the row), noise in [0, 1) of the given lengths, by the model's argument, and "clip_number"
-    for [`SeededCollator`].
+    Added are "video_id" (the row), `noise` in [0, 1) by argument and length, and [`SeededCollator`]'s "clip_number".
     """
 
     def __init__(self, clips: Dataset, seed: int, noise: Mapping[str, int]):
@@ -74,10 +72,10 @@ class SeededClips(Dataset):
         return self.item(number)
 
     def item(self, number: int, video: dict | None = None) -> dict:
-        """Item `number`; `video` is its row in the table if that has been read already."""
+        """Item `number`; `video` is its row in the table, if already read."""
         epoch, row = divmod(number, len(self))
         with seeded(self.seed, epoch, row):
-            # Before the noise, whose length differs with the selection: the clips must not.
+            # Before the noise, whose length depends on the selection: clips must not.
             clip = self.clips[row] if video is None else self.clips.clip(row, video)
             noise = {name: torch.rand(length) for name, length in self.noise.items()}
             return {**clip, **noise, "video_id": row, "clip_number": number}
