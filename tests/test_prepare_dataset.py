@@ -301,9 +301,7 @@ def test_folders_of_pictures_go_into_shards_encoded_only(tmp_path):
     for i in range(3):
         Image.new("L", (16, 16), 40 * i).save(tmp_path / f"pictures/{i}.png")
     table = make_table([str(tmp_path / "pictures")], [0], ["a"])
-    with pytest.raises(
-        ValueError, match="pictures is a folder of pictures; encode the videos to put them into shards"
-    ):
+    with pytest.raises(ValueError, match="pictures is a folder of images; encode the videos to put them into shards"):
         prepare_dataset({"train": table}, tmp_path / "plain", "tar")
     prepare_dataset({"train": table}, tmp_path / "encoded", "tar", Encoding())
     assert Shards(tmp_path / "encoded/train")[0]["video"]["path"].endswith(".mp4")
@@ -315,7 +313,7 @@ def test_embedded_videos_go_into_shards_and_into_lists_encoded_only(videos, tmp_
     report = prepare_dataset(tables, tmp_path / "tar", "tar")
     assert [bad["video"] for bad in report["train"]["broken"]] == ["b.mp4"]
     assert Shards(tmp_path / "tar/train")[0]["video"]["bytes"] == content[0]["bytes"]
-    with pytest.raises(ValueError, match="a.mp4 is kept inside of a table; encode the videos, or choose"):
+    with pytest.raises(ValueError, match="a.mp4 is embedded in a table; encode the videos, or choose"):
         prepare_dataset(tables, tmp_path / "csv")
     prepare_dataset(tables, tmp_path / "encoded", encoding=Encoding())
     assert read_csv(tmp_path / "encoded/train.csv")["video"][0].endswith("videos/a/a.mp4")

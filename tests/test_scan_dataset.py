@@ -57,7 +57,7 @@ EXPECTED = {
     },
     "short": {"short.mp4": "has 15 frames, fewer than 16"},
     "odd": {
-        "slow.mp4": "2 frames a second",
+        "slow.mp4": "2 frames per second",
         "flat.mp4": "frames of 160 x 32",
         "tiny.mp4": "frames of 16 x 16",
         "still.mp4": "it does not move",

@@ -180,7 +180,7 @@ def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monk
     (tmp_path / "4.tar").write_bytes((tars / "0.tar").read_bytes())
     assert len(Shards(tmp_path)) == 29 and counted == [str(tmp_path / "4.tar")]
     (tmp_path / INDEX_FILE).write_text("[]")
-    with pytest.raises(ValueError, match="shards.json is no index of shards"):
+    with pytest.raises(ValueError, match="shards.json is not an index of shards"):
         Shards(tmp_path)
 
 

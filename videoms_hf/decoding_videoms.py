@@ -50,7 +50,7 @@ from .sources_videoms import (
 )
 
 
-# Limits: a corrupt or hostile file must raise an error, not fill the memory or run for ever.
+# Limits: a corrupt or hostile file must raise an error, not fill the memory or run forever.
 MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
 MAX_SECONDS = 600.0  # for one call
 MAX_THREADS = 4  # of one decoder, by default

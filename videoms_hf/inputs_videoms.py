@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Videos in every form that people give them: sources for the decoder, or frames as RGB tensors (T, C, H, W)."""
+"""Videos in every form that a processor accepts: sources to decode, or frames as RGB tensors (T, C, H, W)."""
 
 import io
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ FORMS = (
     "(T, C, H, W), or a list of frames. A pipeline takes a list for several videos: give it the frames of one as one "
     "array, or as [[frame, ...]]"
 )
-# Interpolation leaves the range of its inputs; this much counts as rounding.
+# Interpolation can leave the range of its inputs; this much counts as rounding.
 UNIT_TOLERANCE = 0.01
 
 
@@ -68,7 +68,7 @@ def to_8_bits(frames: Tensor) -> Tensor:
         return frames
     if frames.dtype == torch.bool:
         return frames.to(torch.uint8) * 255
-    values = frames if frames.is_floating_point() else frames.to(torch.int64)  # of other types torch knows no maximum
+    values = frames if frames.is_floating_point() else frames.to(torch.int64)  # torch has no maximum for other types
     low, high = (value.item() for value in values.aminmax())
     if frames.is_floating_point() and low >= -UNIT_TOLERANCE and high <= 1 + UNIT_TOLERANCE:
         return (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
@@ -96,7 +96,7 @@ def _is_array(given: Any) -> bool:
 
 
 def _is_frame(given: Any) -> bool:
-    """Whether this is a picture of PIL, or an array that can be one."""
+    """Whether this is a PIL image, or an array that can be one."""
     return hasattr(given, "convert") or (_is_array(given) and given.ndim in (2, 3))
 
 
@@ -105,7 +105,7 @@ def _tensor(array: np.ndarray | Tensor) -> Tensor:
         return array
     if array.dtype.kind not in "buif":
         raise ValueError(f"frames are arrays of {array.dtype}; they must hold numbers, best uint8 in [0, 255]")
-    # Torch reads neither negative strides nor a foreign byte order, and warns about memory that it must not write.
+    # Torch reads neither negative strides nor foreign byte orders, and warns about read-only memory.
     return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 

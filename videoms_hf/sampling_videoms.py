@@ -1,10 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Which frames of a video make a clip: arithmetic on frame numbers, without a file or a tensor.
+"""Which frames of a video make a clip: arithmetic on frame indices.
 
-Every function returns frame numbers int64 (num_frames,) in [0, video_length), ascending, of which only the last may
-repeat. `stride` is the distance of neighbouring frames of a clip; a window is `num_frames * stride` frames long.
+Every function returns indices int64 (num_frames,) in [0, video_length), ascending; only the last one may repeat.
+`stride` is the distance between neighbouring frames of a clip; a window has `num_frames * stride` frames.
 
-Source: the official code's data sets for pre-training, fine-tuning and testing.
+Source: the official code's datasets for pre-training, fine-tuning and testing.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 def pretraining_clip(video_length: int, num_frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
     """Every stride-th frame of a random window.
 
-    A video shorter than the window starts at its first frame and stays on the last that the steps reach:
+    A video shorter than the window starts at its first frame and repeats the last one that the steps reach:
     10 frames, 6 at stride 4 -> 0 4 8 8 8 8.
     """
     _check(video_length, num_frames, stride)
@@ -25,7 +25,7 @@ def pretraining_clip(video_length: int, num_frames: int, stride: int, rng: np.ra
 def finetuning_clip(video_length: int, num_frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
     """Frames spread linearly over a random window, from its first to its last.
 
-    A video shorter than the window gives every stride-th frame, then the last of these again and again.
+    A video shorter than the window gives every stride-th frame, then repeats the last of these.
     """
     _check(video_length, num_frames, stride)
     # Official code: the window that ends with a video's last frame is never drawn.
@@ -59,7 +59,7 @@ def segment_clip(video_length: int, num_frames: int, stride: int, segment: int, 
 def uniform_clip(video_length: int, num_frames: int) -> np.ndarray:
     """The middle frames of `num_frames` equal parts of the whole video: 8 frames, 4 of them -> 1 3 5 7.
 
-    A video with fewer frames than that gives every frame, then its last again and again.
+    A video with fewer frames than that gives every frame, then repeats the last.
     """
     _check(video_length, num_frames, 1)
     parts = min(num_frames, video_length)

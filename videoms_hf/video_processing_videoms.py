@@ -27,7 +27,7 @@ from .sampling_videoms import segment_clip, uniform_clip, validation_clip
 
 
 class VideoMSVideoProcessorKwargs(VideosKwargs, total=False):
-    """What [`VideoMSVideoProcessor`] takes beside the usual options.
+    """What [`VideoMSVideoProcessor`] takes besides the usual options.
 
     Args:
         frame_stride: frames from one sampled frame to the next; `None` spreads them evenly over the whole video.

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Clips of a small data set whose decoded frames fit into memory: every video is decoded once, not once an epoch."""
+"""Clips of a small dataset whose frames fit into memory: every video is decoded once, not once per epoch."""
 
 from collections.abc import Callable
 
@@ -17,13 +17,13 @@ from .tables import open_row
 class ClipsInMemory(Dataset):
     """One random clip of each video, from frames that are decoded and shrunk on construction.
 
-    What is random is drawn from torch's global generator. `choose_frames` and `transform` are as those of
-    [`ClipDataset`] and may be set again, for another run on the same videos.
+    Draws come from torch's global generator. `choose_frames` and `transform` are those of [`ClipDataset`]; they may be
+    replaced, for another run on the same videos.
 
     Args:
         table: videos and labels; a broken video is an error.
-        with_labels: give labels.
-        size: shorter side of the frames that are kept, pixels; smaller videos stay as they are.
+        with_labels: include labels.
+        size: shorter side of the frames that are kept, in pixels; smaller videos are not resized.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""From tables of videos to what training reads: lists, tables or shards, of the videos as they are or encoded anew."""
+"""Turns tables of videos into what training reads: lists, tables or shards of the videos, optionally re-encoded."""
 
 import dataclasses
 import hashlib
@@ -45,21 +45,21 @@ def prepare_dataset(
     shard_megabytes: int = 256,
     settings: Mapping | None = None,
 ) -> dict:
-    """Write the tables (by name: train, val, test) to `output_dir`, and return the report that is left there too.
+    """Write the tables (by name: train, val, test) to `output_dir`; returns the report, which is also written there.
 
-    With `form` "csv" a table becomes `<name>.csv` in the official form or, if its videos are windows of recordings,
+    With `form` "csv" a table becomes `<name>.csv` in the official format or, if its videos are windows of recordings,
     `<name>.parquet` with their paths; with "tar" and "parquet" a folder `<name>` of shards with the videos themselves.
-    `classes.txt` has the class names. With an `encoding` the videos are encoded to `videos/<class>/` first.
+    `classes.txt` has the class names. With an `encoding` the videos are first encoded to `videos/<class>/`.
 
-    Every video is looked at; one that cannot be read is left out and stands in the report with its reason. A
-    preparation that was interrupted goes on where it was; whatever exists is complete.
+    Every video is checked; one that cannot be read is left out and listed in the report with the reason. An
+    interrupted preparation resumes; whatever file exists is complete.
 
     Args:
-        settings: what else the result depends on; it is kept to tell whether a folder is that of this preparation.
+        settings: what else the result depends on; stored to tell whether a folder belongs to this preparation.
 
     Raises:
         FileExistsError: `output_dir` holds something else, or was prepared with other settings.
-        ValueError: a form that there is not, tables with different classes, a table of which no video can be used.
+        ValueError: an unknown form, tables with different classes, a table without any usable video.
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}; it must be one of {', '.join(FORMS)}")
@@ -88,7 +88,7 @@ def prepare_dataset(
 
 
 def summary(report: Mapping[str, Mapping]) -> str:
-    """A report in lines: the totals of each table, and the videos that were left out."""
+    """The lines of a report: totals of each table, and the videos that were left out."""
     lines = []
     for split, part in report.items():
         lines.append(
@@ -104,7 +104,7 @@ def _first_reason(part: Mapping) -> str:
 
 
 def _claim(folder: Path, settings: dict) -> None:
-    """Make a folder this preparation's."""
+    """Mark a folder as belonging to this preparation."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS_FILE
     if path.is_file():
@@ -118,7 +118,7 @@ def _claim(folder: Path, settings: dict) -> None:
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
-# -- looking at and encoding the videos -----------------------------------------------------------------------------
+# -- checking and encoding the videos -----------------------------------------------------------------------------
 
 
 def _look(
@@ -129,9 +129,9 @@ def _look(
     targets: dict[str, tuple],
     num_workers: int,
 ) -> tuple[list[dict], dict]:
-    """The rows that can be used, encoded if there is a `folder` for that, and what there is to report of a table."""
+    """The usable rows of a table, encoded if there is a `folder` for that, and its report."""
     names = table.features["label"].names
-    # Embedded videos stay in their table until they are wanted; of others the workers need no more than the row.
+    # Embedded videos stay in their table until they are needed; for others the workers need only the row.
     is_embedded = isinstance(table.features["video"], Video)
     sources = [
         {**row, "video": video}
@@ -166,7 +166,7 @@ def _look(
 
 
 def _target(row: Mapping, key: tuple, folder: Path, names: Sequence[str], targets: dict[str, tuple]) -> Path:
-    """The file that a row's video is encoded to; the same for the same part of the video `key`, whatever the table."""
+    """The file that a row's video is encoded to; the same part of the video `key` has the same in all tables."""
     label = "unlabelled" if row["label"] == UNLABELLED else names[row["label"]]
     label = re.sub(r"^\.+$|[^-_ .,()A-Za-z0-9]", "_", label)[:NAME_BYTES]
     stem = re.sub(r"[\x00-\x1f]", "_", os.path.splitext(os.path.basename(row["video"]))[0])
@@ -184,8 +184,8 @@ def _target(row: Mapping, key: tuple, folder: Path, names: Sequence[str], target
 
 
 def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
-    """The file that a table is written to: `<name>.csv` in the official form, with `classes.txt` beside it; or
-    `<name>.parquet` if its videos are windows or kept inside of it."""
+    """The file that a table is written to: `<name>.csv` in the official format, with `classes.txt` next to it; or
+    `<name>.parquet` if its videos are windows or embedded."""
     folder = Path(folder)
     if isinstance(table.features["video"], Video) or any(column in table.features for column in WINDOW_COLUMNS):
         path = folder / f"{name}.parquet"
@@ -201,7 +201,7 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
 def _look_at(
     job: tuple[dict | int, Path | None], table: Dataset | None, encoding: Encoding | None
 ) -> tuple[float, int] | str:
-    """Seconds and bytes of a video, after it has been encoded if need be; or why it cannot be used."""
+    """Seconds and bytes of a video, encoded if there is an output path; or why it cannot be used."""
     row, output = job
     try:
         if output is None or not output.exists():
@@ -215,7 +215,7 @@ def _look_at(
         return error.reason
     except OSError as error:
         if output is not None and not isinstance(error, FileNotFoundError):
-            raise  # a full disk is no fault of the video
+            raise  # a full disk is not the video's fault
         return f"cannot be read ({error.strerror or error})"
 
 
@@ -246,16 +246,14 @@ def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds
 
 
 def _line(row: Mapping, folder: Path, class_names: Sequence[str]) -> str:
-    """A row of a list: a path inside of the folder is relative to it, so that the folder can be moved."""
+    """A row of a list: a path inside the folder is relative to it, so that the folder can be moved."""
     if "path" not in row:
-        raise ValueError(
-            f"{row['name']} is kept inside of a table; encode the videos, or choose the form parquet or tar"
-        )
+        raise ValueError(f"{row['name']} is embedded in a table; encode the videos, or choose the form parquet or tar")
     path = row["path"]
     inside = os.path.abspath(folder) + os.sep
     path = os.path.abspath(path).removeprefix(inside) if "://" not in path else path
     if "\n" in path or path != path.strip():
-        raise ValueError(f"{path!r} cannot stand in a list, for its spaces or line breaks; rename it, or encode anew")
+        raise ValueError(f"{path!r} cannot be listed because of its spaces or line breaks; rename or re-encode it")
     return f"{path} {label_text(row['label'], class_names)}\n"
 
 
@@ -277,9 +275,9 @@ def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> N
 def _write_shards(
     folder: Path, split: str, rows: Sequence[Mapping], names: Sequence[str], form: str, shard_bytes: int
 ) -> None:
-    """Shards of about `shard_bytes` each; training videos are shuffled, so that neighbours have nothing in common.
+    """Shards of about `shard_bytes` each; training videos are shuffled, so that neighbours are unrelated.
 
-    A shard that exists and holds just these videos is kept, and `shards.json` is written after each one.
+    A shard that already holds exactly these videos is kept, and `shards.json` is written after each one.
     """
     folder.mkdir(exist_ok=True)
     index_path = folder / INDEX_FILE
@@ -300,7 +298,7 @@ def _write_shards(
         write_text(
             index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2)
         )
-    for name in before.keys() - index.keys():  # shards of ours that are no longer needed
+    for name in before.keys() - index.keys():  # our shards that are no longer needed
         if re.fullmatch(r"[0-9]{5,}\.(tar|parquet)", name):
             (folder / name).unlink(missing_ok=True)
 
@@ -311,7 +309,7 @@ def _content(row: Mapping) -> tuple[str, bytes]:
         source = video_source(row["table"][row["number"]])
         return row["name"], Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
     if is_frame_folder(row["path"]):
-        raise ValueError(f"{row['path']} is a folder of pictures; encode the videos to put them into shards")
+        raise ValueError(f"{row['path']} is a folder of images; encode the videos to put them into shards")
     return row["path"], Path(row["path"]).read_bytes()
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is wrong with the videos of a table, and what tables share that should have nothing in common."""
+"""Finds broken and unusual videos in tables, and leaks between tables that should have nothing in common."""
 
 import hashlib
 import itertools
@@ -20,13 +20,13 @@ from .tables import video_name, video_names, video_source, window_of
 from .workers import WorkerKilled, work_through
 
 
-RATES = (5.0, 121.0)  # frames a second that are ordinary, and likewise the other bounds
+RATES = (5.0, 121.0)  # usual frames per second; the other bounds likewise
 SMALLEST_SIDE = 32
 LARGEST_ASPECT = 4.0
 LATE_SECONDS = 0.5  # that a window may reach beyond its file
 PROMISED_FRAMES = 3  # that a header may promise too many
 DIGEST_BYTES = 1 << 16
-# Names by which videos are known to be cut from one: the groups of UCF101, the videos of Kinetics.
+# File names that show which videos are cut from the same one: the groups of UCF101, the videos of Kinetics.
 ORIGINS = {
     "UCF101 group": re.compile(r"v_([A-Za-z]+_g[0-9]+)_c[0-9]+"),
     "YouTube video": re.compile(r"(.{11})_[0-9]{6}_[0-9]{6}"),
@@ -34,7 +34,7 @@ ORIGINS = {
 
 
 class Look(NamedTuple):
-    """What was seen of a video; `broken` says why it gives no clip, `oddities` what is unusual about it."""
+    """What a scan found about a video; `broken` says why it gives no clip, `oddities` what is unusual about it."""
 
     broken: str | None
     oddities: tuple[str, ...] = ()
@@ -49,9 +49,9 @@ def scan_tables(
 ) -> tuple[dict, dict[str, dict[str, set[int]]]]:
     """A report for JSON, and for each table the rows that are "broken", "short", "odd" or in "leaks".
 
-    Of every video the first, the middle and the last frame are decoded. Broken is one that gives no clip; short one of
-    fewer than `min_frames` frames; odd one that does not move, or of unusual rate or size. A leak is what two tables
-    share: the same file, the same content, a window of the same recording, or a video of the same origin by its name.
+    The first, middle and last frame of every video are decoded. Broken videos give no clip, short ones have fewer than
+    `min_frames` frames, odd ones do not move or have an unusual rate or size. A leak is what two tables share: a file,
+    content, windows of one recording, or videos of the same origin by their names.
     """
     report: dict = {"tables": {}, "leaks": []}
     rows: dict[str, dict[str, set[int]]] = {}
@@ -97,7 +97,7 @@ def scan_tables(
 
 
 def scan_summary(report: Mapping) -> str:
-    """A scan in lines: numbers of each table, every broken video, and the leaks by their kind."""
+    """The lines of a scan: counts of each table, every broken video, and leaks by kind."""
     lines = []
     for name, part in report["tables"].items():
         counts = ", ".join(f"{len(part[kind])} {kind}" for kind in ("broken", "short", "odd"))
@@ -113,7 +113,7 @@ def scan_summary(report: Mapping) -> str:
 
 
 def _look_at_all(table: Dataset, num_workers: int, description: str) -> list[Look]:
-    # Embedded videos stay in their table until they are wanted; of others the workers need no more than the row.
+    # Embedded videos stay in their table until they are needed; for others the workers need only the row.
     is_embedded = isinstance(table.features["video"], Video)
     items = range(len(table)) if is_embedded else table.to_list()
     found = dict(work_through(partial(_look, table=table if is_embedded else None), items, num_workers, description))
@@ -164,7 +164,7 @@ def _look_into(video: VideoReader, window: Mapping[str, float | None]) -> Look:
 
 
 def _digest(source) -> tuple[int, str]:
-    """Size of a file, and a mark of its content: of the size, its beginning and its end."""
+    """Size of a file, and a hash of its size, beginning and end."""
     if isinstance(source, str) and "://" in source:
         return 0, ""
     with open(source, "rb") if isinstance(source, str) else source as file:
@@ -199,6 +199,6 @@ def _shared(ours: Sequence[set], theirs: Sequence[set]) -> list[tuple[str, str, 
                 table[origin].append(row)
     common = sorted(places[0].keys() & places[1].keys())
     leaks = [(kind, what, places[0][kind, what], places[1][kind, what]) for kind, what in common]
-    # The same file has the same content; that would be said twice.
+    # The same file has the same content, which would be reported twice.
     files = {row for kind, _, rows, _ in leaks if kind == "file" for row in rows}
     return [leak for leak in leaks if leak[0] != "content" or not set(leak[2]) <= files]

@@ -1,10 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Videos in shards: tar files in WebDataset's form, or parquet files with the videos' bytes.
+"""Videos in shards: tar files in WebDataset's format, or parquet files with the videos' bytes.
 
-In a tar file the files of one video stand together and share their name up to its first dot: `000017.mp4`, and
-`000017.cls` (a label, number or name) or `000017.json` (an object with `label` and, if need be, `start_seconds` and
-`end_seconds`). A parquet file has the columns of a table (`tables.py`). `shards.json` beside the shards, if there is
-one, tells how many videos each holds, so that they need not be counted; `classes.txt` names the classes.
+In a tar file the files of one video follow each other and share their name up to the first dot: `000017.mp4`, and
+`000017.cls` (a label, number or name) or `000017.json` (an object with `label` and, optionally, `start_seconds` and
+`end_seconds`). A parquet file has the columns of a table (`tables.py`). An optional `shards.json` next to the shards
+says how many videos each holds, so that they need not be counted; `classes.txt` names the classes.
 """
 
 import io
@@ -27,13 +27,13 @@ from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
 from .tables import UNLABELLED, WINDOW_COLUMNS
 
 
-STREAM_PREFIX = "stream:"  # before a folder of shards, where training data are asked for
+STREAM_PREFIX = "stream:"  # marks a folder of shards as training data
 INDEX_FILE = "shards.json"
-OPEN_SHARDS = 128  # whose contents a process remembers: each of streaming's lanes has one under way, or two
+OPEN_SHARDS = 128  # whose contents a process remembers: each lane of a stream reads one or two at a time
 
 
 class Shard(NamedTuple):
-    """A file with videos. Its size and time of change tell whether it is still the file that was counted."""
+    """A file with videos. Its size and modification time tell whether it is still the file that was counted."""
 
     path: str
     num_videos: int
@@ -42,14 +42,14 @@ class Shard(NamedTuple):
 
 
 class Shards:
-    """The videos of a folder of shards, numbered through from 0 in the order of the shards' names.
+    """The videos of a folder of shards, numbered from 0 in the order of the shards' names.
 
     `shards[number]` is a row as in a table; [`~Shards.read`] takes several at once, which is cheaper.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: no shard in it, one that cannot be read, or class names that cannot be told; for a row, a label
-            that is none of the classes, or none where labels are required.
+        ValueError: no shard in it, one that cannot be read, or unknown class names; for a row, a label that is not a
+            class, or none where labels are required.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Shards:
         self.class_names = list(class_names) if class_names is not None else own_names
         if self.class_names is None and require_labels:
             raise ValueError(
-                f"{folder} does not say what its classes are called; put a classes.txt with a name a line, in the "
-                "order of the numbers, beside the shards"
+                f"{folder} does not say what its classes are called; put a classes.txt next to the shards, with one "
+                "name per line in the order of the numbers"
             )
         if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
-            raise ValueError(f"{folder} has the classes {shorten(unknown)}, which are none of {shorten(class_names)}")
+            raise ValueError(f"{folder} has the classes {shorten(unknown)}, not among {shorten(class_names)}")
         self._read_label = LabelNumbers(self.class_names or [], own_names)
 
     @property
@@ -107,7 +107,7 @@ class Shards:
     def _label(self, row: dict, shard: Shard, place: int) -> int:
         """A row's label as a number of `class_names`."""
         if self.class_names is None:
-            return UNLABELLED  # numbers without names: pre-training, which has no use for them
+            return UNLABELLED  # numbers without names: pre-training does not use them
         label = self._read_label(row.get("label"))
         if label is None or (label == UNLABELLED and self.require_labels):
             what = "no label" if label == UNLABELLED else f"the label {row['label']!r}"
@@ -124,17 +124,17 @@ def shard_files(folder: str | os.PathLike) -> list[str]:
 
 
 def count_videos(path: str) -> Shard:
-    """A shard with its number of videos, told from the headers in it."""
+    """A shard with its number of videos, counted by the headers in it."""
     name, num_bytes, changed = _fingerprint(path)
     try:
         count = len(_tar_starts(path, changed)) - 1 if name.endswith(".tar") else pq.read_metadata(path).num_rows
     except (OSError, tarfile.TarError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); fetch it again or leave it out") from error
+        raise ValueError(f"{path} cannot be read ({error}); download it again or leave it out") from error
     return Shard(path, count, num_bytes, changed)
 
 
 def write_index(folder: str | os.PathLike) -> list[Shard]:
-    """The shards of a folder; how many videos each holds is written to `shards.json` beside them."""
+    """The shards of a folder; how many videos each holds is written to `shards.json` next to them."""
     shards = [count_videos(path) for path in shard_files(folder)]
     counts = {os.path.basename(shard.path): shard.num_videos for shard in shards}
     sizes = {os.path.basename(shard.path): shard.num_bytes for shard in shards}
@@ -144,7 +144,7 @@ def write_index(folder: str | os.PathLike) -> list[Shard]:
 
 
 def _read_index(folder: str) -> dict[tuple, Shard]:
-    """The shards that `shards.json` counts, by what they must look like; a file of another size is counted anew."""
+    """The shards that `shards.json` counts, by their fingerprint; a file of another size is counted again."""
     path = Path(folder) / INDEX_FILE
     if not path.is_file():
         return {}
@@ -154,9 +154,9 @@ def _read_index(folder: str) -> dict[tuple, Shard]:
             (os.path.join(folder, name), entry["num_videos"], entry["num_bytes"]) for name, entry in index.items()
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no index of shards ({error}); remove it, then the shards are counted") from error
+        raise ValueError(f"{path} is not an index of shards ({error}); remove it to count the shards") from error
     if wrong := [name for name, count, _ in found if not isinstance(count, int) or count < 0]:
-        raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it, then the shards are counted")
+        raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it to count the shards")
     present = [(path, count) for path, count, size in found if os.path.isfile(path) and os.path.getsize(path) == size]
     return {(mark := _fingerprint(path)): Shard(path, count, *mark[1:]) for path, count in present}
 
@@ -167,7 +167,7 @@ def _fingerprint(path: str) -> tuple[str, int, int]:
 
 
 def stored_class_names(path: str) -> list[str] | None:
-    """Class names that come with a shard: in the parquet file, or in `classes.txt` beside it or one folder up."""
+    """Class names that come with a shard: in the parquet file, or in `classes.txt` next to it or one folder up."""
     if path.endswith(".parquet"):
         features = Features.from_arrow_schema(pq.read_schema(path))
         if isinstance(features.get("label"), ClassLabel):
@@ -216,7 +216,7 @@ def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
     starts = _tar_starts(shard.path, shard.changed)
     if len(starts) != shard.num_videos + 1:
         counts = f"{len(starts) - 1} videos, but {INDEX_FILE} says {shard.num_videos}"
-        raise ValueError(f"{shard.path} has {counts}; remove it, then the shards are counted")
+        raise ValueError(f"{shard.path} has {counts}; remove it to count the shards")
     with open(shard.path, "rb") as file:
         for place in places:
             file.seek(starts[place])

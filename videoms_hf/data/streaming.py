@@ -1,14 +1,14 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Training clips streamed from shards, file by file, for sets that are too large or too far away for random access.
+"""Training clips streamed from shards, for datasets too large or too remote for random access.
 
-An epoch goes through all videos once, in an order made from the seed and the epoch alone: the shards in random order,
-one after the other, make a row that is cut into equal lanes, and within a lane each block of videos is shuffled. Batch
-g is the next of lane g % num_lanes: a batch's videos are neighbours, but batches that follow each other come from far
-apart. Shards whose own videos stand in random order (`videoms prepare` writes such) make up for the rest.
+An epoch visits every video once, in an order that depends on the seed and the epoch alone: the shards in random order
+are concatenated and cut into equal lanes, and within a lane each block of videos is shuffled. Batch g is the next of
+lane g % num_lanes: the videos of a batch are neighbours, but consecutive batches come from far apart. Prepared shards
+hold their videos in random order, which makes up for the rest.
 
-Process r of n has the batches g with g % n = r, and its workers have those in turn, as a `DataLoader` asks for them;
-so a lane is read by one worker only. The number of lanes is `LANES` wherever the number of readers (processes times
-workers) divides it, 1, 2, 3, 4, 6, 8, 12 ...: then the batches of a step are the same for all of these.
+Process r of n takes the batches g with g % n = r, and its workers take turns, as a `DataLoader` asks them; so each
+lane is read by one worker only. There are `LANES` lanes if the number of readers (processes times workers) divides it
+(1, 2, 3, 4, 6, 8, 12 ...): the batches of a step are then the same for all of these.
 """
 
 import json
@@ -35,35 +35,35 @@ from .shards import Shards
 
 
 STREAM_FILE = "stream.json"
-LANES = 48  # or the next number above that the readers divide
-# Videos that are shuffled together, and how many are read at once and held in memory, for each lane of a worker: of a
-# tar file every video can be had by itself, of a parquet file whole row groups are read.
+LANES = 48  # or the least common multiple with the number of readers
+# Videos that are shuffled together, and how many are read at once and held in memory, for each lane of a worker: a tar
+# file gives single videos, a parquet file whole row groups.
 BLOCKS = {".tar": (512, 1), ".parquet": (32, 32)}
 
 
 class Lane(NamedTuple):
-    """A run of videos in an epoch's order, and the sizes of the batches that are made of it."""
+    """A run of videos in an epoch's order, and the sizes of its batches."""
 
     first: int
     batch_sizes: tuple[int, ...]
-    skipped: int  # batches at its beginning that a resumed run has seen
+    skipped: int  # first batches, which a resumed run has seen
 
 
 def num_lanes(num_readers: int) -> int:
-    """Lanes of a stream that so many workers of all processes read together."""
+    """Lanes of a stream for that number of workers of all processes."""
     return math.lcm(LANES, num_readers)
 
 
 def epoch_lanes(
     num_videos: int, batch_size: int, num_lanes: int, drop_last: bool, world_size: int, skip: int = 0
 ) -> list[Lane]:
-    """The lanes of an epoch, which hold every video once; with `drop_last` only as many as give every one of
-    `world_size` processes equally many full batches.
+    """The lanes of an epoch, which hold every video once; with `drop_last` only as many as give each of `world_size`
+    processes equally many full batches.
 
     `skip` is the number of batches of each process that a resumed run has seen.
 
     Raises:
-        ValueError: several processes without `drop_last`: one would wait for the last batch of another for ever.
+        ValueError: several processes without `drop_last`: one would wait forever for the last batch of another.
     """
     num_batches = num_videos // (batch_size * world_size) * world_size
     sizes = [batch_size] * num_batches
@@ -85,13 +85,13 @@ def epoch_lanes(
 
 
 class VideoStream(IterableDataset):
-    """Pairs (number, row) of the videos of `shards`, this process's and worker's share of an epoch.
+    """Pairs (number, row) of the videos of `shards`: this worker's share of an epoch.
 
     Args:
         seed: of the order, together with the epoch.
         rank, world_size: this process's number, and how many there are.
-        batch_size: neighbours that stay together; a loader must have the same.
-        drop_last: leave the epoch's last videos out where they fill no batch of every process.
+        batch_size: that of the loader; neighbours that stay together.
+        drop_last: leave out the epoch's last videos if they do not fill a batch of every process.
     """
 
     def __init__(
@@ -108,15 +108,15 @@ class VideoStream(IterableDataset):
         # Shared with workers that live longer than an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._skip = torch.zeros((), dtype=torch.int64).share_memory_()
-        epoch_lanes(len(shards), batch_size, LANES, drop_last, world_size)  # complains early
+        epoch_lanes(len(shards), batch_size, LANES, drop_last, world_size)  # raises early
 
     @property
     def epoch(self) -> int:
         return int(self._epoch)
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Have the videos of another epoch come next. Of its first `skip` batches the rows are `None`: a resumed run
-        passes over them, and they are not read."""
+        """Continue with another epoch. The rows of its first `skip` batches, which a resumed run has seen, are `None`:
+        they are not read."""
         self._epoch.fill_(epoch)
         self._skip.fill_(skip)
 
@@ -136,7 +136,7 @@ class VideoStream(IterableDataset):
             self.world_size,
             int(self._skip),
         )
-        # A source of its own for each reader: `datasets` shares them out to the processes, and theirs to the workers.
+        # One source per reader: `datasets` distributes them to the processes, and theirs to the workers.
         sources = [tuple(lanes[reader::num_readers]) for reader in range(num_readers)]
         order = epoch_order(self.shards, self.seed, self.epoch)
         options = {"sources": sources, "shards": self.shards, "order": order, "seeds": (self.seed, self.epoch)}
@@ -146,12 +146,12 @@ class VideoStream(IterableDataset):
 
 
 def epoch_order(shards: Shards, seed: int, epoch: int) -> tuple[int, ...]:
-    """The shards' numbers in the order of an epoch."""
+    """The numbers of the shards in the order of an epoch."""
     return tuple(np.random.default_rng([seed, epoch]).permutation(len(shards.shards)).tolist())
 
 
 def _read(sources: list[tuple[Lane, ...]], shards: Shards, order: tuple[int, ...], seeds: tuple[int, int]):
-    """Yields the videos of a reader's lanes, a batch of each in turn."""
+    """Yields the videos of a reader's lanes, one batch of each in turn."""
     for lanes in sources:
         readers = [_read_lane(lane, shards, order, seeds) for lane in lanes]
         for turn in range(max((len(lane.batch_sizes) for lane in lanes), default=0)):
@@ -183,10 +183,9 @@ def _read_lane(lane: Lane, shards: Shards, order: tuple[int, ...], seeds: tuple[
 
 
 class ClipStream(IterableDataset):
-    """One random clip of each video of shards, streamed; what [`ClipDataset`] gives for the same videos by number.
+    """The clips of [`ClipDataset`] for the videos of shards, streamed in the order of `videos`.
 
-    `videos` says which videos come in which order, by default all of one process; the rest is as in [`ClipDataset`].
-    A bad video is replaced by another that is drawn from the same numbers, wherever that lies.
+    By default all are for one process. A bad video is replaced by any other, as there.
     """
 
     def __init__(
@@ -211,7 +210,7 @@ class ClipStream(IterableDataset):
         return len(self.videos)
 
     def set_epoch(self, epoch: int) -> None:
-        """Have the clips of another epoch come next, in workers that run already too."""
+        """Continue with the clips of another epoch, also in running workers."""
         self.videos.set_epoch(epoch)
         self.clips.set_epoch(epoch)
 
@@ -268,23 +267,19 @@ def stream_loader(clips: SeededClips, args: TrainingArguments, collate: Callable
 
 
 def stream_order(videos: VideoStream, args: TrainingArguments) -> dict[str, int]:
-    """What the order of a stream depends on, beside seed and epoch."""
+    """What the order of a stream depends on besides seed and epoch."""
     readers = args.world_size * max(args.dataloader_num_workers, 1)
     num_batches = args.world_size * (len(videos) // args.train_batch_size)
     return {"num_lanes": num_lanes(readers), "batch_size": args.train_batch_size, "num_batches": num_batches}
 
 
 def save_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
-    """Write what [`stream_order`] says beside a checkpoint's other files."""
+    """Write the [`stream_order`] to a checkpoint."""
     write_text(Path(checkpoint) / STREAM_FILE, json.dumps(order) + "\n")
 
 
 def check_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
-    """Complain if the rest of an epoch cannot be told from what the run that saved `checkpoint` has seen.
-
-    Raises:
-        ValueError: it read the stream in another order.
-    """
+    """Raises `ValueError` if the run that saved `checkpoint` read the stream in another order."""
     path = Path(checkpoint) / STREAM_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if before != order:

@@ -24,9 +24,9 @@ IMAGES_PER_SECOND = 25.0  # of a folder of images, which does not say
 class Encoding:
     """How videos are encoded, as H.264 in mp4 without sound.
 
-    `short_side` (pixels, even) and `fps` are upper limits: nothing is enlarged, and no frame is doubled, for a doubled
-    frame has no motion. `gop` is the distance of key frames, by which decoding from a random start gets cheaper; `crf`
-    the quality, lower is better; `fastdecode` leaves out what makes decoding slow, for larger files.
+    `short_side` (pixels, even) and `fps` are upper limits: nothing is enlarged, and no frame is doubled, because a
+    doubled frame has no motion. `gop` is the distance between key frames: smaller makes decoding from a random start
+    cheaper. `crf` is the quality, lower is better; `fastdecode` avoids what makes decoding slow, for larger files.
     """
 
     short_side: int | None = None
@@ -48,7 +48,7 @@ class Encoding:
 
 
 def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -> None:
-    """Encode a row's video, or the part of it that the row is, to a file that appears when it is complete.
+    """Encode a row's video or window to a file that appears when it is complete.
 
     A variable rate becomes its mean.
 

@@ -72,7 +72,7 @@ def _do(item: Any) -> Any:
 
 
 def _pool(work: Callable[[Any], Any], num_workers: int) -> ProcessPoolExecutor:
-    # Not forked from here: threads that this process may have would be missing in its copy, and waited for for ever.
+    # Not forked from here: threads that this process may have would be missing in its copy, and waited for forever.
     # A server that is started once, and has imported what is needed, is forked instead, where the system has that.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
