@@ -72,7 +72,7 @@ def tiny_config():
 
 
 def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Draw every parameter anew: fresh biases are zero, fresh norms are one, and both hide lost weights."""
+    """Randomise every parameter: new biases are zero and new norms one, which would hide lost weights."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""What transformers asks of a model of its own: loading, saving, recording, compiling, exporting, adapting."""
+"""What transformers requires of its models: loading, saving, recording, compiling, exporting, adapters."""
 
 import copy
 import sys
@@ -52,7 +52,7 @@ def test_a_configuration_keeps_what_every_configuration_has(tmp_path):
     assert VideoMSConfig.from_json_file(tmp_path / "config.json").to_dict() == config.to_dict()
     config.num_labels = 5
     assert len(config.id2label) == 5
-    VideoMSConfig(hidden_size=32)  # clashes with 12 heads, which a model says and a configuration does not
+    VideoMSConfig(hidden_size=32)  # 12 heads do not divide it: an error of the model, not of the configuration
 
 
 @pytest.mark.parametrize("cls", ALL)
@@ -209,7 +209,7 @@ def test_a_clip_gets_the_same_in_any_batch(tiny_config, cls):
 
 @pytest.mark.parametrize("cls", ALL)
 def test_weights_on_disk_are_fetched_layer_by_layer(tiny_config, cls, tmp_path):
-    """As device_map="auto" does for a model that is larger than its devices, which it fills from the first layer."""
+    """As device_map="auto" does for a model that is larger than its devices."""
     model = randomize(cls(tiny_config())).eval()
     model.save_pretrained(tmp_path)
     prefix = "" if cls is VideoMSModel else "videoms."
@@ -226,7 +226,7 @@ def test_weights_on_disk_are_fetched_layer_by_layer(tiny_config, cls, tmp_path):
         torch.testing.assert_close(first_tensor(mapped(pixels)), first_tensor(model(pixels)))
 
 
-def test_classes_of_another_number_are_refused_or_drawn_anew(tiny_config, tmp_path):
+def test_a_head_of_another_size_is_refused_or_newly_initialised(tiny_config, tmp_path):
     VideoMSForVideoClassification(tiny_config(num_labels=3)).save_pretrained(tmp_path)
     with pytest.raises(RuntimeError, match="size"):
         VideoMSForVideoClassification.from_pretrained(tmp_path, num_labels=5)
@@ -290,7 +290,7 @@ def test_device_map_auto_loads_and_runs(tiny_config, tmp_path):
 )
 def test_one_graph_without_breaks_gives_the_same_results(tiny_config, cls, training):
     model = randomize(cls(tiny_config(num_labels=3))).train(training)
-    torch.compiler.reset()  # else clips of other lengths that were compiled before make the length a variable
+    torch.compiler.reset()  # otherwise the length is dynamic after clips of other lengths
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
     pixels = clips()
     inputs = {"noise": torch.rand(2, 19)} if cls is VideoMSForPreTraining else {"labels": torch.tensor([0, 2])}
@@ -363,7 +363,7 @@ def test_lora_on_query_and_value_trains_and_merges(tiny_config):
 @pytest.mark.parametrize("stance", ["force_eager", pytest.param("default", marks=pytest.mark.slow)])
 def test_flex_attention_agrees_with_eager(tiny_config, stance):
     """transformers compiles flex attention, which takes most of a minute; "force_eager" runs it uncompiled."""
-    config = tiny_config(hidden_size=32, num_attention_heads=2)  # flex attention asks for heads of 16 and more
+    config = tiny_config(hidden_size=32, num_attention_heads=2)  # flex attention needs heads of at least 16
     model = randomize(VideoMSForVideoClassification(config)).eval()
     pixels, results = clips(), []
     for implementation in ("eager", "flex_attention"):

@@ -1,4 +1,4 @@
-"""Multiply-adds: `model.flops()` against a count by hand and against torch's counter on a real step."""
+"""`model.flops()` (MACs) against a count by hand and against torch's counter on a real step."""
 
 import pytest
 import torch
@@ -12,18 +12,18 @@ SHAPES = [None, (4, 3, 32, 32), (12, 3, 16, 48)]
 
 
 def block(num_tokens, width, mlp_width, num_outputs=None):
-    """Multiply-adds of a block that answers for its last `num_outputs` tokens."""
+    """MACs of a block that computes the outputs of its last `num_outputs` tokens only."""
     n, m = num_tokens, num_tokens if num_outputs is None else num_outputs
     projections = 2 * m * width**2 + 2 * n * width**2  # query and output; key and value
     return projections + 2 * m * n * width + 2 * m * width * mlp_width
 
 
 def expected_flops(cls, config, clip_shape, keep_ratio):
-    """Multiply-adds of a forward pass without gradient, counted by hand."""
+    """MACs of a forward pass without gradient, counted by hand."""
     frames, channels, height, width = clip_shape
     num_tokens = frames // 2 * (height // 8) * (width // 8)
     values = channels * 2 * 8 * 8
-    total = num_tokens * values * config.hidden_size  # every token is embedded once, for its score and for itself
+    total = num_tokens * values * config.hidden_size  # each token is embedded once, for its score and its features
     if cls is VideoMSForVideoClassification:
         num_kept = int(keep_ratio * num_tokens + 1e-6)
         total += config.num_hidden_layers * block(num_kept, config.hidden_size, config.intermediate_size)

@@ -1,4 +1,4 @@
-"""Frame selection: time steps are drawn by their important tokens, before whatever selection of tokens follows."""
+"""Frame selection: time steps are drawn by their number of important tokens, before tokens are selected."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def test_evaluation_takes_the_slices_with_most_kept_tokens_ties_to_the_earlier()
 
 
 def test_drawn_slices_have_the_frequencies_of_weighted_drawing_without_replacement():
-    """A clip with a still half (weight 0 but for one step) and a busy half, against drawing one after the other."""
+    """A clip with a still half (weight 0 but for one step) and a busy half, against successive draws."""
     importance = torch.full((1, 60), 0.0)
     importance[0, 30:] = torch.tensor([5.0] * 10 + [4.0] * 6 + [0.1] * 4 + [3.0] * 2 + [0.1] * 8)
     importance[0, 20:22] = 6.0
@@ -133,8 +133,8 @@ def test_noise_that_is_nought_one_or_tied_draws_every_step_at_most_once():
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_drawn_steps_are_treated_as_if_there_were_no_others(selection, tiny_config):
-    """Tokens are scored anew between neighbours of the drawn clip, and places are those of the rank in time."""
+def test_drawn_steps_give_what_a_clip_of_these_steps_gives(selection, tiny_config):
+    """Tokens are scored between neighbours in the drawn clip; position embeddings follow the rank in time."""
     options = {"token_selection": selection, "mask_ratio": 0.8}
     selecting, plain = tiny_config(candidate_ratio=2, **options), tiny_config(**options)
     clips, slice_noise = torch.rand(2, 16, 3, 32, 32), torch.rand(2, 8)
@@ -186,7 +186,7 @@ def test_a_clip_is_drawn_alone_as_in_a_batch(selection, tiny_config):
 
 
 def test_frame_selection_compiles_to_one_graph(tiny_config):
-    # After clips of other lengths torch makes the length a variable, which torch 2.11 cannot carry into a checkpoint.
+    # After clips of other lengths torch makes the length dynamic, which torch 2.11 cannot checkpoint.
     torch.compiler.reset()
     model = VideoMSForPreTraining(tiny_config(candidate_ratio=1.5, mask_ratio=0.8)).train()
     clips = torch.rand(2, 12, 3, 32, 32)

@@ -52,7 +52,7 @@ def test_videomae_is_refused_with_the_command_that_converts_it(tmp_path, ours, t
     command = f"pip install videoms_hf, then videoms convert --checkpoint {tmp_path} --output_dir"
     with pytest.raises(ValueError, match=command):
         ours.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=command):  # whatever configuration is given with it
+    with pytest.raises(ValueError, match=command):  # whatever the configuration
         ours.from_pretrained(tmp_path, config=ours.config_class(), ignore_mismatched_sizes=True)
 
 
@@ -135,7 +135,7 @@ def test_a_classifiers_folder_gives_its_own_features(tmp_path, tiny_config, has_
 
 
 def encoder_of(theirs):
-    """Its encoder's weights by our names, for a comparison that does not go through the conversion.
+    """Its encoder's weights by our names, without using the conversion.
 
     Biases of keys, which transformers has up to 5.17, are without effect and left out.
     """
@@ -222,7 +222,7 @@ def test_a_videomae_that_lacks_encoder_weights_is_no_start(tmp_path):
     assert "videomae.encoder.layer.1.gamma" in str(error.value)
     videomae(VideoMAEForVideoClassification, num_labels=2).save_pretrained(tmp_path)
     state = load_file(tmp_path / "model.safetensors")
-    del state["fc_norm.bias"]  # half a head is no head
+    del state["fc_norm.bias"]  # an incomplete head
     save_file(state, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"missing \(1\): fc_norm.bias$"):
         classification_model(ModelArguments(model_name_or_path=str(tmp_path)), CLIPS, ["a", "b"])

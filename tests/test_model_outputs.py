@@ -1,4 +1,4 @@
-"""Outputs as transformers' common tests ask for them: the tuple follows the declaration, with or without gradients."""
+"""Outputs as transformers' common tests expect them: tuples in declared order, with and without gradients."""
 
 import dataclasses
 
@@ -80,7 +80,7 @@ def test_inputs_passed_as_one_object_are_refused_with_the_right_call(cls, kind, 
 
 @pytest.mark.parametrize("cls", [VideoMSModel, VideoMSForPreTraining, VideoMSForVideoClassification])
 def test_attentions_that_sdpa_does_not_give_are_explained(cls, tiny_config):
-    """No error: transformers' test_eager_matches_sdpa_inference asks for attentions under sdpa too."""
+    """No error: transformers' test_eager_matches_sdpa_inference requests attentions with sdpa too."""
     model, inputs = model_and_inputs(cls, "motion", tiny_config)
     for implementation, is_warned in (("sdpa", True), ("eager", False)):
         model.set_attn_implementation(implementation)

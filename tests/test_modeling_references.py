@@ -111,9 +111,9 @@ def videomae_of(config, cls, **fields):
 
 
 def copy_weights(theirs, ours):
-    """By name, for both generations of transformers; nothing may be left over or missing.
+    """Copy by name, with no missing or unexpected key, from any supported version of transformers.
 
-    Up to 5.17 its keys have a bias, too: it adds the same to all scores of a query, which softmax ignores.
+    Up to 5.17 its keys have biases: each adds a constant to all scores of a query, which softmax ignores.
     """
     state = {}
     for name, value in theirs.state_dict().items():

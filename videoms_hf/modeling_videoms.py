@@ -96,10 +96,10 @@ class VideoMSHeadOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
     @classmethod
-    def on_top_of(cls, encoded: VideoMSModelOutput, loss: Tensor | None, logits: Tensor) -> "VideoMSHeadOutput":
-        """Output of a head with what it takes over from the encoder's."""
-        rest = {name: value for name, value in encoded.items() if name != "last_hidden_state"}
-        return cls(loss=loss, logits=logits, **rest)
+    def from_encoder(cls, outputs: VideoMSModelOutput, loss: Tensor | None, logits: Tensor) -> "VideoMSHeadOutput":
+        """Loss and logits, with all fields of the encoder's `outputs` but the features."""
+        shared = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return cls(loss=loss, logits=logits, **shared)
 
 
 class VideoMSEmbeddings(nn.Module):
@@ -359,7 +359,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
             targets = pixel_targets(targets, config.norm_pix_loss, config.image_mean, config.image_std)
         predictions = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.mse_loss(predictions, targets.to(predictions))  # the decoder may be on another device
-        return VideoMSHeadOutput.on_top_of(outputs, loss, logits)
+        return VideoMSHeadOutput.from_encoder(outputs, loss, logits)
 
 
 class VideoMSForVideoClassification(VideoMSPreTrainedModel):
@@ -403,7 +403,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         if has_views:
             logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))
         loss = None if labels is None else self._loss(labels, logits, **kwargs)
-        return VideoMSHeadOutput.on_top_of(outputs, loss, logits)
+        return VideoMSHeadOutput.from_encoder(outputs, loss, logits)
 
     def _average_views(self, logits: Tensor) -> Tensor:
         """(B, views, num_labels) -> (B, num_labels): logits of the mean probability; the mean itself in regression."""
