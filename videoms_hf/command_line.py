@@ -49,7 +49,7 @@ GROUPS = {
 }
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
 MAX_LINES, MAX_WIDTH = 3, 600
-# Options whose values nothing else checks before a model is loaded; one name means the same in every command.
+# Ranges to check before a model is loaded. A name means the same in every command.
 RANGES = (
     (
         "at least 1",
@@ -86,10 +86,10 @@ RANGES = (
 
 
 def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
-    """Exit status of a command: what `main` returns for its arguments, 2 if it fails by a mistake, 130 if interrupted.
+    """Exit status of a command: the result of `main`, 2 after a user error, 130 after an interruption.
 
-    A mistake is told in at most three lines on standard error. A bug keeps its traceback, and so does everything with
-    `--debug`. Without `--verbose`, the libraries print nothing but errors and the progress of downloads.
+    A user error takes at most three lines on standard error. Bugs keep their traceback, as does every error with
+    `--debug`. Without `--verbose`, the libraries only print errors and the progress of downloads.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_debug, is_verbose = (_take_flag(words, flag) for flag in ("--debug", "--verbose"))
@@ -131,7 +131,7 @@ def recipe_file(recipe: str | os.PathLike) -> Path:
 
 
 def _take_flag(words: list[str], flag: str) -> bool:
-    """Whether `flag` is among the words, from which it is removed; transformers' `--debug VALUE` stays."""
+    """Whether `flag` is among the words; it is removed from them, but transformers' `--debug VALUE` stays."""
     for i, word in enumerate(words):
         is_transformers = flag == "--debug" and words[i + 1 : i + 2] in (["underflow_overflow"], ["tpu_metrics_debug"])
         if word == flag and not is_transformers:
@@ -166,7 +166,7 @@ def _verbosity(is_verbose: bool) -> Iterator[None]:
 
 
 def _is_mistake(error: Exception) -> bool:
-    """Whether a message is enough: not for what torch raises inside, nor for errors that only a bug causes."""
+    """Whether this is a user error, for which a message is enough; torch's internal errors and bugs are not."""
     if isinstance(error, (*MISTAKES, torch.OutOfMemoryError)) or type(error).__module__.startswith(f"{__package__}."):
         return True
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -277,7 +277,7 @@ def _print_config(options: dict) -> None:
 
 
 def check_ranges(options: dict) -> None:
-    """Raise `ValueError` if a number among the options is out of range, whatever model it is meant for."""
+    """Raise `ValueError` if a number among the options is out of range."""
     for wanted, is_in_range, names in RANGES:
         for name in names.split():
             values = options.get(name)
@@ -370,7 +370,7 @@ def read_recipe(path: str | os.PathLike) -> dict:
 
 
 def _as_words(name: str, value) -> list[str]:
-    """A setting as it would stand on a command line."""
+    """A setting as words of a command line."""
     if value is None or value == []:
         return []
     if isinstance(value, list):
