@@ -195,7 +195,7 @@ def test_a_model_that_does_not_choose_one_class_is_refused(videos, tmp_path):
 
 
 def test_broken_videos_are_an_error_that_names_them_all(model, broken, tmp_path):
-    with pytest.raises(ValueError, match=r"2 of 7 videos are broken(.|\n)*text\.mp4(.|\n)*empty\.mp4"):
+    with pytest.raises(ValueError, match=r"2 of 7 videos are corrupt(.|\n)*text\.mp4(.|\n)*empty\.mp4"):
         evaluate(tmp_path, model=model, data=broken)
     assert not (tmp_path / "evaluation.json").exists()
 

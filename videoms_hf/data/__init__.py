@@ -1,1 +1,1 @@
-"""From lists of video files to batches of clips: tables of videos, data sets of clips, augmentation, collation."""
+"""From lists of video files to batches of clips: tables of videos, datasets of clips, augmentation, collation."""

@@ -76,7 +76,7 @@ def known_dataset(name: str) -> KnownDataset | None:
 
 
 def read_labels(source: str | os.PathLike) -> list[str]:
-    """The class names of a known data set, or of a file ([`read_class_names`]), in the order of their numbers."""
+    """The class names of a known dataset, or of a file ([`read_class_names`]), in the order of their numbers."""
     if not Path(source).is_file() and (known := known_dataset(os.fspath(source))):
         return known.class_names
     if not Path(source).is_file():

@@ -31,7 +31,7 @@ from .tables import (
 logger = logging.get_logger(__name__)
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# A name with one of these endings, or with that of a video, is not a data set of the Hub.
+# A name with one of these endings, or with that of a video, is not a dataset of the Hub.
 LIST_ENDINGS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".tar", ".parquet")
 SAVED_FILES = ("state.json", "dataset_dict.json")
 KEPT_COLUMNS = (*WINDOW_COLUMNS, "unique_id")
@@ -61,7 +61,7 @@ def read_stored_table(
     require_labels: bool = False,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The table of a stored data set, with its videos' paths or bytes.
+    """The table of a stored dataset, with its videos' paths or bytes.
 
     Videos are the column `video`, the only one of the type `Video`, or one of `PATH_COLUMNS`; labels are the column
     `label`, the only `ClassLabel`, or one of `LABEL_COLUMNS`: numbers or names, as in a list. `datasets` copies

@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Logits of every view of every labelled video, on one process or many.
 
-No view is doubled or dropped on the way: the batches are shared out among the processes as they are, without padding,
-and every row of the result is known by its number. So many processes give what one gives, in the same order.
+The batches are distributed among the processes without padding and every row of the result has a number, so the result
+does not depend on the number of processes.
 """
 
 import codecs
@@ -32,35 +32,35 @@ from ..readers import open_video
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
-GENERIC_NAME = re.compile(r"(LABEL|class)_[0-9]+")  # what transformers and our reader call classes without names
+GENERIC_NAME = re.compile(r"(LABEL|class)_[0-9]+")  # names that transformers and our reader give to unnamed classes
 
 
 class ViewPredictions(NamedTuple):
-    """Logits of V views, in the order of the data set, and the videos that are missing among them."""
+    """Logits of V views, in the order of the dataset, and the corrupt videos."""
 
     logits: np.ndarray  # float32 (V, L)
     video_ids: np.ndarray  # int64 (V,), the video's row in the table
     labels: np.ndarray  # int64 (V,)
-    broken: list[BadVideo]  # by row; of these videos no view is used
+    broken: list[BadVideo]  # by row; none of their views is used
 
 
 def start_accelerator(mixed_precision: str = "no") -> Accelerator:
-    """Accelerate's view of this process: its device and its place among the others.
+    """Accelerate's state of this process: its device and rank.
 
     `mixed_precision` is "no" (float32), "bf16" or "fp16".
     """
-    # Only when told so does Accelerate join CPU processes; otherwise each of them would do the whole work.
+    # Without `cpu`, Accelerate does not join CPU processes, and each would do all the work.
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
 
 
 def labelled_videos(data: str, class_names: Sequence[str], data_root: str | None = None) -> datasets.Dataset:
     """The table of a list or folder of videos, every one labelled by one of a model's `class_names`.
 
-    Numbers in a list count the model's classes, names must be among theirs. A `classes.txt` beside the list must name
-    the model's classes in their order; of a model whose classes have no names of their own, the number must agree.
+    Numbers in a list are those of the model's classes, and names must be among theirs. A `classes.txt` next to the
+    list must name the model's classes in order; if the model has generic names, only the number of classes must agree.
 
     Raises:
-        ValueError: The labels are not the model's, or other problems of the list: see `read_videos`.
+        ValueError: The labels are not the model's, or the list has errors, see `read_videos`.
     """
     names_file = Path(data).parent / CLASS_NAMES_FILE
     class_names = list(class_names)
@@ -69,7 +69,7 @@ def labelled_videos(data: str, class_names: Sequence[str], data_root: str | None
         if len(listed) != len(class_names):
             raise ValueError(
                 f"{names_file} names {len(listed)} classes, the model knows {len(class_names)} ({class_names[0]!r} to "
-                f"{class_names[-1]!r}); evaluate it on the data set that it was trained for"
+                f"{class_names[-1]!r}); evaluate it on its own dataset"
             )
         if all(GENERIC_NAME.fullmatch(name) for name in class_names):
             class_names = listed
@@ -92,10 +92,10 @@ def evaluation_views(
 ) -> ViewDataset:
     """The views of a table's videos, with the model's number of frames and the processor's stride and size.
 
-    All videos are looked at first, so that broken ones are known before the long work.
+    All videos are scanned first, so that corrupt ones are known before the long work.
 
     Raises:
-        ValueError: There are broken videos and `skip_broken` is not set (all are named); the processor has no stride;
+        ValueError: There are corrupt videos and `skip_broken` is not set (all are named); the processor has no stride;
             or it crops to another size than it resizes to.
     """
     if processor.frame_stride is None:
@@ -122,8 +122,8 @@ def evaluation_views(
         bad = views.bad_videos()
         lines = "\n".join(f"  {video.path} ({video.place}): {video.reason}" for video in bad)
         raise ValueError(
-            f"{len(bad)} of {len(table)} videos are broken, and a score without them would be that of another test; "
-            f"mend them, or give --skip_broken to evaluate the others:\n{lines}"
+            f"{len(bad)} of {len(table)} videos are corrupt, and a score without them is not that of this test set; "
+            f"replace them, or give --skip_broken to evaluate the others:\n{lines}"
         )
     return views
 
@@ -159,7 +159,7 @@ def is_list(path: str) -> bool:
 
 
 class _NumberedViews(Dataset):
-    """Items (view, row in the table, clip or `None`, what is wrong with the video or `None`)."""
+    """Items (view, row in the table, clip or `None`, reason why the video is corrupt or `None`)."""
 
     def __init__(self, views: ViewDataset, skip_broken: bool):
         self.views, self.skip_broken = views, skip_broken
@@ -190,7 +190,7 @@ class _NumberedViews(Dataset):
 
 
 def _stack(items: list[tuple]) -> tuple[list[tuple[int, int]], Tensor | None, dict[int, str]]:
-    """(view, row) and clips uint8 (B, T, C, H, W) of the views that were decoded; the broken rows with the reason."""
+    """(view, row) and clips uint8 (B, T, C, H, W) of the decoded views; reasons by corrupt row."""
     good = [item for item in items if item[2] is not None]
     clips = torch.stack([clip for _, _, clip, _ in good]) if good else None
     return [item[:2] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
@@ -206,7 +206,7 @@ def predict_views(
 ) -> ViewPredictions:
     """Logits of every view, the same on every process.
 
-    A video that proves broken in the middle is an error, or with `skip_broken` left out whole, every view of it.
+    A video that fails to decode is an error, or with `skip_broken` omitted with all its views.
 
     Raises:
         VideoDecodeError, OSError: see above.
@@ -235,7 +235,7 @@ def predict_views(
 
 
 def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
-    """What the processes found, view by view."""
+    """The results of all processes, view by view."""
     reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
     numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
     logits = np.concatenate([part[1] for part in parts])

@@ -234,7 +234,7 @@ def _conditions(report: dict) -> list[str]:
     on = machine["accelerator"] or f"{machine['processor']}, {machine['threads']} threads"
     return [
         f"Videos: {_code(report['arguments']['data'])}"
-        + (f", {report['num_broken_videos']} broken ones left out" if report.get("num_broken_videos") else ""),
+        + (f", {report['num_broken_videos']} corrupt ones skipped" if report.get("num_broken_videos") else ""),
         _plain(
             f"Share of tokens kept: {report['keep_ratio']}; {report['num_frames']} frames at stride "
             f"{report['frame_stride']}, {report['image_size']} x {report['image_size']}"

@@ -70,7 +70,7 @@ class DataArguments:
     train_data: str | None = option(
         None,
         "Training videos: a list with `path label` a line, a folder with one folder a class, a .parquet table, a "
-        "folder of shards, or a data set of the Hub; stream:FOLDER streams shards.",
+        "folder of shards, or a dataset of the Hub; stream:FOLDER streams shards.",
     )
     eval_data: str | None = option(None, "Validation videos, likewise; null: no evaluation.")
     data_root: str | None = option(None, "Folder of a list's relative paths; by default the list's own.")
