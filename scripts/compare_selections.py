@@ -21,11 +21,11 @@ import numpy as np
 
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.in_memory import ClipsInMemory
-from videoms_hf.evaluation.comparison import comparison_table, save_chart
+from videoms_hf.experiments.comparison import comparison_table, save_chart
+from videoms_hf.experiments.in_memory import ClipsInMemory
+from videoms_hf.experiments.single_run import evaluate_once, train_once
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
-from videoms_hf.training.comparison import evaluate_once, train_once
 
 
 RECIPES = Path(__file__).parent / "recipes" / "small"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from videoms_hf.command_line import CommandParser, run
-from videoms_hf.training.doctor import examine, report
+from videoms_hf.doctor import examine, report
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -15,7 +15,7 @@ from tests.evaluation_files import save_classifier, write_noise
 from tests.processes import run_program
 from videoms_hf.command import COMMANDS, main, overview
 from videoms_hf.command_line import read_recipe, recipe_file, recipe_names, run
-from videoms_hf.training.doctor import (
+from videoms_hf.doctor import (
     Findings,
     Library,
     clips_per_second,

@@ -14,10 +14,10 @@ from tests import test_training_scripts
 from tests.test_training_scripts import words
 from videoms_hf.command_line import read_recipe
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.in_memory import ClipsInMemory
 from videoms_hf.decoding_videoms import decode_frames
-from videoms_hf.evaluation.comparison import comparison_table, mean_and_interval, save_chart
-from videoms_hf.training import comparison
+from videoms_hf.experiments import single_run as comparison
+from videoms_hf.experiments.comparison import comparison_table, mean_and_interval, save_chart
+from videoms_hf.experiments.in_memory import ClipsInMemory
 
 
 videos = test_training_scripts.videos  # a fixture

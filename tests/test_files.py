@@ -8,9 +8,9 @@ import torch
 
 from videoms_hf.data.preparation import prepare_dataset, write_list
 from videoms_hf.data.shards import write_index
-from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.tables import make_table
 from videoms_hf.data.transcoding import Encoding
+from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.files import PARTIAL_NAME, atomic_path, write_json, write_text
 from videoms_hf.training.optimization import WeightAverage
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from tests.processes import run_program
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
-from videoms_hf.data.synthetic import render_motion_dataset
+from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.training import DataArguments, ModelArguments
 from videoms_hf.training.starting_weights import classification_model, pretraining_model
 
@@ -253,7 +253,7 @@ HUB_JOB = """
 import contextlib, io, json, runpy, sys
 import torch
 from videoms_hf import VideoMSForVideoClassification
-from videoms_hf.data.synthetic import render_motion_dataset
+from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.command_line import run
 from videoms_hf.training import DataArguments, ModelArguments
 from videoms_hf.training.starting_weights import classification_model

@@ -17,8 +17,8 @@ from tests.hub_server import TOKEN, running_hub
 from tests.processes import run_program
 from tests.test_remote_code import MODEL_CODE, PROCESSOR_CODE, WITHOUT_PACKAGE
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
-from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.evaluation.results import weights_digest
+from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.files import write_json
 from videoms_hf.hub.model_folder import run_records
 

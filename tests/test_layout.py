@@ -14,7 +14,8 @@ HUB_FILES = sorted(PACKAGE.glob("*_videoms.py"))
 # From top to bottom. A module only imports from lower layers; folders in one layer do not import each other.
 LAYERS = [
     {"__main__"},
-    {"command"},
+    {"command", "doctor"},
+    {"experiments"},
     {"training"},
     {"hub"},
     {"evaluation", "visualization", "conversion"},
@@ -91,7 +92,7 @@ def test_no_file_is_without_a_name_or_too_long():
     for path in [*PACKAGE.rglob("*.py"), *(ROOT / "scripts").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert path.stem not in ("utils", "helpers", "common", "misc"), path
         if PACKAGE in path.parents:
-            assert len(path.read_text().splitlines()) <= 500, f"{path} is too long"
+            assert len(path.read_text().splitlines()) <= 450, f"{path} is too long"
 
 
 def test_one_place_decodes_and_one_knows_the_colours():

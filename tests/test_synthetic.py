@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from videoms_hf.data import synthetic
-from videoms_hf.data.synthetic import MOTIONS, motion_places, render_motion_clip, render_motion_dataset
+from videoms_hf.experiments import synthetic
+from videoms_hf.experiments.synthetic import MOTIONS, motion_places, render_motion_clip, render_motion_dataset
 
 
 NAMES = list(MOTIONS)

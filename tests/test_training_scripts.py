@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.processes import run_torchrun
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
-from videoms_hf.data.synthetic import MOTIONS, render_motion_dataset
+from videoms_hf.experiments.synthetic import MOTIONS, render_motion_dataset
 from videoms_hf.training.checkpoints import MANIFEST, all_checkpoints
 from videoms_hf.video_processing_videoms import VideoMSVideoProcessor
 

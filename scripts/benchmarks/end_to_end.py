@@ -18,8 +18,8 @@ from report import add_device, parser, write_report
 from torch.utils.data import DataLoader
 
 from videoms_hf.data.collate import collate_clips
-from videoms_hf.data.synthetic import render_motion_dataset
 from videoms_hf.data.transforms import normalize
+from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.training import DataArguments, pretraining_clips, training_table
 
 

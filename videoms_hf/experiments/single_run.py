@@ -9,7 +9,6 @@ from transformers import set_seed
 
 from ..command_line import parse_recipe
 from ..data.collate import MixingCollator, collate_clips
-from ..data.in_memory import ClipsInMemory
 from ..data.tables import video_names
 from ..data.transforms import PretrainingTransform, processor_of
 from ..evaluation.models import class_names, load_classifier, load_processor
@@ -17,12 +16,13 @@ from ..evaluation.prediction import evaluation_views, labelled_videos, predict_v
 from ..evaluation.results import evaluation_report
 from ..files import write_json
 from ..sampling_videoms import finetuning_clip, pretraining_clip
-from .arguments import AugmentationArguments, DataArguments, ModelArguments
-from .clip_datasets import finetuning_transform
-from .head_init import init_head
-from .starting_weights import classification_model, pretraining_model
-from .trainer import VideoMSTrainer
-from .training_arguments import FineTuningArguments, PreTrainingArguments
+from ..training.arguments import AugmentationArguments, DataArguments, ModelArguments
+from ..training.clip_datasets import finetuning_transform
+from ..training.head_init import init_head
+from ..training.starting_weights import classification_model, pretraining_model
+from ..training.trainer import VideoMSTrainer
+from ..training.training_arguments import FineTuningArguments, PreTrainingArguments
+from .in_memory import ClipsInMemory
 
 
 # The frames are in memory already, and a run is done again from its beginning.

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from packaging.requirements import Requirement
 
-from ..configuration_videoms import VideoMSConfig
-from ..data.synthetic import ENCODINGS, encode_video, render_motion_clip
-from ..data.tables import UNLABELLED, make_table
-from ..modeling_videoms import VideoMSForPreTraining
-from .arguments import DataArguments
-from .clip_datasets import pretraining_clips
-from .training_arguments import available_cores, default_num_workers
+from .configuration_videoms import VideoMSConfig
+from .data.tables import UNLABELLED, make_table
+from .experiments.synthetic import ENCODINGS, encode_video, render_motion_clip
+from .modeling_videoms import VideoMSForPreTraining
+from .training.arguments import DataArguments
+from .training.clip_datasets import pretraining_clips
+from .training.training_arguments import available_cores, default_num_workers
 
 
 MIN_FREE_GIB = 10

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional as tv
 
+from ..data.tables import open_row
 from ..reader_videoms import VideoReader, redraws
-from .tables import open_row
 
 
 class ClipsInMemory(Dataset):

@@ -1,0 +1,1 @@
+"""Experiments on small networks: a rendered dataset, clips in memory, comparisons with intervals."""
