@@ -51,13 +51,8 @@ AVERAGE_FILE = "average.safetensors"
 # Private members of transformers' Trainer that only this file overrides or uses. Checked against transformers 5.17.0
 # and 5.24.0; check them again before allowing a newer one.
 PRIVATE_MEMBERS = (
-    "_created_lr_scheduler",
-    "_finish_current_push",
-    "_get_output_dir",
-    "_get_train_sampler",
-    "_load_best_model",
-    "_prepare_inputs",
-    "_save_checkpoint",
+    *("_created_lr_scheduler", "_finish_current_push", "_get_output_dir", "_get_train_sampler"),
+    *("_load_best_model", "_prepare_inputs", "_save_checkpoint"),
 )
 
 
@@ -114,11 +109,11 @@ class VideoMSTrainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            depth = self.bare_model(model).config.num_hidden_layers
-            groups = parameter_groups(
-                model, depth, options.pop("lr"), self.args.weight_decay, layer_decay=self.args.layer_decay
+            depth, decays = (
+                self.bare_model(model).config.num_hidden_layers,
+                (self.args.weight_decay, self.args.layer_decay),
             )
-            self.optimizer = optimizer_class(groups, **options)
+            self.optimizer = optimizer_class(parameter_groups(model, depth, options.pop("lr"), *decays), **options)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -144,11 +139,9 @@ class VideoMSTrainer(Trainer):
 
     def num_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of the warm-up: `warmup_steps` or, with the schedules of [`create_scheduler`], `warmup_epochs`."""
-        epochs = self.args.warmup_epochs if self.args.lr_scheduler_type in ("cosine", "warmup_stable_decay") else 0
-        if self.args.warmup_steps == 0 and epochs:
-            num_steps = int(epochs * self.num_steps_per_epoch)
-        else:
-            num_steps = self.args.get_warmup_steps(num_training_steps)
+        num_steps = self.args.get_warmup_steps(num_training_steps)
+        if self.args.warmup_steps == 0 and self.args.lr_scheduler_type in ("cosine", "warmup_stable_decay"):
+            num_steps = int(self.args.warmup_epochs * self.num_steps_per_epoch) or num_steps
         if num_steps <= num_training_steps:
             return num_steps
         shortened = num_training_steps // 10
