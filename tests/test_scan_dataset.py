@@ -151,7 +151,7 @@ def test_windows_of_one_recording_are_a_leak_between_lists_and_none_within(folde
     assert scan_tables(tables, min_frames=4)[0]["leaks"] == []
     late = scan_tables({"train": windows([0.4, 5.0], folder / "good.mp4")}, min_frames=4)[0]["tables"]["train"]
     assert late["hours"] == pytest.approx(0.4 / 3600)
-    assert "no frame can be had" in late["broken"][0]["reason"]
+    assert "no frame can be decoded" in late["broken"][0]["reason"]
 
 
 def test_embedded_videos_are_scanned_too(folder):
