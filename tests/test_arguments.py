@@ -88,7 +88,7 @@ def test_the_adapted_recipes_parse_and_say_whose_they_are(name):
 
 def test_both_stages_of_the_recipes_for_small_data_have_one_network_and_clips_and_learn_in_steps():
     (model, data, before), (other, clips, _, after) = (
-        parse(f"small/{x}", *REQUIRED) for x in ("pretrain", "finetune")
+        parse(f"small/{stage}", *REQUIRED) for stage in ("pretrain", "finetune")
     )
     size = {"image_size": data.image_size, "num_frames": data.num_frames}
     encoders = [part.to_config(**size) for part in (model, other)]
