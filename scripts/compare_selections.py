@@ -7,15 +7,10 @@ All runs of a seed share initial weights, batches and crops. Finished runs are n
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-
-if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    sys.path.pop(0)  # else `import evaluate`, the library, finds the script of that name beside this one
-
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import numpy as np
 

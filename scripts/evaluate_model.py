@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not accelerator.is_main_process:
         return
     size = processor.crop_size["height"]
-    gflops = model.flops((views.num_frames, model.config.num_channels, size, size)) / 1e9
+    gmacs = model.flops((views.num_frames, model.config.num_channels, size, size)) / 1e9
     num_views = args.num_segments * args.num_crops
     report = {
         **describe_origin(accelerator.num_processes),
@@ -71,15 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "num_frames": model.config.num_frames,
         "frame_stride": processor.frame_stride,
         "image_size": size,
-        "gflops_per_clip": gflops,
-        "gflops_per_video": gflops * num_views,
+        "gflops_per_clip": gmacs,
+        "gflops_per_video": gmacs * num_views,
         "seconds": seconds,
         **evaluation_report(predictions, video_names(table), names),
     }
     write_json(report, path)
     print(accuracy_table(report))
     print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, keep ratio {report['keep_ratio']}")
-    print(f"{gflops:.3g} GFLOPs a clip, {gflops * num_views:.3g} a video; {seconds:.0f} s")
+    print(f"{gmacs:.3g} GMACs per clip, {gmacs * num_views:.3g} per video; {seconds:.0f} s")
     print(f"Scores of every video: {path}")
 
 

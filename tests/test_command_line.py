@@ -54,6 +54,7 @@ def test_every_script_is_listed_here():
 def test_no_script_has_the_name_of_a_library():
     """Python looks for modules next to a script first, so `import evaluate` would find scripts/evaluate.py."""
     assert not [path.name for path in SCRIPTS.glob("*.py") if importlib.util.find_spec(path.stem)]
+    assert not [path.name for path in SCRIPTS.glob("*.py") if "sys.path" in path.read_text()]
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)

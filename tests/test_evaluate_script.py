@@ -138,7 +138,7 @@ def test_the_table_shows_clips_videos_chance_and_cost(model, videos, tmp_path, c
     report = evaluate(tmp_path, model=model, data=videos, num_segments=1, num_crops=1)
     said = capsys.readouterr().out
     assert report["accuracies"]["num_clips"] == 5
-    for part in ("top-1    top-3", f"{report['accuracies']['video_top1']:.2%}", "33.33%", "(95 %)", "GFLOPs a clip"):
+    for part in ("top-1    top-3", f"{report['accuracies']['video_top1']:.2%}", "33.33%", "(95 %)", "GMACs per clip"):
         assert part in said
     assert "5 videos, 1 views each, keep ratio 0.6" in said and "evaluation.json" in said
 
