@@ -22,7 +22,7 @@ from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.messages import printable
 from videoms_hf.modeling_videoms import VideoMSForVideoClassification
 from videoms_hf.tubelets_videoms import gather_slices
-from videoms_hf.visualization.tokens import draw_kept_tokens, frames_from_pixel_values
+from videoms_hf.visualization.drawings import draw_kept_tokens, frames_from_pixel_values
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

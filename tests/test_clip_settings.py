@@ -18,7 +18,7 @@ from videoms_hf.data.transforms import erase_box, normalize, pixel_statistics
 from videoms_hf.training import FineTuningArguments, VideoMSTrainer
 from videoms_hf.tubelets_videoms import pixel_targets, split_tubelets
 from videoms_hf.video_processing_videoms import VideoMSVideoProcessor
-from videoms_hf.visualization.tokens import frames_from_pixel_values
+from videoms_hf.visualization.drawings import frames_from_pixel_values
 
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"

@@ -6,9 +6,14 @@ import torch
 
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
+from videoms_hf.visualization.drawings import (
+    draw_kept_tokens,
+    draw_pretraining_tokens,
+    draw_reconstruction,
+    frames_from_pixel_values,
+    patches_to_frames,
+)
 from videoms_hf.visualization.picture import DROPPED_COLOR, TARGET_COLOR, VISIBLE_COLOR, ClipLayout
-from videoms_hf.visualization.reconstruction import draw_reconstruction, patches_to_frames
-from videoms_hf.visualization.tokens import draw_kept_tokens, draw_pretraining_tokens, frames_from_pixel_values
 
 
 def reference_targets(frames, target_ids, tubelet_size, patch_shape, normalize):
