@@ -70,6 +70,8 @@ def test_the_public_names_are_exported():
         "VideoMSForVideoClassification",
         "VideoMSModel",
         "VideoMSVideoProcessor",
+        "VideoDecodeError",
+        "open_video",
     }
 
 

@@ -47,9 +47,9 @@ def test_a_run_that_learned_nothing_says_so_in_its_last_lines(videos, tmp_path, 
     script("finetune", train_data=videos / "train.csv", output_dir=tmp_path / "f", learning_rate=1e-9)
     said = capsys.readouterr().out
     assert "Warning: 8 optimiser steps are few" in said and "Warning: the warm-up takes 4 of 8 steps" in said
-    assert f"guessing by the classes' frequencies gives {math.log(8):.3f}" in said.split("videos were broken")[1]
+    assert f"guessing by the classes' frequencies gives {math.log(8):.3f}" in said.split("videos were corrupt")[1]
     script("pretrain", train_data=videos / "pretrain.csv", output_dir=tmp_path / "p", **TINY_DECODER)
-    assert "of the variance of what it predicts" in capsys.readouterr().out.split("videos were broken")[1]
+    assert "of the variance of what it predicts" in capsys.readouterr().out.split("videos were corrupt")[1]
 
 
 @pytest.mark.parametrize("stage, good, bad", [("finetune", 1.07, 1.08), ("pretrain", 0.94, 0.96)])

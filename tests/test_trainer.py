@@ -197,7 +197,7 @@ def test_every_selection_gets_as_much_noise_as_it_takes(selection):
     first, again = model(clips, **noise), model(clips, **noise)
     assert torch.equal(first.visible_ids, again.visible_ids) and torch.equal(first.slice_ids, again.slice_ids)
     for name in ("noise", "slice_noise"):
-        with pytest.raises(ValueError, match=f"^{name} has the shape"):
+        with pytest.raises(ValueError, match=f"^{name} has shape"):
             model(clips, **noise | {name: noise[name][:, 1:]})
     assert noise_lengths(model.config, for_pretraining=False) == {"slice_noise": 6}
 

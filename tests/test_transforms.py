@@ -126,7 +126,7 @@ def test_pretraining_draws_the_official_crops_and_no_others(height, width, size)
     transform = PretrainingTransform(size)
     drawn = [transform.draw_crop(height, width) for _ in range(3000)]
     assert {crop[:4] for crop in drawn} == reference_crops(height, width, size)
-    for top, left, crop_height, crop_width, _ in drawn:
+    for top, left, crop_height, crop_width in drawn:
         assert 0 <= top <= height - crop_height and 0 <= left <= width - crop_width
 
 
@@ -153,7 +153,7 @@ def test_pretraining_resizes_what_it_crops():
     frames = coordinates_clip(48, 64)
     for seed in range(20):
         torch.manual_seed(seed)
-        top, left, height, width, _ = transform.draw_crop(48, 64)
+        top, left, height, width = transform.draw_crop(48, 64)
         torch.manual_seed(seed)
         clip = transform(frames)
         places = [(torch.arange(40) + 0.5) * side / 40 - 0.5 for side in (height, width)]
