@@ -95,7 +95,7 @@ def test_a_rate_counts_from_the_first_frame_whenever_that_is_shown(tmp_path):
     assert report["train"]["hours"] == pytest.approx(2 / 3600, rel=0.02)
 
 
-def test_a_window_is_cut_out_and_a_folder_of_images_is_encoded(videos, tmp_path):
+def test_a_window_is_cut_out(videos, tmp_path):
     row = {"video": str(videos[8]), "start_seconds": 0.2, "end_seconds": 0.72}
     transcode_video(row, tmp_path / "x.mp4", Encoding())
     levels = frame_levels(tmp_path / "x.mp4")

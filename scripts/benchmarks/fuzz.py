@@ -66,7 +66,8 @@ def damage(originals: list[bytes], number: int) -> tuple[str, bytes]:
 
 @redraws
 def random_clip(video: VideoReader) -> None:
-    video.frames(pretraining_clip(len(video), 8, 4, np.random.default_rng(0)))
+    with video:
+        video.frames(pretraining_clip(len(video), 8, 4, np.random.default_rng(0)))
 
 
 def read(data: bytes) -> str:

@@ -1,9 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """What is random about a training clip depends on (seed, epoch, index, attempt) alone.
 
-They give one generator for its frames, crop and augmentation. So a run that resumes in the middle of an epoch, or has
-another number of processes or workers, sees the same clips. The epoch travels inside the numbers of the sampler:
-accelerate passes it on to neither the dataset of a distributed run nor the sampler of a resumed one.
+They give one generator for its frames, crop and augmentation, whatever the workers and wherever a run resumes. The
+epoch travels inside the sampler's numbers: accelerate tells neither distributed datasets nor resumed samplers.
 """
 
 import contextlib
