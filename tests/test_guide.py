@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from tests.video_files import write_video
-from videoms_hf import VideoMSForPreTraining, VideoMSVideoProcessor
+from videoms_hf import VideoMSForPreTraining, VideoMSVideoProcessor, open_video
 from videoms_hf.decoding_videoms import decode_frames
 
 
@@ -49,12 +49,10 @@ class LabelledVideos(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, i):
-        def indices(length):
-            last = length - NUM_FRAMES * SAMPLE_RATE
+        with open_video(self.paths[i]) as reader:
+            last = len(reader) - NUM_FRAMES * SAMPLE_RATE
             start = torch.randint(last + 1, ()).item() if self.is_random else last // 2
-            return range(start, start + NUM_FRAMES * SAMPLE_RATE, SAMPLE_RATE)
-
-        video = self.transform(decode_frames(self.paths[i], indices))
+            video = self.transform(reader.frames(range(start, start + NUM_FRAMES * SAMPLE_RATE, SAMPLE_RATE)))
         return {"video": video.permute(1, 0, 2, 3), "label": self.label2id[self.paths[i].parent.name]}
 
 

@@ -400,7 +400,7 @@ def test_the_script_prepares_ucf101_and_training_streams_what_it_wrote(videos, t
     pretrain = runpy.run_path(str(SCRIPTS / "pretrain.py"))["main"]
     pretrain(words({**run, **TINY_DECODER, "per_device_train_batch_size": 2}))
     said = capsys.readouterr().out
-    assert "6 steps, 2 epochs of 3 steps and 6 clips" in said and "0 of 6 training videos were broken" in said
+    assert "6 steps, 2 epochs of 3 steps and 6 clips" in said and "0 of 6 training videos were corrupt" in said
     finetune = runpy.run_path(str(SCRIPTS / "finetune.py"))["main"]
     run |= {"eval_data": tmp_path / "out/val", "output_dir": tmp_path / "fine", "per_device_train_batch_size": 3}
     finetune(words({**run, "model_name_or_path": tmp_path / "run"}))

@@ -101,7 +101,7 @@ def test_fine_tuning_starts_from_pretraining_and_counts_what_became_of_the_weigh
         "8 steps, 2 epochs of 4 steps and 16 clips",
         "8 validation videos, the middle clip of each:\ntop-1 ",
         "chance 12.50%",
-        "0 of 16 training videos were broken",
+        "0 of 16 training videos were corrupt",
     ):
         assert line in said
     model = VideoMSForVideoClassification.from_pretrained(tmp_path / "run")
