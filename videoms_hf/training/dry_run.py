@@ -14,11 +14,12 @@ class _OneStep(TrainerCallback):
     """Times one step, after a first one that warms up, and stops training."""
 
     def __init__(self, trainer: VideoMSTrainer):
-        self.meter, self.waited_seconds = trainer.meter, 0.0
+        self.meter = trainer.meter
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.reading_seconds = self.meter.waited_seconds - self.waited_seconds
-        self.waited_seconds, self.begin = self.meter.waited_seconds, time.perf_counter()
+        self.reading_seconds = self.meter.waited_seconds
+        self.meter.restart()  # a log restarts it too
+        self.begin = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.step_seconds = time.perf_counter() - self.begin
