@@ -12,7 +12,7 @@ from pathlib import Path
 
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.tables import video_names
-from videoms_hf.evaluation.models import class_names, load_classifier, load_processor
+from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from videoms_hf.evaluation.results import accuracy_table, check_not_of_another_model, evaluation_report, weights_digest
 from videoms_hf.files import write_json

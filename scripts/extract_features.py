@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
+from videoms_hf.evaluation.classifier import load_encoder, load_processor
 from videoms_hf.evaluation.features import LEVELS, encode_views, write_features
-from videoms_hf.evaluation.models import load_encoder, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, start_accelerator
 from videoms_hf.training import leave_processes
 

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.transforms import pixel_statistics
+from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.inference import PredictionFile, find_videos, name_of, predict_videos
-from videoms_hf.evaluation.models import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.messages import printable
 from videoms_hf.modeling_videoms import VideoMSForVideoClassification

@@ -28,7 +28,7 @@ from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
 from videoms_hf.data.splits import hold_out
 from videoms_hf.data.tables import UNLABELLED
-from videoms_hf.evaluation.models import load_processor
+from videoms_hf.evaluation.classifier import load_processor
 from videoms_hf.experiments.comparison import mean_and_interval
 from videoms_hf.experiments.synthetic import render_motion_dataset
 from videoms_hf.files import write_json

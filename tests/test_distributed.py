@@ -12,7 +12,7 @@ from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.processes import run_program, run_torchrun
 from tests.tiny_run import CAN_GO_ON, losses, sharded_steps, tiny_trainer, weights
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.evaluation.models import load_classifier, load_processor
+from videoms_hf.evaluation.classifier import load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 
 

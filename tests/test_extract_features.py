@@ -17,8 +17,8 @@ from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, Vid
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ViewDataset
 from videoms_hf.data.transforms import normalize
+from videoms_hf.evaluation.classifier import load_encoder
 from videoms_hf.evaluation.features import pool_features
-from videoms_hf.evaluation.models import load_encoder
 
 
 EXTRACT = Path(__file__).parents[1] / "scripts" / "extract_features.py"

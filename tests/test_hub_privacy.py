@@ -16,7 +16,7 @@ from tests.test_hub_upload import evaluation_of
 from tests.tiny_run import tiny_trainer
 from videoms_hf import VideoMSForVideoClassification, VideoMSVideoProcessor
 from videoms_hf.data import preparation
-from videoms_hf.evaluation.models import load_classifier, load_encoder
+from videoms_hf.evaluation.classifier import load_classifier, load_encoder
 from videoms_hf.evaluation.results import weights_digest
 from videoms_hf.files import write_json
 from videoms_hf.hub import publish, write_card

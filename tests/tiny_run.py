@@ -16,8 +16,8 @@ from transformers import TrainerCallback, set_seed
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.data.dataset import ViewDataset
 from videoms_hf.data.tables import make_table
+from videoms_hf.evaluation.classifier import load_classifier, load_processor
 from videoms_hf.evaluation.metrics import compute_accuracies
-from videoms_hf.evaluation.models import load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 from videoms_hf.training.optimization import parameter_groups
 from videoms_hf.training.runs import leave_processes

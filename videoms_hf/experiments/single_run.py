@@ -11,7 +11,7 @@ from ..command_line import parse_recipe
 from ..data.collate import MixingCollator, collate_clips
 from ..data.tables import video_names
 from ..data.transforms import PretrainingTransform, processor_of
-from ..evaluation.models import class_names, load_classifier, load_processor
+from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from ..evaluation.results import evaluation_report
 from ..files import write_json

@@ -16,7 +16,7 @@ from ..conversion.building import build_config, load, wanted_shapes
 from ..conversion.reading import is_foreign, read_checkpoint
 from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
 from ..data.transforms import pixel_statistics
-from ..evaluation.models import load_processor
+from ..evaluation.classifier import load_processor
 from ..messages import shorten
 from ..modeling_videoms import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSPreTrainedModel
 from .arguments import DataArguments, ModelArguments
