@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a tiny model, random states that do not leak, real data where it lies beside the project."""
+"""Fixtures of all tests: a tiny model, random states that do not leak, real data if it lies next to the project."""
 
 import faulthandler
 import os
@@ -84,7 +84,7 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 def shared_data() -> Path:
     """Folder with the real labelled clips; the test is skipped where a checkout stands alone."""
     if not (SHARED / "data").is_dir():
-        pytest.skip("no real clips beside this checkout (../shared/data)")
+        pytest.skip("no real clips next to this checkout (../shared/data)")
     return SHARED / "data"
 
 
@@ -92,7 +92,7 @@ def shared_data() -> Path:
 def shared_clips() -> Path:
     """Folder with single real clips, ordinary and odd; the test is skipped where a checkout stands alone."""
     if not (SHARED / "clips").is_dir():
-        pytest.skip("no real clips beside this checkout (../shared/clips)")
+        pytest.skip("no real clips next to this checkout (../shared/clips)")
     return SHARED / "clips"
 
 

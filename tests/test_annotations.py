@@ -620,14 +620,14 @@ def test_a_name_that_neither_disk_nor_hub_knows_is_refused_with_both(monkeypatch
 
 def test_a_broken_embedded_video_is_named(embedded):
     _, table = embedded
-    rows = [table[0]["video"], {"path": "spoilt.mp4", "bytes": b"no video"}, {"path": None, "bytes": b"x"}]
+    rows = [table[0]["video"], {"path": "corrupt.mp4", "bytes": b"no video"}, {"path": None, "bytes": b"x"}]
     clips = ClipDataset(
         make_table(rows, [0, 0, 0], ["a"]), lambda length, rng: np.zeros(2, int), lambda f: f, max_bad_share=1
     )
     for i in range(3):
         assert clips[i]["pixel_values"].shape[0] == 2
-    assert [bad.path for bad in clips.bad_videos()] == ["spoilt.mp4", "video of 1 bytes"]
-    with pytest.raises(VideoDecodeError, match="^spoilt.mp4: FFmpeg cannot read it"):
+    assert [bad.path for bad in clips.bad_videos()] == ["corrupt.mp4", "video of 1 bytes"]
+    with pytest.raises(VideoDecodeError, match="^corrupt.mp4: FFmpeg cannot read it"):
         ViewDataset(clips.table, 2, 1)[1]
 
 

@@ -85,7 +85,7 @@ def table(videos):
 
 
 @pytest.fixture(scope="module")
-def spoilt(videos, bad_videos):
+def corrupted(videos, bad_videos):
     """120 rows, of which 7, 27, 47 ... are the bad videos: exactly 5 %."""
     rows = list(itertools.islice(itertools.cycle(videos), 120))
     for i, video in enumerate(bad_videos.values()):
@@ -270,8 +270,8 @@ REASONS = {
 }
 
 
-def test_training_goes_on_without_bad_videos_and_says_which_and_why_once(spoilt, bad_videos, log):
-    dataset = ClipDataset(spoilt, PRETRAINING, keep_frames)
+def test_training_goes_on_without_bad_videos_and_says_which_and_why_once(corrupted, bad_videos, log):
+    dataset = ClipDataset(corrupted, PRETRAINING, keep_frames)
     for epoch in range(3):
         dataset.set_epoch(epoch)
         items = load(dataset)
@@ -287,26 +287,26 @@ def test_training_goes_on_without_bad_videos_and_says_which_and_why_once(spoilt,
         assert bad.num_draws >= 3
 
 
-def test_substitutes_are_the_same_whatever_was_known_before(spoilt):
-    dataset = ClipDataset(spoilt, PRETRAINING, keep_frames)
+def test_substitutes_are_the_same_whatever_was_known_before(corrupted):
+    dataset = ClipDataset(corrupted, PRETRAINING, keep_frames)
     items = load(dataset)
     assert same(load(dataset), items)
-    substitutes = [load(ClipDataset(spoilt, PRETRAINING, keep_frames, seed=seed))[7] for seed in range(8)]
+    substitutes = [load(ClipDataset(corrupted, PRETRAINING, keep_frames, seed=seed))[7] for seed in range(8)]
     assert len({tuple(frame_numbers(item["pixel_values"])) for item in substitutes}) > 3
     assert len({item["labels"] for item in substitutes}) > 1, "a substitute brings its own label"
 
 
-def test_what_workers_find_bad_is_known_to_all(spoilt):
-    expected = ClipDataset(spoilt, PRETRAINING, keep_frames)
+def test_what_workers_find_bad_is_known_to_all(corrupted):
+    expected = ClipDataset(corrupted, PRETRAINING, keep_frames)
     items = load(expected)
-    dataset = ClipDataset(spoilt, PRETRAINING, keep_frames)
+    dataset = ClipDataset(corrupted, PRETRAINING, keep_frames)
     assert same(load(dataset, num_workers=2), items)
     assert dataset.bad_videos() == expected.bad_videos() != []
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_more_bad_videos_than_allowed_are_an_error_that_names_them(spoilt, bad_videos, num_workers):
-    dataset = ClipDataset(spoilt, PRETRAINING, keep_frames, max_bad_share=0.03)
+def test_more_bad_videos_than_allowed_are_an_error_that_names_them(corrupted, bad_videos, num_workers):
+    dataset = ClipDataset(corrupted, PRETRAINING, keep_frames, max_bad_share=0.03)
     with pytest.raises(ValueError, match="4 of 120 videos are bad.*max_bad_share 0.03") as error:
         load(dataset, num_workers)
     for kind in ("text", "empty", "cut", "sound"):
@@ -398,7 +398,7 @@ def test_the_views_of_a_batch_are_decoded_video_by_video(table, monkeypatch):
     assert same(
         [item for start in range(0, 18, 5) for item in dataset.__getitems__(range(18)[start : start + 5])], expected
     )
-    # What the batch before had is not decoded anew.
+    # What the previous batch decoded is not decoded again.
     assert sum(len(numbers) for numbers in decoded) == 36
     decoded.clear()
     assert same(dataset.__getitems__([1, 17, 4, 5]), [expected[i] for i in (1, 17, 4, 5)])
@@ -429,8 +429,8 @@ def test_a_broken_video_is_never_left_out_of_an_evaluation_unasked(videos, bad_v
     assert REASONS[kind] in str(error.value)
 
 
-def test_broken_videos_are_left_out_if_asked_and_reported(spoilt, bad_videos, log):
-    dataset = ViewDataset(spoilt, 4, 2, num_crops=2, size=16, skip_broken=True)
+def test_broken_videos_are_left_out_if_asked_and_reported(corrupted, bad_videos, log):
+    dataset = ViewDataset(corrupted, 4, 2, num_crops=2, size=16, skip_broken=True)
     assert len(dataset) == 114 * 2
     assert [(bad.row, bad.path) for bad in dataset.bad_videos()] == [
         (20 * i + 7, str(path)) for i, path in enumerate(bad_videos.values())

@@ -89,7 +89,7 @@ def test_accumulated_batches_on_two_processes_are_the_same_run(two_processes):
 
 
 def test_weights_in_shards_learn_what_whole_ones_learn(two_processes):
-    """FSDP2 as scripts/accelerate/fsdp2.yaml has it, without accelerate, which shards beside accelerators only."""
+    """FSDP2 as scripts/accelerate/fsdp2.yaml has it, without accelerate, which shards on accelerators only."""
     two = torch.load(two_processes / "sharded.pt")
     assert two["sharded"] and two["world_size"] == 2
     one = sharded_steps(None, None)

@@ -1,4 +1,4 @@
-"""Spoilt files of many kinds, and long reading: frames or the documented error, and no growth. (Slow.)"""
+"""Corrupt files of many kinds, and long reading: frames or the documented error, and no growth. (Slow.)"""
 
 import json
 import os

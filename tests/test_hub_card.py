@@ -33,7 +33,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> Path:
-    """Folder of a classifier with the report of a real evaluation and the log of a real training beside it."""
+    """Folder of a classifier with the report of a real evaluation and the log of a real training next to it."""
     folder = save_classifier(tmp_path_factory.mktemp("runs") / "videoms-measured")
     videos = write_labelled_videos(tmp_path_factory.mktemp("videos"))
     words = {"model": folder, "data": videos, "output_dir": folder, "num_segments": 3, "num_crops": 2}
@@ -192,7 +192,9 @@ def test_a_recipe_with_a_token_is_not_published(folder):
     with pytest.raises(ValueError, match="recipe.yaml holds hub_token, which is a secret") as raised:
         write_card(folder)
     assert "hf_secret" not in str(raised.value) and not (folder / "README.md").exists()
-    with pytest.raises(ValueError, match="which is a secret"):  # also beside a card of one's own, which is not written
+    with pytest.raises(
+        ValueError, match="which is a secret"
+    ):  # also next to a card of one's own, which is not written
         repository_files(folder)
     (folder / "recipe.yaml").write_text("- a list\n")
     with pytest.raises(ValueError, match="recipe.yaml holds a list; it must be the mapping"):

@@ -161,7 +161,7 @@ def sharded_steps(rank: int | None, world_size: int | None) -> dict:
 def scores_where_videos_differ(folder: Path) -> dict:
     """What evaluation makes of videos of which each process sees an own copy, in a folder called by its number.
 
-    Beside the scores, what becomes of lists that differ.
+    In addition to the scores, what becomes of lists that differ.
     """
     accelerator = start_accelerator()
     model, processor = load_classifier(folder / "model"), load_processor(folder / "model")

@@ -7,7 +7,7 @@ import numpy as np
 def mean_and_interval(
     values: np.ndarray, confidence: float = 0.95, num_draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of `values` (seeds, videos) and the ends of its interval, by drawing seeds and videos anew.
+    """Mean of `values` (seeds, videos) and the ends of its interval, from resampled seeds and videos.
 
     Both are sampled with replacement, so the interval knows that other seeds and other test videos would have given
     another mean. Values are hits (0 or 1), or the differences of two methods' hits on the same videos and seeds.

@@ -102,7 +102,7 @@ def render_motion_dataset(
     `<split>/<class>/<number>`, half of them H.264 .mp4 and half MPEG-4 .avi. The classes take turns, so each has
     equally many videos, up to one.
 
-    Rendering goes to a temporary folder beside `folder` that is renamed at the end: what exists is complete.
+    Rendering goes to a temporary folder next to `folder` that is renamed at the end: what exists is complete.
 
     Args:
         num_train, num_val, num_test: videos of each split, at least 1.
