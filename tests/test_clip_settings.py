@@ -71,6 +71,23 @@ def test_evaluation_and_features_normalise_as_the_processor_does(model, videos, 
     torch.testing.assert_close(torch.tensor(found), features, rtol=1e-4, atol=1e-5)
 
 
+def test_prediction_and_probes_normalise_as_the_processor_does(model, videos, clips, tmp_path):
+    paths = [str(videos.parent / f"clip {i}.mp4") for i in range(5)]
+    predict = runpy.run_path(str(SCRIPTS / "predict.py"))["main"]
+    predict([*paths, "--model", str(model), "--output", str(tmp_path / "out.json"), "--num_workers", "0"])
+    probe, features = runpy.run_path(str(SCRIPTS / "probe.py"))["main"], []
+    fit = probe.__globals__["linear_probe"]
+    probe.__globals__["linear_probe"] = lambda *inputs: features.append(inputs[2]) or fit(*inputs)
+    lists = {"train_data": videos, "test_data": videos, "output_dir": tmp_path}
+    probe([*words({"model": model, **lists, "num_workers": 0}), "--probes", "linear"])
+    with torch.no_grad():
+        wanted = VideoMSForVideoClassification.from_pretrained(model).eval()(clips).logits.softmax(-1)
+        means = VideoMSModel.from_pretrained(model).eval().get_clip_features(clips)
+    found = [list(row["probabilities"].values()) for row in json.loads((tmp_path / "out.json").read_text())]
+    torch.testing.assert_close(torch.tensor(found), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features[0], means, rtol=1e-4, atol=1e-5)
+
+
 def test_a_trainer_normalises_as_its_processor_does_and_writes_it_into_the_configuration(
     model, videos, clips, tmp_path
 ):

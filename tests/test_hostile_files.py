@@ -2,8 +2,10 @@
 
 import http.server
 import io
+import runpy
 import threading
 from functools import partial
+from pathlib import Path
 
 import av
 import numpy as np
@@ -13,11 +15,13 @@ import torch
 from videoms_hf import VideoMSVideoProcessor, sources_videoms
 from videoms_hf.data.dataset import ClipDataset, ViewDataset
 from videoms_hf.data.scanning import scan_tables
+from videoms_hf.data.shards import Shards, add_video, tar_writer
 from videoms_hf.data.tables import make_table
 from videoms_hf.data.transcoding import Encoding, transcode_video
 from videoms_hf.data.transforms import PretrainingTransform
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
 
+from .evaluation_files import save_classifier
 from .odd_files import encode, encoder, numbered_frames
 from .video_files import write_ramp, write_video
 
@@ -107,6 +111,26 @@ def test_a_playlist_is_refused_by_all_that_reads_videos(secret, tmp_path, kind):
             clips[0]
         with pytest.raises(VideoDecodeError, match="FFmpeg cannot read it"):
             ViewDataset(table, num_frames=2, stride=1)[0]
+
+
+@pytest.mark.parametrize("kind", ["ffconcat", "hls", "dash"])
+def test_a_playlist_in_shards_and_for_the_script_is_refused(secret, tmp_path, kind, capsys):
+    content = playlist(kind, secret.name, "")
+    (tmp_path / "tar").mkdir(), (tmp_path / "parquet").mkdir()
+    with tar_writer(tmp_path / "tar" / "00000.tar") as tar:
+        add_video(tar, "00000000", "mp4", content, {"label": 0})
+    rows = make_table([{"path": "upload.mp4", "bytes": content}], [0], ["a"])
+    rows.to_parquet(tmp_path / "parquet" / "00000.parquet")
+    for form in ("tar", "parquet"):
+        shards = Shards(tmp_path / form, ["a"])
+        clips = ClipDataset(shards, lambda num_frames, rng: np.arange(2), lambda clip: clip, max_bad_share=0)
+        with pytest.raises(ValueError, match="FFmpeg cannot read it"):
+            clips[0]
+    (tmp_path / "upload.mp4").write_bytes(content)
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "predict.py"))["main"]
+    assert script([str(tmp_path / "upload.mp4"), "--model", str(save_classifier(tmp_path / "model"))]) == 2
+    said = capsys.readouterr()
+    assert "FFmpeg cannot read it" in said.err and "%" not in said.out
 
 
 @pytest.mark.parametrize(("name", "num_requests"), [("a.mkv", 1), ("a.mp4", 2)])  # whose index is at the end
