@@ -1,9 +1,10 @@
-"""Motion against random and tube selection at equal token counts, in pre-training, fine-tuning or both, several seeds.
+"""Motion, random and tube selection compared at equal token counts, in pre-training, fine-tuning or both, over seeds.
 
 videoms compare --train_data my/train.csv --test_data my/test.csv --keep_ratios 0.1 0.3 0.6 1
-videoms compare --stage both --pretrain_data my/pretrain.csv --train_data my/train.csv --test_data my/test.csv
+videoms compare --stage pretrain --pretrain_data my/pretrain.csv --train_data my/train.csv --test_data my/test.csv
 
-All runs of a seed share initial weights, batches and crops. Finished runs are not repeated.
+All runs of a seed share initial weights, batches and crops. Finished runs are not repeated. Where pre-training is
+compared, a control without it is fine-tuned as well ("scratch").
 """
 
 import sys
@@ -11,11 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.splits import few_shot
 from videoms_hf.experiments.comparison import comparison_table, save_chart
 from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.single_run import evaluate_once, train_once
@@ -24,6 +27,7 @@ from videoms_hf.machine import describe_origin
 
 
 RECIPES = Path(__file__).parent / "recipes" / "small"
+SCRATCH = "scratch"  # the control without pre-training
 MARGIN = 9 / 8  # frames are kept in memory a little larger than clips, for crops
 
 
@@ -38,7 +42,7 @@ class ComparisonArguments:
         default="finetune",
         metadata={
             "help": "Where selections differ: finetune (from random weights), pretrain (then fine-tuned by motion) or "
-            "both.",
+            "both (pre-trained and fine-tuned by the same).",
             "choices": ["finetune", "pretrain", "both"],
         },
     )
@@ -53,6 +57,14 @@ class ComparisonArguments:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds of the whole run."})
     pretrain_steps: int = field(default=6000, metadata={"help": "Steps of pre-training."})
     finetune_steps: int = field(default=800, metadata={"help": "Steps of fine-tuning."})
+    equal_time: bool = field(
+        default=False,
+        metadata={
+            "help": "Train each cell again, with as many steps as take the processor time of the first selection at "
+            "the first ratio, pre-training included."
+        },
+    )
+    few_shot: int | None = field(default=None, metadata={"help": "Labelled videos of each class, drawn by the seed."})
     num_frames: int = field(default=16, metadata={"help": "Frames of a clip."})
     frame_stride: int = field(default=2, metadata={"help": "Take every n-th frame of the video."})
     image_size: int = field(default=64, metadata={"help": "Height and width of a clip, pixels."})
@@ -62,53 +74,112 @@ class ComparisonArguments:
     def __post_init__(self):
         if self.stage != "finetune" and self.pretrain_data is None:
             raise ValueError(f"stage is {self.stage}, but pretrain_data is not given")
+        self.common = {key: getattr(self, key) for key in ("num_frames", "frame_stride", "image_size")}
+
+
+class Cell(NamedTuple):
+    """One trained network."""
+
+    hits: list[bool]  # of each test video
+    chance: float
+    gmacs: float  # per clip
+    pretrain_seconds: float  # processor time of its pre-training
+    seconds: float  # and of its fine-tuning
+
+
+def run_cell(args: ComparisonArguments, clips: dict, seed: int, ratio: float, name: str, steps: int) -> Cell:
+    """Pre-train, fine-tune and evaluate with one selection; what has been done is read."""
+    out, seconds, weights = Path(args.output_dir), 0.0, {}
+    if args.stage != "finetune" and name != SCRATCH:
+        weights["model_name_or_path"] = out / f"pretrain-{name}-{seed}"
+        seconds = train_once(
+            RECIPES / "pretrain.yaml", clips[False], weights["model_name_or_path"],
+            token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.common,
+        )  # fmt: skip
+    chosen = "none" if ratio == 1 else "motion" if args.stage == "pretrain" or name == SCRATCH else name
+    folder = out / f"finetune-{name}-{ratio}-{seed}{'' if steps == args.finetune_steps else f'-{steps}-steps'}"
+    own_seconds = train_once(
+        RECIPES / "finetune.yaml", clips[True], folder,
+        token_selection=chosen, keep_ratio=ratio, seed=seed, max_steps=steps, **weights, **args.common,
+    )  # fmt: skip
+    report = evaluate_once(folder, args.test_data, args.num_segments)
+    hits = [video["predicted"] == video["label"] for video in report["videos"]]
+    print(f"seed {seed}, {ratio:.0%} by {name}, {steps} steps: top-1 {np.mean(hits):.1%}", flush=True)
+    return Cell(hits, report["chance_top1"], report["gmacs_per_clip"], seconds, own_seconds)
+
+
+def run_seed(args: ComparisonArguments, clips: dict, seed: int) -> tuple[dict, dict]:
+    """Cells of a seed by ratio and name, at equal steps and, if wanted, at equal time."""
+    controls = [] if args.stage == "finetune" else [SCRATCH]
+    # All tokens are the same tokens, so there is one run of them, unless weights differ.
+    names = {ratio: args.selections if ratio < 1 or controls else ["none"] for ratio in args.keep_ratios}
+    cells = {
+        ratio: {name: run_cell(args, clips, seed, ratio, name, args.finetune_steps) for name in [*chosen, *controls]}
+        for ratio, chosen in names.items()
+    }
+    if not args.equal_time:
+        return cells, {}
+    first = next(iter(next(iter(cells.values())).values()))
+    time = first.pretrain_seconds + first.seconds
+    again = {}
+    for ratio, row in cells.items():
+        for name, cell in row.items():
+            scale = (time - cell.pretrain_seconds) / cell.seconds
+            steps = args.finetune_steps if abs(scale - 1) < 0.05 else max(round(scale * args.finetune_steps), 1)
+            again.setdefault(ratio, {})[name] = run_cell(args, clips, seed, ratio, name, steps)
+    return cells, again
+
+
+def table_of(seeds: list[dict]) -> str:
+    """The tables of all ratios; each of `seeds` has its cells by ratio and name."""
+    parts = []
+    for ratio, row in seeds[0].items():
+        first = next(iter(row.values()))
+        seconds = {
+            name: np.mean([cells[ratio][name].pretrain_seconds + cells[ratio][name].seconds for cells in seeds])
+            for name in row
+        }
+        parts.append(f"{ratio:.0%} of the tokens, {first.gmacs:.3g} GMACs per clip")
+        parts.append(comparison_table(hits_of(seeds)[ratio], first.chance, seconds) + "\n")
+    return "\n".join(parts)
+
+
+def hits_of(seeds: list[dict]) -> dict[float, dict[str, np.ndarray]]:
+    """Hits (seeds, videos) by ratio and name."""
+    return {
+        ratio: {name: np.array([cells[ratio][name].hits for cells in seeds], float) for name in row}
+        for ratio, row in seeds[0].items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(ComparisonArguments, arguments=arguments, description=__doc__)
-    start, out = time.perf_counter(), Path(args.output_dir)
+    start, side = time.perf_counter(), int(args.image_size * MARGIN)
     data = {False: args.pretrain_data, True: args.train_data}
-    clips = {
-        labelled: ClipsInMemory(read_videos(videos, require_labels=labelled), labelled, int(args.image_size * MARGIN))
+    tables = {
+        labelled: read_videos(videos, require_labels=labelled)
         for labelled, videos in data.items()
         if videos is not None and (labelled or args.stage != "finetune")
     }
-    common = {"num_frames": args.num_frames, "frame_stride": args.frame_stride, "image_size": args.image_size}
-    hits: dict[float, dict[str, list]] = {ratio: {} for ratio in args.keep_ratios}
-    gmacs: dict[float, float] = {}
+    clips = {labelled: ClipsInMemory(table, labelled, side) for labelled, table in tables.items()}
+    seeds = []
     for seed in args.seeds:  # outside, so that a run that is stopped has compared all selections
-        for ratio in args.keep_ratios:
-            # All tokens are the same tokens, so there is one run of them, unless weights differ.
-            for name in args.selections if ratio < 1 or args.stage != "finetune" else ["none"]:
-                weights = {}
-                if args.stage != "finetune":
-                    weights["model_name_or_path"] = train_once(
-                        RECIPES / "pretrain.yaml", clips[False], out / f"pretrain-{name}-{seed}",
-                        token_selection=name, seed=seed, max_steps=args.pretrain_steps, **common,
-                    )  # fmt: skip
-                chosen = "none" if ratio == 1 else "motion" if args.stage == "pretrain" else name
-                folder = train_once(
-                    RECIPES / "finetune.yaml", clips[True], out / f"finetune-{name}-{ratio}-{seed}",
-                    token_selection=chosen, keep_ratio=ratio, seed=seed, max_steps=args.finetune_steps,
-                    **weights, **common,
-                )  # fmt: skip
-                report = evaluate_once(folder, args.test_data, args.num_segments)
-                gmacs[ratio] = report["gmacs_per_clip"]
-                found = hits[ratio].setdefault(name, [])
-                found.append([video["predicted"] == video["label"] for video in report["videos"]])
-                print(f"seed {seed}, {ratio:.0%} by {name}: top-1 {np.mean(found[-1]):.1%}", flush=True)
-        values = {r: {name: np.array(rows, float) for name, rows in cells.items()} for r, cells in hits.items()}
-        table = "\n\n".join(
-            f"{ratio:.0%} of the tokens, {gmacs[ratio]:.3g} GMACs per clip\n"
-            + comparison_table(cells, report["chance_top1"])
-            for ratio, cells in values.items()
-        )
-        content = {"arguments": asdict(args), "hits": hits, "gmacs_per_clip": gmacs, "table": table}
-        minutes = (time.perf_counter() - start) / 60
-        write_json(content | describe_origin() | {"minutes": minutes}, out / "comparison.json")
-        print(f"\n{table}\n", flush=True)
+        if args.few_shot is not None:
+            clips[True] = ClipsInMemory(few_shot(tables[True], args.few_shot, seed), True, side)
+        seeds.append(run_seed(args, clips, seed))
+        steps, times = ([cells[kind] for cells in seeds] for kind in (0, 1))
+        table = table_of(steps)
+        table += f"\nAt equal time:\n{table_of(times)}" if args.equal_time else ""
+        content = {"arguments": asdict(args), "table": table, **describe_origin()}
+        content |= {"minutes": (time.perf_counter() - start) / 60, "seeds": args.seeds[: len(seeds)]}
+        for key, cells in (("equal_steps", steps), ("equal_time", times)):
+            content[key] = [{r: {n: c._asdict() for n, c in row.items()} for r, row in one.items()} for one in cells]
+        write_json(content, Path(args.output_dir) / "comparison.json")
+        print(f"\n{table}", flush=True)
     if args.chart is not None:
-        save_chart(values, gmacs, report["chance_top1"], args.chart)
+        first = next(iter(steps[0].values()))
+        gmacs = {ratio: next(iter(row.values())).gmacs for ratio, row in steps[0].items()}
+        save_chart(hits_of(steps), gmacs, next(iter(first.values())).chance, args.chart)
 
 
 if __name__ == "__main__":

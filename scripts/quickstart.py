@@ -93,21 +93,20 @@ def command(script: str, *positional: object, **options: object) -> list[str]:
     return [sys.executable, str(SCRIPTS / f"{script}.py"), *words]
 
 
-def step(*commands: list[str]) -> None:
-    """Run one command, or several at once on a core each, whose output is shown when they end; stop if one fails."""
+def step(*commands: list[str], show_first: bool = False) -> None:
+    """Run commands on a core each and stop if one fails; only the first one's output is shown live, if wanted."""
 
     def run_one(words: list[str]) -> subprocess.CompletedProcess:
-        start = time.perf_counter()
-        if len(commands) == 1:
-            return subprocess.run(words)
+        start, line = time.perf_counter(), f"$ {shlex.join(['python', *words[1:]])}"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if show_first and words is commands[0]:
+            print(f"\n{line}", flush=True)
+            return subprocess.run(words, env=environment)
         done = subprocess.run(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         shown = done.stdout if done.returncode else f"done in {time.perf_counter() - start:.0f} s"
-        print(f"$ {shlex.join(['python', *words[1:]])}\n  {shown}", flush=True)
+        print(f"{line}\n  {shown}", flush=True)
         return done
 
-    if len(commands) == 1:
-        print(f"\n$ {shlex.join(['python', *commands[0][1:]])}", flush=True)
     with ThreadPoolExecutor(available_cores()) as pool:
         for done in pool.map(run_one, commands):
             if done.returncode:
@@ -139,25 +138,28 @@ def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int
     out, clips = args.output_dir / f"seed-{seed}", RENDERED_CLIPS if args.data is None else {}
     counts = Counter(read_videos(training)["label"])
     common = {**clips, "seed": seed}
-    pretrain = {"max_steps": args.pretrain_steps, "train_data": pretraining, "output_dir": out / "pretrain"}
-    batch = {"per_device_train_batch_size": batch_size(len(read_videos(pretraining)))}
-    step(command("pretrain", RECIPES / "pretrain.yaml", **pretrain, **batch, **common))
-    save_untrained(out / "pretrain", out / "untrained", seed)
+    pretrain = {"max_steps": args.pretrain_steps, "train_data": pretraining, "output_dir": out / "pretrain", **common}
+    pretrain["per_device_train_batch_size"] = batch_size(len(read_videos(pretraining)))
+    pretrain |= {} if args.data else {"dataloader_num_workers": 0}
     data = {"train_data": training, "test_data": testing, "num_workers": 0, "batch_size": 32}
     runs = finetunings(out / "pretrain", min(counts.values()))
     finetune = {"max_steps": args.finetune_steps, "train_data": training, "dataloader_num_workers": 0, **common}
-    finetune |= {} if args.data else {"random_crop": False}
+    finetune |= {} if args.data else {"min_crop_area": 1}
     finetune["per_device_train_batch_size"] = min(8, len(counts) * min(*counts.values(), FEW))
+    trainings = {
+        folder: command("finetune", RECIPES / "finetune.yaml", output_dir=out / folder, **finetune, **options)
+        for folder, (_, options) in runs.items()
+    }
+    first = [trainings.pop(folder) for folder in tuple(runs) if "model_name_or_path" not in runs[folder][1]]
+    step(command("pretrain", RECIPES / "pretrain.yaml", **pretrain), *first, show_first=True)
+    save_untrained(out / "pretrain", out / "untrained", seed)
     step(
         *(
             command("probe", model=out / name, output_dir=out / f"{name}-probes", **data)
             + ["--probes", "frame_differences", "linear"]
             for name in PROBES
         ),
-        *(
-            command("finetune", RECIPES / "finetune.yaml", output_dir=out / folder, **finetune, **options)
-            for folder, (_, options) in runs.items()
-        ),
+        *trainings.values(),
     )
     views = {"num_segments": args.num_segments, "num_crops": 1, "batch_size": 32, "num_workers": 0}
     step(*(command("evaluate_model", model=out / name, data=testing, output_dir=out / name, **views) for name in runs))
@@ -208,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = [one_seed(args, lists, seed) for seed in args.seeds]
     last = args.output_dir / f"seed-{args.seeds[-1]}"
     test, picture = read_videos(lists[2]), args.output_dir / "kept_tokens.png"
-    step(command("predict", a_file(test[0]["video"], args.output_dir), model=last / "finetune", picture=picture))
+    picturing = command("predict", a_file(test[0]["video"], args.output_dir), model=last / "finetune", picture=picture)
+    step(picturing, show_first=True)
     table = summary(results, 1 / len(test.features["label"].names))
     minutes = (time.perf_counter() - start) / 60
     content = {"seeds": args.seeds, "results": results, "table": table, "minutes": minutes, **describe_origin()}

@@ -45,11 +45,12 @@ def test_seeds_that_differ_widen_the_interval():
 def test_the_table_says_whether_a_lead_is_sure():
     good, bad = np.ones((2, 40)), np.zeros((2, 40))
     even = np.tile(np.arange(40) % 2, (2, 1)).astype(float)
-    table = comparison_table({"motion": good, "tube": bad, "random": good}, chance=0.1)
+    seconds = dict.fromkeys(("motion", "tube", "random"), 61.0)
+    table = comparison_table({"motion": good, "tube": bad, "random": good}, 0.1, seconds)
     assert "motion - tube: +100.0 points (+100.0 to +100.0 at 95 %; sure)" in table
     assert "motion - random: +0.0 points (+0.0 to +0.0 at 95 %; not sure: the interval holds 0)" in table
-    assert "motion        100.0%" in table and "chance         10.0%" in table
-    assert "each of 2 seeds, 40 test videos" in comparison_table({"a": even, "b": 1 - even}, chance=0.5)
+    assert "motion        100.0%   100.0% to 100.0%     61 s" in table and "chance         10.0%" in table
+    assert "each of 2 seeds, 40 test videos" in comparison_table({"a": even, "b": 1 - even}, 0.5, {"a": 1, "b": 2})
 
 
 def test_clips_in_memory_are_those_of_the_file_made_smaller(videos):
@@ -101,12 +102,15 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
     tiny_recipes(arguments)
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    for cells in found["hits"].values():
-        assert {name: np.shape(rows) for name, rows in cells.items()} == {"motion": (1, 8), "random": (1, 8)}
+    (cells,) = found["equal_steps"]
+    names = {"motion", "random", "scratch"}
+    assert cells.keys() == {"0.25", "1.0"} and all(cells[ratio].keys() == names for ratio in cells)
+    assert all(len(cell["hits"]) == 8 and cell["seconds"] > 0 for row in cells.values() for cell in row.values())
+    assert cells["1.0"]["scratch"]["pretrain_seconds"] == 0 < cells["1.0"]["random"]["pretrain_seconds"]
     assert found["table"] in said and said.count("each of 1 seeds, 8 test videos") == 2
-    assert found["gmacs_per_clip"]["0.25"] < found["gmacs_per_clip"]["1.0"]
+    assert cells["0.25"]["motion"]["gmacs"] < cells["1.0"]["motion"]["gmacs"]
     assert set(seen) == {"pretrain-motion-4", "pretrain-random-4"} | {
-        f"finetune-{name}-{ratio}-4" for name in ("motion", "random") for ratio in (0.25, 1.0)
+        f"finetune-{name}-{ratio}-4" for name in names for ratio in (0.25, 1.0)
     }
     for step in (0, 1):
         assert torch.equal(seen["pretrain-motion-4"][step][1], seen["pretrain-random-4"][step][1])
@@ -118,20 +122,28 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
         cell: json.loads((tmp_path / "out" / cell / "config.json").read_text())["token_selection"] for cell in seen
     }
     assert chosen["pretrain-random-4"] == chosen["finetune-random-0.25-4"] == "random"
-    assert chosen["finetune-random-1.0-4"] == "none"
+    assert chosen["finetune-random-1.0-4"] == "none" and chosen["finetune-scratch-0.25-4"] == "motion"
 
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     (tmp_path / "out" / "finetune-motion-1.0-4" / "evaluation.json").unlink()
     tiny_recipes(arguments)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == times
-    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["hits"] == found["hits"]
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text())["equal_steps"] == [cells]
 
 
 def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypatch):
     runs = []
+
+    def seconds(options):
+        if options["max_steps"] == 6000:
+            return 30.0
+        return options["max_steps"] * (0.2 if options["keep_ratio"] == 1 else 0.1)
+
     globals_ = tiny_recipes.__globals__
     monkeypatch.setitem(
-        globals_, "train_once", lambda recipe, clips, folder, **options: runs.append(options) or folder
+        globals_,
+        "train_once",
+        lambda recipe, clips, folder, **options: runs.append(options | {"videos": len(clips)}) or seconds(options),
     )
     report = {"gmacs_per_clip": 1.0, "chance_top1": 0.1, "videos": [{"predicted": 0, "label": 0}] * 2}
     monkeypatch.setitem(globals_, "evaluate_once", lambda *_: report)
@@ -141,9 +153,17 @@ def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypat
     assert [run["token_selection"] for run in runs] == ["motion", "tube", "none"]
     runs.clear()
     tiny_recipes([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}"])
-    assert [run["token_selection"] for run in runs] == ["motion", "motion", "tube", "motion"] + [
-        "motion", "none", "tube", "none",
+    assert [run["token_selection"] for run in runs] == ["motion", "motion", "tube", "motion", "motion"] + [
+        "motion", "none", "tube", "none", "none",
     ]  # fmt: skip
+    runs.clear()
+    tiny_recipes([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}", "--equal_time", "true"])
+    # Pre-training takes 30 s, 800 steps take 80 s, or 160 s on all tokens.
+    assert [run["max_steps"] for run in runs if run["max_steps"] not in (800, 6000)] == [1100, 400, 400, 550]
+    runs.clear()
+    tiny_recipes([*base, "--few_shot", "1"])
+    num_classes = len(read_videos(videos / "train.csv").features["label"].names)
+    assert [run["videos"] for run in runs] == [num_classes] * 3
     with pytest.raises(ValueError, match="stage is both, but pretrain_data is not given"):
         tiny_recipes([*base, "--stage", "both"])
 

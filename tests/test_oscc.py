@@ -77,7 +77,7 @@ def classifier(lists, tmp_path_factory) -> Path:
     """A tiny classifier that was fine-tuned on the windows, choosing its 8 frames out of 12."""
     folder = tmp_path_factory.mktemp("runs") / "finetune"
     options = {"num_train_epochs": 8, "warmup_epochs": 0, "base_learning_rate": 1.0, "candidate_ratio": 1.5}
-    plain = {"rand_augment": "", "random_crop": False, "random_erasing": 0.0, "layer_decay": 1.0}
+    plain = {"rand_augment": "", "min_crop_area": 1, "random_erasing": 0.0, "layer_decay": 1.0}
     script("finetune", **lists, **options, **plain, output_dir=folder)
     return folder
 

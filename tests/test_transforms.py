@@ -187,7 +187,7 @@ def test_crops_are_spaced_along_the_longer_side_and_a_single_one_is_the_centre()
 
 
 def test_without_randomness_finetuning_is_evaluation():
-    transform = FinetuningTransform(32, rand_augment=None, random_crop=False, flip=False, random_erasing=0)
+    transform = FinetuningTransform(32, rand_augment=None, min_crop_area=1, flip=False, random_erasing=0)
     frames = noise_clip()
     assert torch.equal(transform(frames), EvaluationTransform(32)(frames))
 
@@ -195,7 +195,7 @@ def test_without_randomness_finetuning_is_evaluation():
 def test_half_of_the_clips_are_mirrored_unless_that_is_off():
     frames = noise_clip()
     expected = EvaluationTransform(32)(frames)
-    off = {"rand_augment": None, "random_crop": False, "random_erasing": 0}
+    off = {"rand_augment": None, "min_crop_area": 1, "random_erasing": 0}
     clips = [FinetuningTransform(32, **off)(frames) for _ in range(60)]
     mirrored = sum(torch.equal(clip, expected.flip(-1)) for clip in clips)
     assert mirrored + sum(torch.equal(clip, expected) for clip in clips) == 60
@@ -255,7 +255,7 @@ def test_a_quarter_of_the_clips_lose_one_box_to_noise_that_differs_between_frame
     for level in (-1.5, -0.5, 0.0, 0.7, 1.5):
         assert abs((noise < level).float().mean() - (reference < level).float().mean()) < 0.01
 
-    transform = FinetuningTransform(32, rand_augment=None, random_crop=False, flip=False)
+    transform = FinetuningTransform(32, rand_augment=None, min_crop_area=1, flip=False)
     expected = EvaluationTransform(32)(still_clip())
     count = sum(not torch.equal(transform(still_clip()), expected) for _ in range(200))
     assert 30 < count < 72

@@ -29,7 +29,7 @@ RAND_AUGMENT = "rand-m7-n4-mstd0.5-inc1"
 MULTI_SCALE_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the shorter side
 # Offsets of a crop in quarters of the free space, (down, right): corners, edge middles, centre, quarter points.
 CROP_ANCHORS = [(y, x) for y in (0, 2, 4) for x in (0, 2, 4)] + [(y, x) for y in (1, 3) for x in (1, 3)]
-CROP_AREA, CROP_ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+MIN_CROP_AREA, CROP_ASPECT = 0.08, (3 / 4, 4 / 3)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
 
 
@@ -100,7 +100,8 @@ class FinetuningTransform:
     Args:
         size: height and width of the result.
         rand_augment: policy in timm's notation; `None`: none.
-        random_crop: crop an area of 8 to 100 % with an aspect of 3/4 to 4/3; false: the centre, as in evaluation.
+        min_crop_area: smallest share of the area of a crop, whose aspect is 3/4 to 4/3, in (0, 1]; 1: the centre crop
+            of evaluation.
         flip: mirror half of the clips; false if left and right differ in meaning.
         random_erasing: share of clips in which noise replaces a box of 2 to 33 % of the area, in [0, 1].
         mean, std: statistics of the later normalisation.
@@ -110,7 +111,7 @@ class FinetuningTransform:
         self,
         size: int,
         rand_augment: str | None = RAND_AUGMENT,
-        random_crop: bool = True,
+        min_crop_area: float = MIN_CROP_AREA,
         flip: bool = True,
         random_erasing: float = 0.25,
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -118,10 +119,13 @@ class FinetuningTransform:
     ):
         if not 0 <= random_erasing <= 1:
             raise ValueError(f"random_erasing is {random_erasing}; it must be a probability, in [0, 1]")
+        if not 0 < min_crop_area <= 1:
+            raise ValueError(f"min_crop_area is {min_crop_area}; it must be a share of the frame, in (0, 1]")
         self.size, self.flip, self.random_erasing = size, flip, random_erasing
         self.statistics = mean, std
         self.rand_augment = None if rand_augment is None else RandAugment.from_policy(rand_augment)
-        self.centre_crop = None if random_crop else EvaluationTransform(size)
+        self.min_crop_area = min_crop_area
+        self.centre_crop = EvaluationTransform(size) if min_crop_area == 1 else None
 
     def __call__(self, frames: Tensor) -> Tensor:
         if self.rand_augment is not None:
@@ -132,7 +136,7 @@ class FinetuningTransform:
         return erase_box(frames, *self.statistics) if torch.rand(()) < self.random_erasing else frames
 
     def _random_crop(self, frames: Tensor) -> Tensor:
-        top, left, height, width = RandomResizedCrop.get_params(frames, CROP_AREA, CROP_ASPECT)
+        top, left, height, width = RandomResizedCrop.get_params(frames, (self.min_crop_area, 1.0), CROP_ASPECT)
         # Official code: crops and resizes after normalisation. That differs by rounding only (at most a level of 255)
         # and takes five times as long. It does not antialias, so we do not.
         return _resize(tv.crop(frames, top, left, height, width), self.size, antialias=False)

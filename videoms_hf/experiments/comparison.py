@@ -25,15 +25,20 @@ def mean_and_interval(
     return float(values.mean()), float(low), float(high)
 
 
-def comparison_table(hits: dict[str, np.ndarray], chance: float) -> str:
-    """Top-1 of each method with its interval, and the first one's lead over the others; hits are (seeds, videos)."""
+def comparison_table(hits: dict[str, np.ndarray], chance: float, seconds: dict[str, float]) -> str:
+    """Top-1 of each method with its interval, and the first one's lead over the others.
+
+    `hits` (seeds, videos) and the `seconds` of training are by method.
+    """
     first = next(iter(hits))
     num_seeds, num_videos = hits[first].shape
-    lines = [f"{'selection':12}{'top-1':>8}   95 % interval     each of {num_seeds} seeds, {num_videos} test videos"]
+    columns = f"{'selection':12}{'top-1':>8}   {'95 % interval':18}{'train':>6}"
+    lines = [f"{columns}   each of {num_seeds} seeds, {num_videos} test videos"]
     for name, values in hits.items():
         mean, low, high = mean_and_interval(values)
         each = ", ".join(f"{value:.1%}" for value in values.mean(axis=1))
-        lines.append(f"{name:12}{mean:8.1%}   {low:6.1%} to {high:6.1%}  {each}")
+        interval = f"{low:.1%} to {high:.1%}"
+        lines.append(f"{name:12}{mean:8.1%}   {interval:18}{seconds[name]:5.0f} s   {each}")
     lines.append(f"{'chance':12}{chance:8.1%}")
     for name in list(hits)[1:]:
         mean, low, high = mean_and_interval(hits[first] - hits[name])

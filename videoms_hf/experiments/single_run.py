@@ -2,6 +2,7 @@
 """One run of a comparison: pre-training, fine-tuning and evaluation of a small network, each step done once."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -27,15 +28,17 @@ from .in_memory import ClipsInMemory
 
 # The frames are in memory already, and a run is done again from its beginning.
 ALWAYS = {"train_data": "in memory", "dataloader_num_workers": 0, "save_strategy": "no", "disable_tqdm": True}
+COST_FILE = "cost.json"  # written last
 
 
-def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> Path:
-    """The folder of a trained model with its processor; a finished one is left as it is.
+def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> float:
+    """Train a model into `folder`, with its processor; returns the seconds of processor time that its steps took.
 
-    Labelled clips are for fine-tuning, others for pre-training; `options` are laid over the recipe's.
+    Labelled clips are for fine-tuning, others for pre-training; `options` are laid over the recipe's. A finished model
+    is left as it is.
     """
-    if (folder / "model.safetensors").is_file():
-        return folder
+    if (folder / COST_FILE).is_file():
+        return json.loads((folder / COST_FILE).read_text())["seconds"]
     kinds = (FineTuningArguments, AugmentationArguments) if clips.with_labels else (PreTrainingArguments,)
     options = ALWAYS | options | {"output_dir": folder}
     words = [str(recipe), *(f"--{name}={value}" for name, value in options.items())]
@@ -59,9 +62,13 @@ def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> P
     )
     if clips.with_labels and training_args.head_init == "linear_probe":
         init_head(trainer, clips.table, data_args, print)
+    start = time.process_time()
     trainer.train()
+    seconds = time.process_time() - start
     trainer.save_model()
-    return folder
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    write_json({"seconds": seconds, "losses": losses}, folder / COST_FILE)
+    return seconds
 
 
 def evaluate_once(folder: Path, test_data: str, num_segments: int) -> dict:

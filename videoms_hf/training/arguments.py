@@ -104,7 +104,9 @@ class AugmentationArguments:
     """Augmentation of labelled clips. The defaults are the official fine-tuning recipe."""
 
     rand_augment: str | None = option("rand-m7-n4-mstd0.5-inc1", "RandAugment policy in timm's notation; null: none.")
-    random_crop: bool = option(True, "Random resized crop (area 0.08 to 1); false: the centre, as in validation.")
+    min_crop_area: float = option(
+        0.08, "Smallest area of a random resized crop, in (0, 1]; 1: the centre, as in validation."
+    )
     horizontal_flip: bool = option(True, "Mirror half of the clips; false if left and right differ in meaning.")
     random_erasing: float = option(0.25, "Probability of erasing a box, in [0, 1].")
     mixup: float = option(0.0, "Mixup's alpha; 0: off.")

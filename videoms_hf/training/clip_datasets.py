@@ -72,7 +72,7 @@ def finetuning_transform(
     return FinetuningTransform(
         data_args.image_size,
         augmentation_args.rand_augment,
-        augmentation_args.random_crop,
+        augmentation_args.min_crop_area,
         augmentation_args.horizontal_flip,
         augmentation_args.random_erasing,
         config.image_mean,

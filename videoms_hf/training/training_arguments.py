@@ -106,6 +106,7 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.data_seed is None:
             # Otherwise accelerate takes torch's current seed, which differs between processes once they are seeded.
             self.data_seed = self.seed
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # torch refuses it without workers
         super().__post_init__()
         if self.learning_rate is None:
             self.learning_rate = self.base_learning_rate * self.total_batch_size / REFERENCE_BATCH
