@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from videoms_hf.command_line import parse_recipe, run
+from videoms_hf.command_line import parse_recipe, read_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.splits import few_shot
 from videoms_hf.experiments.comparison import comparison_table, save_chart
@@ -26,14 +26,13 @@ from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
 
 
-RECIPES = Path(__file__).parent / "recipes" / "small"
 SCRATCH = "scratch"  # the control without pre-training
 MARGIN = 9 / 8  # frames are kept in memory a little larger than clips, for crops
 
 
 @dataclass
 class ComparisonArguments:
-    """Which videos, how long; network and method are in the recipes small/*."""
+    """Which videos, how long; network and method are in the recipes."""
 
     train_data: str = field(metadata={"help": "Labelled videos of the fine-tuning."})
     test_data: str = field(metadata={"help": "Labelled videos of the evaluation."})
@@ -65,16 +64,24 @@ class ComparisonArguments:
         },
     )
     few_shot: int | None = field(default=None, metadata={"help": "Labelled videos of each class, drawn by the seed."})
-    num_frames: int = field(default=16, metadata={"help": "Frames of a clip."})
-    frame_stride: int = field(default=2, metadata={"help": "Take every n-th frame of the video."})
-    image_size: int = field(default=64, metadata={"help": "Height and width of a clip, pixels."})
+    recipes: str = field(
+        default="small", metadata={"help": "Folder, or shipped recipes, with pretrain.yaml and finetune.yaml."}
+    )
+    num_frames: int | None = field(default=None, metadata={"help": "Frames of a clip; by default as in the recipe."})
+    frame_stride: int | None = field(default=None, metadata={"help": "Take every n-th frame; likewise."})
+    image_size: int | None = field(default=None, metadata={"help": "Height and width of a clip, pixels; likewise."})
     num_segments: int = field(default=4, metadata={"help": "Temporal positions of the test views."})
     chart: str | None = field(default=None, metadata={"help": "PNG of top-1 against GMACs per clip (matplotlib)."})
 
     def __post_init__(self):
         if self.stage != "finetune" and self.pretrain_data is None:
             raise ValueError(f"stage is {self.stage}, but pretrain_data is not given")
-        self.common = {key: getattr(self, key) for key in ("num_frames", "frame_stride", "image_size")}
+
+    @property
+    def clip_options(self) -> dict[str, int]:
+        """What is laid over the recipes."""
+        options = {name: getattr(self, name) for name in ("num_frames", "frame_stride", "image_size")}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 class Cell(NamedTuple):
@@ -93,14 +100,14 @@ def run_cell(args: ComparisonArguments, clips: dict, seed: int, ratio: float, na
     if args.stage != "finetune" and name != SCRATCH:
         weights["model_name_or_path"] = out / f"pretrain-{name}-{seed}"
         seconds = train_once(
-            RECIPES / "pretrain.yaml", clips[False], weights["model_name_or_path"],
-            token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.common,
+            f"{args.recipes}/pretrain.yaml", clips[False], weights["model_name_or_path"],
+            token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.clip_options,
         )  # fmt: skip
     chosen = "none" if ratio == 1 else "motion" if args.stage == "pretrain" or name == SCRATCH else name
     folder = out / f"finetune-{name}-{ratio}-{seed}{'' if steps == args.finetune_steps else f'-{steps}-steps'}"
     own_seconds = train_once(
-        RECIPES / "finetune.yaml", clips[True], folder,
-        token_selection=chosen, keep_ratio=ratio, seed=seed, max_steps=steps, **weights, **args.common,
+        f"{args.recipes}/finetune.yaml", clips[True], folder,
+        token_selection=chosen, keep_ratio=ratio, seed=seed, max_steps=steps, **weights, **args.clip_options,
     )  # fmt: skip
     report = evaluate_once(folder, args.test_data, args.num_segments)
     hits = [video["predicted"] == video["label"] for video in report["videos"]]
@@ -154,7 +161,8 @@ def hits_of(seeds: list[dict]) -> dict[float, dict[str, np.ndarray]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(ComparisonArguments, arguments=arguments, description=__doc__)
-    start, side = time.perf_counter(), int(args.image_size * MARGIN)
+    start = time.perf_counter()
+    side = int((args.image_size or read_recipe(f"{args.recipes}/finetune.yaml")["image_size"]) * MARGIN)
     data = {False: args.pretrain_data, True: args.train_data}
     tables = {
         labelled: read_videos(videos, require_labels=labelled)

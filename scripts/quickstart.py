@@ -37,8 +37,6 @@ from videoms_hf.training.training_arguments import available_cores
 
 
 SCRIPTS = Path(os.path.relpath(Path(__file__).parent))
-RECIPES = SCRIPTS / "recipes" / "small"
-RENDERED_CLIPS = {"num_frames": 8, "frame_stride": 3, "image_size": 32}  # small and simple; recipes are for real video
 FEW = 10  # labels of each class
 SCRATCH, PRETRAINED = "from scratch", "after pre-training"
 PROBES = {"untrained": "linear probe, untrained backbone", "pretrain": f"linear probe, {PRETRAINED}"}
@@ -135,23 +133,21 @@ def finetunings(pretrained: Path, least: int) -> dict[str, tuple[str, dict]]:
 def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int) -> dict[str, dict]:
     """Train and test with one seed: by row of the table "hits" (or "top1" of a probe), "gmacs" and "seconds"."""
     pretraining, training, testing = lists
-    out, clips = args.output_dir / f"seed-{seed}", RENDERED_CLIPS if args.data is None else {}
+    out = args.output_dir / f"seed-{seed}"
+    recipes = SCRIPTS / "recipes" / ("rendered" if args.data is None else "small")
     counts = Counter(read_videos(training)["label"])
-    common = {**clips, "seed": seed}
-    pretrain = {"max_steps": args.pretrain_steps, "train_data": pretraining, "output_dir": out / "pretrain", **common}
+    pretrain = {"max_steps": args.pretrain_steps, "train_data": pretraining, "output_dir": out / "pretrain"}
     pretrain["per_device_train_batch_size"] = batch_size(len(read_videos(pretraining)))
-    pretrain |= {} if args.data else {"dataloader_num_workers": 0}
     data = {"train_data": training, "test_data": testing, "num_workers": 0, "batch_size": 32}
     runs = finetunings(out / "pretrain", min(counts.values()))
-    finetune = {"max_steps": args.finetune_steps, "train_data": training, "dataloader_num_workers": 0, **common}
-    finetune |= {} if args.data else {"min_crop_area": 1}
+    finetune = {"max_steps": args.finetune_steps, "train_data": training, "dataloader_num_workers": 0, "seed": seed}
     finetune["per_device_train_batch_size"] = min(8, len(counts) * min(*counts.values(), FEW))
     trainings = {
-        folder: command("finetune", RECIPES / "finetune.yaml", output_dir=out / folder, **finetune, **options)
+        folder: command("finetune", recipes / "finetune.yaml", output_dir=out / folder, **finetune, **options)
         for folder, (_, options) in runs.items()
     }
     first = [trainings.pop(folder) for folder in tuple(runs) if "model_name_or_path" not in runs[folder][1]]
-    step(command("pretrain", RECIPES / "pretrain.yaml", **pretrain), *first, show_first=True)
+    step(command("pretrain", recipes / "pretrain.yaml", seed=seed, **pretrain), *first, show_first=True)
     save_untrained(out / "pretrain", out / "untrained", seed)
     step(
         *(

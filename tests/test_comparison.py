@@ -65,20 +65,18 @@ def test_clips_in_memory_are_those_of_the_file_made_smaller(videos):
 
 
 @pytest.fixture
-def tiny_recipes(tmp_path, monkeypatch):
+def compare(tmp_path):
     """The script with recipes of a network that trains in no time."""
     for stage in ("pretrain", "finetune"):
         recipe = read_recipe(COMPARE.parent / "recipes" / "small" / f"{stage}.yaml")
         recipe |= {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "use_cpu": True}
         (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(recipe))
-    script = runpy.run_path(str(COMPARE))
-    monkeypatch.setitem(script["main"].__globals__, "RECIPES", tmp_path)
-    return script["main"]
+    return runpy.run_path(str(COMPARE))["main"]
 
 
 def test_cells_share_weights_and_clips_and_finished_ones_stay(
     videos,
-    tiny_recipes,
+    compare,
     tmp_path,
     capsys,
     monkeypatch,
@@ -86,7 +84,7 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
     options = {
         "pretrain_data": videos / "pretrain.csv", "train_data": videos / "train.csv", "test_data": videos / "val.csv",
         "output_dir": tmp_path / "out", "pretrain_steps": 2, "finetune_steps": 2, "num_frames": 8, "frame_stride": 1,
-        "image_size": 32, "stage": "both", "chart": tmp_path / "chart.png",
+        "image_size": 32, "stage": "both", "recipes": tmp_path, "chart": tmp_path / "chart.png",
     }  # fmt: skip
     arguments = [*words(options), *["--selections", "motion", "random", "--seeds", "4", "--keep_ratios", "0.25", "1"]]
     seen, training_step = {}, comparison.VideoMSTrainer.training_step
@@ -99,7 +97,7 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
         return training_step(trainer, model, inputs, *others)
 
     monkeypatch.setattr(comparison.VideoMSTrainer, "training_step", watch)
-    tiny_recipes(arguments)
+    compare(arguments)
     said = capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     (cells,) = found["equal_steps"]
@@ -126,12 +124,12 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
 
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     (tmp_path / "out" / "finetune-motion-1.0-4" / "evaluation.json").unlink()
-    tiny_recipes(arguments)
+    compare(arguments)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == times
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["equal_steps"] == [cells]
 
 
-def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypatch):
+def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     runs = []
 
     def seconds(options):
@@ -139,7 +137,7 @@ def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypat
             return 30.0
         return options["max_steps"] * (0.2 if options["keep_ratio"] == 1 else 0.1)
 
-    globals_ = tiny_recipes.__globals__
+    globals_ = compare.__globals__
     monkeypatch.setitem(
         globals_,
         "train_once",
@@ -149,23 +147,23 @@ def test_stages_differ_in_what_selects(videos, tiny_recipes, tmp_path, monkeypat
     monkeypatch.setitem(globals_, "evaluate_once", lambda *_: report)
     data = {"train_data": videos / "train.csv", "test_data": videos / "val.csv", "output_dir": tmp_path / "out"}
     base = [*words(data), *["--selections", "motion", "tube", "--seeds", "0", "--keep_ratios", "0.3", "1"]]
-    tiny_recipes(base)
+    compare(base)
     assert [run["token_selection"] for run in runs] == ["motion", "tube", "none"]
     runs.clear()
-    tiny_recipes([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}"])
+    compare([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}"])
     assert [run["token_selection"] for run in runs] == ["motion", "motion", "tube", "motion", "motion"] + [
         "motion", "none", "tube", "none", "none",
     ]  # fmt: skip
     runs.clear()
-    tiny_recipes([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}", "--equal_time", "true"])
+    compare([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}", "--equal_time", "true"])
     # Pre-training takes 30 s, 800 steps take 80 s, or 160 s on all tokens.
     assert [run["max_steps"] for run in runs if run["max_steps"] not in (800, 6000)] == [1100, 400, 400, 550]
     runs.clear()
-    tiny_recipes([*base, "--few_shot", "1"])
+    compare([*base, "--few_shot", "1"])
     num_classes = len(read_videos(videos / "train.csv").features["label"].names)
     assert [run["videos"] for run in runs] == [num_classes] * 3
     with pytest.raises(ValueError, match="stage is both, but pretrain_data is not given"):
-        tiny_recipes([*base, "--stage", "both"])
+        compare([*base, "--stage", "both"])
 
 
 def test_the_chart_has_a_curve_for_each_selection(tmp_path):
