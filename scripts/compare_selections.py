@@ -53,6 +53,9 @@ class ComparisonArguments:
     keep_ratios: list[float] = field(
         default_factory=lambda: [0.3], metadata={"help": "Shares of tokens kept in fine-tuning; 1: all of them."}
     )
+    num_kept_tokens: list[int] | None = field(
+        default=None, metadata={"help": "Numbers of tokens kept in fine-tuning, instead of shares."}
+    )
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds of the whole run."})
     pretrain_steps: int = field(default=6000, metadata={"help": "Steps of pre-training."})
     finetune_steps: int = field(default=800, metadata={"help": "Steps of fine-tuning."})
@@ -76,12 +79,22 @@ class ComparisonArguments:
     def __post_init__(self):
         if self.stage != "finetune" and self.pretrain_data is None:
             raise ValueError(f"stage is {self.stage}, but pretrain_data is not given")
+        self.budgets = self.num_kept_tokens or self.keep_ratios
 
     @property
     def clip_options(self) -> dict[str, int]:
         """What is laid over the recipes."""
         options = {name: getattr(self, name) for name in ("num_frames", "frame_stride", "image_size")}
         return {name: value for name, value in options.items() if value is not None}
+
+
+def is_all(budget: float | int) -> bool:
+    """Whether a keep ratio (float) or number of tokens (int) stands for all tokens."""
+    return isinstance(budget, float) and budget == 1
+
+
+def words(budget: float | int) -> str:
+    return f"{budget:.0%} of the tokens" if isinstance(budget, float) else f"{budget} tokens"
 
 
 class Cell(NamedTuple):
@@ -94,7 +107,7 @@ class Cell(NamedTuple):
     seconds: float  # and of its fine-tuning
 
 
-def run_cell(args: ComparisonArguments, clips: dict, seed: int, ratio: float, name: str, steps: int) -> Cell:
+def run_cell(args: ComparisonArguments, clips: dict, seed: int, budget: float | int, name: str, steps: int) -> Cell:
     """Pre-train, fine-tune and evaluate with one selection; what has been done is read."""
     out, seconds, weights = Path(args.output_dir), 0.0, {}
     if args.stage != "finetune" and name != SCRATCH:
@@ -103,59 +116,60 @@ def run_cell(args: ComparisonArguments, clips: dict, seed: int, ratio: float, na
             f"{args.recipes}/pretrain.yaml", clips[False], weights["model_name_or_path"],
             token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.clip_options,
         )  # fmt: skip
-    chosen = "none" if ratio == 1 else "motion" if args.stage == "pretrain" or name == SCRATCH else name
-    folder = out / f"finetune-{name}-{ratio}-{seed}{'' if steps == args.finetune_steps else f'-{steps}-steps'}"
+    chosen = "none" if is_all(budget) else "motion" if args.stage == "pretrain" or name == SCRATCH else name
+    folder = out / f"finetune-{name}-{budget}-{seed}{'' if steps == args.finetune_steps else f'-{steps}-steps'}"
+    share = {"keep_ratio" if isinstance(budget, float) else "num_kept_tokens": budget}
     own_seconds = train_once(
         f"{args.recipes}/finetune.yaml", clips[True], folder,
-        token_selection=chosen, keep_ratio=ratio, seed=seed, max_steps=steps, **weights, **args.clip_options,
+        token_selection=chosen, seed=seed, max_steps=steps, **share, **weights, **args.clip_options,
     )  # fmt: skip
     report = evaluate_once(folder, args.test_data, args.num_segments)
     hits = [video["predicted"] == video["label"] for video in report["videos"]]
-    print(f"seed {seed}, {ratio:.0%} by {name}, {steps} steps: top-1 {np.mean(hits):.1%}", flush=True)
+    print(f"seed {seed}, {words(budget)} by {name}, {steps} steps: top-1 {np.mean(hits):.1%}", flush=True)
     return Cell(hits, report["chance_top1"], report["gmacs_per_clip"], seconds, own_seconds)
 
 
 def run_seed(args: ComparisonArguments, clips: dict, seed: int) -> tuple[dict, dict]:
-    """Cells of a seed by ratio and name, at equal steps and, if wanted, at equal time."""
+    """Cells of a seed by budget and name, at equal steps and, if wanted, at equal time."""
     controls = [] if args.stage == "finetune" else [SCRATCH]
     # All tokens are the same tokens, so there is one run of them, unless weights differ.
-    names = {ratio: args.selections if ratio < 1 or controls else ["none"] for ratio in args.keep_ratios}
+    names = {budget: args.selections if controls or not is_all(budget) else ["none"] for budget in args.budgets}
     cells = {
-        ratio: {name: run_cell(args, clips, seed, ratio, name, args.finetune_steps) for name in [*chosen, *controls]}
-        for ratio, chosen in names.items()
+        budget: {name: run_cell(args, clips, seed, budget, name, args.finetune_steps) for name in [*chosen, *controls]}
+        for budget, chosen in names.items()
     }
     if not args.equal_time:
         return cells, {}
     first = next(iter(next(iter(cells.values())).values()))
     time = first.pretrain_seconds + first.seconds
     again = {}
-    for ratio, row in cells.items():
+    for budget, row in cells.items():
         for name, cell in row.items():
             scale = (time - cell.pretrain_seconds) / cell.seconds
             steps = args.finetune_steps if abs(scale - 1) < 0.05 else max(round(scale * args.finetune_steps), 1)
-            again.setdefault(ratio, {})[name] = run_cell(args, clips, seed, ratio, name, steps)
+            again.setdefault(budget, {})[name] = run_cell(args, clips, seed, budget, name, steps)
     return cells, again
 
 
 def table_of(seeds: list[dict]) -> str:
-    """The tables of all ratios; each of `seeds` has its cells by ratio and name."""
+    """The tables of all budgets; each of `seeds` has its cells by budget and name."""
     parts = []
-    for ratio, row in seeds[0].items():
+    for budget, row in seeds[0].items():
         first = next(iter(row.values()))
         seconds = {
-            name: np.mean([cells[ratio][name].pretrain_seconds + cells[ratio][name].seconds for cells in seeds])
+            name: np.mean([cells[budget][name].pretrain_seconds + cells[budget][name].seconds for cells in seeds])
             for name in row
         }
-        parts.append(f"{ratio:.0%} of the tokens, {first.gmacs:.3g} GMACs per clip")
-        parts.append(comparison_table(hits_of(seeds)[ratio], first.chance, seconds) + "\n")
+        parts.append(f"{words(budget)}, {first.gmacs:.3g} GMACs per clip")
+        parts.append(comparison_table(hits_of(seeds)[budget], first.chance, seconds) + "\n")
     return "\n".join(parts)
 
 
-def hits_of(seeds: list[dict]) -> dict[float, dict[str, np.ndarray]]:
-    """Hits (seeds, videos) by ratio and name."""
+def hits_of(seeds: list[dict]) -> dict[float | int, dict[str, np.ndarray]]:
+    """Hits (seeds, videos) by budget and name."""
     return {
-        ratio: {name: np.array([cells[ratio][name].hits for cells in seeds], float) for name in row}
-        for ratio, row in seeds[0].items()
+        budget: {name: np.array([cells[budget][name].hits for cells in seeds], float) for name in row}
+        for budget, row in seeds[0].items()
     }
 
 
@@ -186,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\n{table}", flush=True)
     if args.chart is not None:
         first = next(iter(steps[0].values()))
-        gmacs = {ratio: next(iter(row.values())).gmacs for ratio, row in steps[0].items()}
+        gmacs = {budget: next(iter(row.values())).gmacs for budget, row in steps[0].items()}
         save_chart(hits_of(steps), gmacs, next(iter(first.values())).chance, args.chart)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from videoms_hf.command_line import CommandParser, run
-from videoms_hf.configuration_videoms import TOKEN_SELECTIONS
+from videoms_hf.configuration_videoms import BUDGETS, TOKEN_SELECTIONS
 from videoms_hf.conversion import convert_checkpoint, name_classes, official_weights, read_checkpoint
 from videoms_hf.data.labels import known_dataset, read_labels
 from videoms_hf.data.transforms import processor_of
@@ -31,6 +31,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frame_stride", type=int, help="default: the checkpoint's, the data set's, or 4")
     parser.add_argument("--token_selection", choices=TOKEN_SELECTIONS, help="none: VideoMAE")
     parser.add_argument("--keep_ratio", type=float, help="fraction of tokens that a classifier keeps, in (0, 1]")
+    parser.add_argument("--num_kept_tokens", type=int, help="number of tokens that it keeps, instead of keep_ratio")
     parser.add_argument("--num_attention_heads", type=int, help="needed for widths other than the published ones")
     parser.add_argument("--decoder_num_attention_heads", type=int, help="the same for the decoder")
     parser.add_argument("--license", help="licence of the weights for the card, by its Hub identifier: cc-by-nc-4.0")
@@ -39,7 +40,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parse(arguments)
-    names = ("num_frames", "image_size", "token_selection", "keep_ratio", "num_attention_heads")
+    names = ("num_frames", "image_size", "token_selection", *BUDGETS, "num_attention_heads")
     fields = {name: getattr(args, name) for name in (*names, "decoder_num_attention_heads")}
     if args.output_dir.exists() and any(args.output_dir.iterdir()):
         raise ValueError(f"output_dir is {args.output_dir}, which is not empty; it must be a new folder")
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if converted.dropped:
         print(f"Dropped without effect: {len(converted.dropped)} key biases")
     print(f"Clips: {config.num_frames} frames at stride {processor.frame_stride}, {config.image_size} pixels")
-    print(f"Token selection: {config.token_selection}, keep_ratio {config.keep_ratio}")
+    print(f"Token selection: {config.token_selection}, {' '.join(map(str, config.budget))}")
 
 
 if __name__ == "__main__":

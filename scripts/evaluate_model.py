@@ -31,6 +31,7 @@ class EvaluationArguments:
     num_segments: int = field(default=5, metadata={"help": "Temporal positions of the views (segments)."})
     num_crops: int = field(default=3, metadata={"help": "Crops per segment, along the longer side."})
     keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    num_kept_tokens: int | None = field(default=None, metadata={"help": "Tokens kept, instead of keep_ratio."})
     num_frames: int | None = field(default=None, metadata={"help": "Frames per clip; default: the model's."})
     frame_stride: int | None = field(default=None, metadata={"help": "Use every n-th frame; default: the model's."})
     image_size: int | None = field(default=None, metadata={"help": "Height and width, pixels; default: the model's."})
@@ -46,7 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)
     model = load_classifier(
-        args.model, keep_ratio=args.keep_ratio, num_frames=args.num_frames, image_size=args.image_size
+        args.model,
+        keep_ratio=args.keep_ratio,
+        num_kept_tokens=args.num_kept_tokens,
+        num_frames=args.num_frames,
+        image_size=args.image_size,
     )
     processor = load_processor(args.model, args.frame_stride, args.image_size)
     names = class_names(model)
@@ -66,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "arguments": asdict(args),
         "weights_sha256": weights_digest(model.state_dict().items()),
         "keep_ratio": model.config.keep_ratio,
+        "num_kept_tokens": model.config.num_kept_tokens,
         "num_segments": args.num_segments,
         "num_crops": args.num_crops,
         "num_frames": model.config.num_frames,
@@ -78,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     write_json(report, path)
     print(accuracy_table(report))
-    print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, keep ratio {report['keep_ratio']}")
+    budget, value = model.config.budget
+    print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, {budget.replace('_', ' ')} {value}")
     print(f"{gmacs:.3g} GMACs per clip, {gmacs * num_views:.3g} per video; {seconds:.0f} s")
     print(f"Scores of every video: {path}")
 

@@ -29,6 +29,7 @@ class ExtractionArguments:
     num_segments: int = field(default=1, metadata={"help": "Temporal positions (segments); 1: the middle."})
     num_crops: int = field(default=1, metadata={"help": "Crops per segment, along the longer side."})
     keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    num_kept_tokens: int | None = field(default=None, metadata={"help": "Tokens kept, instead of keep_ratio."})
     frame_stride: int | None = field(default=None, metadata={"help": "Use every n-th frame; default: the model's."})
     batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
@@ -39,12 +40,12 @@ class ExtractionArguments:
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(ExtractionArguments, arguments=arguments, description=__doc__)
     accelerator = start_accelerator(args.mixed_precision)
-    encoder = load_encoder(args.model, keep_ratio=args.keep_ratio)
+    encoder = load_encoder(args.model, keep_ratio=args.keep_ratio, num_kept_tokens=args.num_kept_tokens)
     table = read_videos(args.data, args.data_root)
     processor = load_processor(args.model, args.frame_stride)
     views = evaluation_views(table, encoder, processor, args.num_segments, args.num_crops, args.skip_broken)
     batches = encode_views(encoder, views, accelerator, args.level, args.batch_size, args.num_workers)
-    facts = {**asdict(args), "keep_ratio": encoder.config.keep_ratio, "class_names": table.features["label"].names}
+    facts = {**asdict(args), **dict([encoder.config.budget]), "class_names": table.features["label"].names}
     path = write_features(batches, views, args.output_dir, args.format, accelerator, facts)
     leave_processes()
     accelerator.print(f"{args.level} features of {len(views)} views of {len(views.rows)} videos: {path.parent}")

@@ -36,6 +36,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--top_k", type=int, default=5, help="number of best classes to report")
     parser.add_argument("--picture", help="image file to write: the tokens that were kept of the first video")
     parser.add_argument("--keep_ratio", type=float, help="fraction of tokens kept, in (0, 1]; default: the model's")
+    parser.add_argument("--num_kept_tokens", type=int, help="tokens kept per clip, instead of keep_ratio")
     parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views (segments)")
     parser.add_argument("--num_crops", type=int, default=1, help="crops per segment, along the longer side")
     parser.add_argument("--batch_size", type=int, default=8, help="videos per batch")
@@ -62,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 if some videos cannot be classified; each is reported and the others are classified."""
     args = parse(arguments)
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model = load_classifier(args.model, keep_ratio=args.keep_ratio).to(device)
+    model = load_classifier(args.model, keep_ratio=args.keep_ratio, num_kept_tokens=args.num_kept_tokens).to(device)
     processor, names = load_processor(args.model), class_names(model)
     output, videos = None, find_videos(args.videos, sys.stdin)
     if args.output:
-        facts = {"model": args.model, "keep_ratio": model.config.keep_ratio}
+        facts = {"model": args.model, **dict([model.config.budget])}
         output = PredictionFile(args.output, names, args.top_k, facts, args.resume)
         videos = [video for video in videos if name_of(video) not in output.paths]
     views = {"num_segments": args.num_segments, "num_crops": args.num_crops}

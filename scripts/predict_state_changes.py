@@ -29,6 +29,7 @@ class PredictionArguments:
     num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views per window (segments)."})
     num_crops: int = field(default=3, metadata={"help": "Crops per segment, along the longer side."})
     keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    num_kept_tokens: int | None = field(default=None, metadata={"help": "Tokens kept, instead of keep_ratio."})
     batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
@@ -37,7 +38,7 @@ class PredictionArguments:
 def main(arguments: Sequence[str] | None = None) -> None:
     (args,) = parse_recipe(PredictionArguments, arguments=arguments, description=__doc__)
     accelerator = start_accelerator(args.mixed_precision)
-    model = load_classifier(args.model, keep_ratio=args.keep_ratio)
+    model = load_classifier(args.model, keep_ratio=args.keep_ratio, num_kept_tokens=args.num_kept_tokens)
     table = read_oscc(args.annotations, args.videos, class_names(model))
     views = evaluation_views(table, model, load_processor(args.model), args.num_segments, args.num_crops)
     predictions = predict_views(model, views, accelerator, args.batch_size, args.num_workers)

@@ -53,6 +53,7 @@ class ProbingArguments:
     num_segments: int = field(default=1, metadata={"help": "Temporal positions of the views, for training and test."})
     num_crops: int = field(default=1, metadata={"help": "Crops per segment, along the longer side."})
     keep_ratio: float | None = field(default=None, metadata={"help": "Fraction of tokens kept; default: the model's."})
+    num_kept_tokens: int | None = field(default=None, metadata={"help": "Tokens kept, instead of keep_ratio."})
     batch_size: int = field(default=8, metadata={"help": "Clips per batch and process."})
     num_workers: int = field(default=2, metadata={"help": "Decoding processes per process."})
     mixed_precision: str = field(default="no", metadata={"help": "Precision.", "choices": ["no", "bf16", "fp16"]})
@@ -63,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = Path(args.output_dir) / "probing.json"
     check_not_of_another_model(path, args.model)
     accelerator = start_accelerator(args.mixed_precision)
-    encoder, processor = load_encoder(args.model, keep_ratio=args.keep_ratio), load_processor(args.model)
+    encoder = load_encoder(args.model, keep_ratio=args.keep_ratio, num_kept_tokens=args.num_kept_tokens)
+    processor = load_processor(args.model)
     train = read_videos(args.train_data, args.data_root, require_labels=True)
     names = train.features["label"].names
     train = train if args.few_shot is None else few_shot(train, args.few_shot, args.seed)

@@ -125,6 +125,20 @@ def test_the_command_line_wins_over_the_recipe(tmp_path):
     assert (data.train_data, data.num_frames, data.frame_stride) == ("a.csv", 4, 2)
 
 
+def test_a_budget_on_the_command_line_replaces_the_other_kind_in_the_recipe(tmp_path):
+    data = "train_data: a.csv\noutput_dir: unused\n"
+    share = write(tmp_path, f"{data}keep_ratio: 0.3\n")
+    model, *_ = parse_recipe(*PRETRAINING, arguments=[share, "--num_kept_tokens=38"])
+    assert model.config_fields() == {"num_kept_tokens": 38}
+    assert given_options(*PRETRAINING, arguments=[share, "--num_kept_tokens=38"]).keys() & {"keep_ratio"} == set()
+    number = write(tmp_path, f"{data}num_kept_tokens: 76\n")
+    model, *_ = parse_recipe(*PRETRAINING, arguments=[number, "--keep_ratio", "0.3"])
+    assert model.config_fields() == {"keep_ratio": 0.3}
+    both = write(tmp_path, f"{data}keep_ratio: 0.3\nnum_kept_tokens: 76\n")
+    with pytest.raises(ValueError, match="keep_ratio and num_kept_tokens are both given"):
+        parse_recipe(*PRETRAINING, arguments=[both])
+
+
 def test_values_of_every_kind_survive_the_way_through_the_command_line(tmp_path):
     recipe = write(
         tmp_path,

@@ -135,7 +135,7 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     def seconds(options):
         if options["max_steps"] == 6000:
             return 30.0
-        return options["max_steps"] * (0.2 if options["keep_ratio"] == 1 else 0.1)
+        return options["max_steps"] * (0.2 if options.get("keep_ratio") == 1 else 0.1)
 
     globals_ = compare.__globals__
     monkeypatch.setitem(
@@ -158,6 +158,9 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     compare([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}", "--equal_time", "true"])
     # Pre-training takes 30 s, 800 steps take 80 s, or 160 s on all tokens.
     assert [run["max_steps"] for run in runs if run["max_steps"] not in (800, 6000)] == [1100, 400, 400, 550]
+    runs.clear()
+    compare([*base, "--num_kept_tokens", "13"])
+    assert [run["num_kept_tokens"] for run in runs] == [13, 13] and "keep_ratio" not in runs[0]
     runs.clear()
     compare([*base, "--few_shot", "1"])
     num_classes = len(read_videos(videos / "train.csv").features["label"].names)

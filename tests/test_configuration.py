@@ -1,6 +1,7 @@
 """VideoMSConfig: what it refuses, what it derives, what it keeps."""
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSModel
@@ -27,6 +28,7 @@ def test_counts_are_floors_with_float_error_forgiven(ratio, total, count):
         ("keep_ratio", 0.0),
         ("keep_ratio", 1.01),
         ("keep_ratio", float("nan")),
+        ("num_kept_tokens", 0),
         ("candidate_ratio", 0.5),
         ("candidate_ratio", float("inf")),
         ("drop_path_rate", 1.0),
@@ -159,3 +161,29 @@ def test_an_unknown_selection_is_refused_whenever_it_is_set():
 
 def test_whole_numbers_are_fine_as_mean_and_deviation():
     assert VideoMSConfig(image_mean=[0, 0, 0], image_std=(1, 1, 1.0)).image_std == (1, 1, 1)
+
+
+def test_a_number_of_tokens_replaces_the_keep_ratio(tmp_path, tiny_config):
+    assert VideoMSConfig().keep_ratio == 0.6 and VideoMSConfig().num_kept_tokens is None
+    config = tiny_config(num_kept_tokens=20)
+    assert config.keep_ratio is None and config.budget == ("num_kept_tokens", 20)
+    config.save_pretrained(tmp_path / "number"), tiny_config(keep_ratio=0.3).save_pretrained(tmp_path / "share")
+    for name, saved in (("number", ("num_kept_tokens", 20)), ("share", ("keep_ratio", 0.3))):
+        assert VideoMSConfig.from_pretrained(tmp_path / name).budget == saved
+        for given in (("num_kept_tokens", 7), ("keep_ratio", 0.5)):  # whatever was saved
+            assert VideoMSConfig.from_pretrained(tmp_path / name, **dict([given])).budget == given
+
+
+def test_a_share_and_a_number_of_tokens_together_are_refused(tmp_path, tiny_config):
+    both = {"keep_ratio": 0.5, "num_kept_tokens": 20}
+    message = "keep_ratio is 0.5 and num_kept_tokens 20; set one"
+    tiny_config().save_pretrained(tmp_path)
+    for make in (tiny_config, lambda **fields: VideoMSConfig.from_pretrained(tmp_path, **fields)):
+        with pytest.raises(StrictDataclassError, match=message):
+            make(**both)
+    config = tiny_config(keep_ratio=0.5)
+    config.num_kept_tokens = 20  # without setting keep_ratio to None
+    with pytest.raises(StrictDataclassError, match=message):
+        VideoMSModel(config)
+    with pytest.raises(ValueError, match=message):
+        VideoMSModel(tiny_config())(torch.randn(1, 8, 3, 32, 32), **both)

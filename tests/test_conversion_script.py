@@ -112,6 +112,9 @@ def test_what_the_official_command_line_said_is_used_unless_an_option_says_other
     config = VideoMSForVideoClassification.from_pretrained(folder).config
     assert (config.keep_ratio, config.num_frames, config.token_selection) == (0.5, 4, "none")
     assert VideoMSVideoProcessor.from_pretrained(folder).frame_stride == 6
+    options = ("--num_attention_heads", "2", "--num_kept_tokens", "9")
+    folder = run(tmp_path / "checkpoint.pth", tmp_path / "c", *options)
+    assert VideoMSForVideoClassification.from_pretrained(folder).config.budget == ("num_kept_tokens", 9)
 
 
 @pytest.mark.parametrize("kind", ["pretraining", "classification"])

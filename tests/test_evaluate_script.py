@@ -155,6 +155,10 @@ def test_frames_stride_size_and_kept_share_can_be_changed(model, videos, tmp_pat
     assert (report["keep_ratio"], report["num_frames"], report["frame_stride"]) == (0.25, 4, 3)
     smaller = evaluate(tmp_path, model=model, data=videos, image_size=16, num_segments=1, num_crops=1)
     assert smaller["image_size"] == 16 and smaller["gflops_per_clip"] < report["gflops_per_clip"]
+    counted = evaluate(tmp_path, model=model, data=videos, num_kept_tokens=9, num_segments=1, num_crops=1)
+    assert (counted["keep_ratio"], counted["num_kept_tokens"]) == (None, 9)
+    flops = VideoMSForVideoClassification.from_pretrained(model).flops(num_kept_tokens=9)
+    assert counted["gflops_per_clip"] == flops / 1e9
 
 
 def test_frame_selection_is_given_its_candidates(videos, tmp_path):

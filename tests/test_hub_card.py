@@ -51,6 +51,16 @@ def measured(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_number_of_tokens_stands_where_the_share_would(measured, tmp_path):
+    folder = save_classifier(tmp_path / "model", num_kept_tokens=20)
+    assert "of them 20 encoded (`num_kept_tokens` 20)" in write_card(folder).read_text()
+    folder = shutil.copytree(measured, tmp_path / "measured")
+    report = json.loads((folder / "evaluation.json").read_text()) | {"keep_ratio": None, "num_kept_tokens": 9}
+    (folder / "evaluation.json").write_text(json.dumps(report))
+    text = write_card(folder, data="Tiny").read_text()
+    assert "Tokens kept: 9; 8 frames" in text and "3 x 2 views, tokens kept 9" in text
+
+
 def numbers(text: str) -> set[str]:
     return set(re.findall(r"\d+\.\d+|\d+", text))
 

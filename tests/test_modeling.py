@@ -203,6 +203,7 @@ def test_evaluation_loss_can_be_repeated_and_training_loss_differs(tiny_config):
 def test_fewer_tokens_cost_fewer_operations_and_flops_tells(tiny_config, selection):
     model = VideoMSForVideoClassification(tiny_config(token_selection=selection))
     assert model.flops(keep_ratio=0.25) < model.flops(keep_ratio=0.5) < model.flops(keep_ratio=1.0)
+    assert model.flops(num_kept_tokens=16) == model.flops(keep_ratio=0.25)
 
 
 @pytest.mark.parametrize(
@@ -314,6 +315,20 @@ def test_inputs_of_a_wrong_shape_are_refused(tiny_config, cls, shape, message):
 def test_frames_that_were_not_normalised_are_refused(tiny_config):
     with pytest.raises(ValueError, match=r"torch\.uint8.*VideoMSVideoProcessor"):
         VideoMSModel(tiny_config())(torch.zeros(1, 8, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_number_of_tokens_computes_the_same_as_its_share(tiny_config, training):
+    model, pixels = VideoMSForVideoClassification(tiny_config(num_labels=4)).train(training), clips()
+    saved = VideoMSForVideoClassification(tiny_config(num_labels=4, num_kept_tokens=16)).train(training)
+    saved.load_state_dict(model.state_dict())
+    with torch.set_grad_enabled(training):
+        expected = model(pixels, keep_ratio=0.25)
+        assert expected.kept_ids.shape[1] == 16
+        for output in (model(pixels, num_kept_tokens=16), saved(pixels)):
+            assert output.kept_ids.equal(expected.kept_ids) and output.logits.equal(expected.logits)
+    assert saved(pixels, keep_ratio=0.5).kept_ids.shape[1] == 32
+    assert model.videoms.get_clip_features(pixels, num_kept_tokens=5).shape == (len(pixels), 16)
 
 
 def test_a_keep_ratio_out_of_range_is_refused(tiny_config):

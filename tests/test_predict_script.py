@@ -67,6 +67,21 @@ def test_views_are_averaged_over_segments_and_crops(model, video, capsys):
     assert printed(capsys.readouterr().out) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_a_number_of_tokens_is_in_every_row_and_not_mixed_with_a_share(model, video, tmp_path):
+    output = tmp_path / "out.jsonl"
+    command = [str(video), "--model", str(model), "--output", str(output)]
+    predict([*command, "--num_kept_tokens", "9"])
+    row = json.loads(output.read_text())
+    assert row["num_kept_tokens"] == 9 and "keep_ratio" not in row
+    window = [12, 14, 16, 18, 21, 23, 25, 27]
+    wanted = reference_probabilities(model, video, [window], [(WIDTH - SIZE) // 2], num_kept_tokens=9)
+    assert row["probabilities"] == pytest.approx(wanted, abs=1e-4)
+    with pytest.raises(ValueError, match="keep_ratio is None, not 0.6"):
+        predict([*command, "--resume"])
+    with pytest.raises(ValueError, match="keep_ratio and num_kept_tokens are both given"):
+        predict([*command, "--num_kept_tokens", "9", "--keep_ratio", "0.5"])
+
+
 def test_top_k_limits_the_list(model, video, capsys):
     predict([str(video), "--model", str(model), "--top_k", "2"])
     assert len(printed(capsys.readouterr().out)) == 2

@@ -211,6 +211,26 @@ def test_keep_is_deterministic_in_evaluation_and_ascending(tiny_config, selectio
         assert kept.tolist() == [sorted(order[:32]) for order in reference_order(importance)]
 
 
+@pytest.mark.parametrize("selection, kept", [("motion", 23), ("random", 23), ("tube", 20), ("none", 64)])
+def test_a_number_of_tokens_is_kept_whatever_the_clip(tiny_config, selection, kept):
+    selector = VideoMSTokenSelector(tiny_config(token_selection=selection, num_kept_tokens=23)).eval()
+    importance = torch.rand(2, 96)
+    assert selector.keep(importance[:, :64], 2, (4, 4, 4), None, "cpu").shape == (2, kept)
+    if selection != "none":
+        assert selector.keep(importance, 2, (4, 4, 6), None, "cpu").shape == (2, kept)  # a larger clip, the same cost
+        assert selector.keep(importance, 2, (4, 4, 6), None, "cpu", num_kept_tokens=9).shape == (
+            2,
+            9 if kept == 23 else 8,
+        )
+    assert selector.keep(importance, 2, (4, 4, 6), 0.5, "cpu").shape == (2, 96 if selection == "none" else 48)
+
+
+@pytest.mark.parametrize("selection, number, least", [("motion", 65, 1), ("tube", 3, 4)])
+def test_a_number_of_tokens_that_a_clip_does_not_have_is_refused(tiny_config, selection, number, least):
+    with pytest.raises(ValueError, match=f"num_kept_tokens is {number}; it must be from {least} to 64"):
+        token_counts(tiny_config(token_selection=selection), num_kept_tokens=number)
+
+
 def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
     for selection, least in (("motion", 0.0156), ("tube", 0.0625)):
         with pytest.raises(ValueError, match=f"keeps none of 64 tokens; it must be at least {least}"):

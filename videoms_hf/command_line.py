@@ -39,7 +39,7 @@ GROUPS = {
         r"per_device_train_batch_size|learning_rate|resume(_from_checkpoint)?|dry_run|labels|to|.*(pretrain|finetune)_.*"
     ),
     "method": re.compile(
-        r".*(ratio|hidden|attention|attn|intermediate|dropout|drop_path|head_init|patch|tubelet|norm_pix).*|"
+        r".*(ratio|kept_tokens|hidden|attention|attn|intermediate|dropout|drop_path|head_init|patch|tubelet|norm_pix).*|"
         r".*(selections?|learning_rate|warmup_epochs|decay|decay_end|smoothing_factor)"
     ),
     "data": re.compile(
@@ -48,6 +48,7 @@ GROUPS = {
     ),
 }
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
+ALTERNATIVES = ("keep_ratio", "num_kept_tokens")  # one on the command line replaces that of the recipe
 MAX_LINES, MAX_WIDTH = 3, 600
 # Ranges to check before a model is loaded. A name means the same in every command.
 RANGES = (
@@ -59,7 +60,7 @@ RANGES = (
         "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
         "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split "
-        "num_samples",
+        "num_samples num_kept_tokens",
     ),
     (
         "at least 0",
@@ -277,7 +278,9 @@ def _print_config(options: dict) -> None:
 
 
 def check_ranges(options: dict) -> None:
-    """Raise `ValueError` if a number among the options is out of range."""
+    """Raise `ValueError` if a number among the options is out of range, or two alternatives are given."""
+    if all(options.get(name) is not None for name in ALTERNATIVES):
+        raise ValueError(f"{' and '.join(ALTERNATIVES)} are both given; leave one of them out")
     for wanted, is_in_range, names in RANGES:
         for name in names.split():
             values = options.get(name)
@@ -337,6 +340,8 @@ def _parser_and_words(
         return parser, words
     recipe, words = words[0], words[1:]
     settings = read_recipe(recipe)
+    if {word.split("=")[0] for word in words} & {f"--{name}" for name in ALTERNATIVES}:
+        settings = {name: value for name, value in settings.items() if name not in ALTERNATIVES}
     names = _option_names(dataclass_types)
     for name in settings:
         if name not in names:

@@ -24,6 +24,7 @@ AUTO_CLASSES = {
     "AutoModelForVideoClassification": "modeling_videoms.VideoMSForVideoClassification",
 }
 
+BUDGETS = ("keep_ratio", "num_kept_tokens")  # alternatives
 Selection = Literal["motion", "random", "tube", "none"]
 TOKEN_SELECTIONS = get_args(Selection)
 
@@ -38,6 +39,14 @@ MODEL_SIZES = {  # width, depth, heads, decoder width, decoder heads; MLPs are 4
 def floor_share(ratio: float, total: int) -> int:
     """floor(ratio * total), tolerant of float error: a share of 0.1 (or 1 - 0.9) of 1570 is 157, not 156."""
     return math.floor(ratio * total + 1e-6)
+
+
+def check_budget(keep_ratio: float | None, num_kept_tokens: int | None) -> None:
+    """Raise `ValueError` unless exactly one of the alternatives is set."""
+    if (keep_ratio is None) == (num_kept_tokens is None):
+        raise ValueError(
+            f"keep_ratio is {keep_ratio} and num_kept_tokens {num_kept_tokens}; set one and leave the other None"
+        )
 
 
 @strict
@@ -58,6 +67,9 @@ class VideoMSConfig(PreTrainedConfig):
             predicted.
         keep_ratio (`float`, defaults to 0.6):
             Share of tokens kept in classification and feature extraction, in (0, 1]; 1 turns selection off.
+        num_kept_tokens (`int`, *optional*):
+            Number of tokens kept instead, which leaves `keep_ratio` `None`: the cost of a clip then hardly depends on
+            its frames and resolution. `"tube"` rounds it down to whole tubes.
         candidate_ratio (`float`, defaults to 1.0):
             Frame selection: the model takes this many times `num_frames`, at least 1, and uses the time steps with the
             most important tokens; 1 turns it off.
@@ -106,7 +118,8 @@ class VideoMSConfig(PreTrainedConfig):
     token_selection: Selection = "motion"
     pretraining_keep_ratio: float | int = 0.3
     mask_ratio: float | int = 0.9
-    keep_ratio: float | int = 0.6
+    keep_ratio: float | int | None = None  # 0.6 without num_kept_tokens
+    num_kept_tokens: int | None = None
     candidate_ratio: float | int = 1.0
     drop_path_rate: float | int = 0.0
     classifier_dropout: float | int = 0.0
@@ -114,6 +127,11 @@ class VideoMSConfig(PreTrainedConfig):
     image_mean: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: list(IMAGENET_MEAN))
     image_std: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: list(IMAGENET_STD))
     final_norm: bool = True
+
+    def __post_init__(self, **kwargs):
+        if self.keep_ratio is None and self.num_kept_tokens is None:
+            self.keep_ratio = 0.6
+        super().__post_init__(**kwargs)
 
     @classmethod
     def from_size(cls, size: str, **fields) -> "VideoMSConfig":
@@ -138,7 +156,12 @@ class VideoMSConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """As in transformers. Classifiers saved before `final_norm` was a field have no final norm."""
+        """As in transformers. A given `keep_ratio` or `num_kept_tokens` replaces the saved one.
+
+        Classifiers saved before `final_norm` was a field have no final norm.
+        """
+        if budget := {name: kwargs[name] for name in BUDGETS if kwargs.get(name) is not None}:
+            config_dict = config_dict | dict.fromkeys(BUDGETS) | budget
         if config_dict.get("architectures") == ["VideoMSForVideoClassification"]:
             config_dict = {"final_norm": False} | config_dict
         return super().from_dict(config_dict, **kwargs)
@@ -172,6 +195,11 @@ class VideoMSConfig(PreTrainedConfig):
         return math.prod(self.token_grid)
 
     @property
+    def budget(self) -> tuple[str, float | int]:
+        """`keep_ratio` or `num_kept_tokens`, whichever is set, and its value."""
+        return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
+
+    @property
     def num_candidate_frames(self) -> int:
         """Frames to load for one clip: `num_frames`, or `candidate_ratio` times as many for frame selection."""
         return math.ceil(self.token_grid[0] * self.candidate_ratio - 1e-6) * self.tubelet_size
@@ -183,7 +211,9 @@ class VideoMSConfig(PreTrainedConfig):
         counts = [name for name, kind in VideoMSConfig.__annotations__.items() if kind is int]
         for names, allowed, is_allowed in (
             (counts, "at least 1", lambda value: value >= 1),
-            (["keep_ratio", "pretraining_keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
+            (["pretraining_keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
+            (["keep_ratio"], "in (0, 1]", lambda value: value is None or 0 < value <= 1),
+            (["num_kept_tokens"], "at least 1", lambda value: value is None or value >= 1),
             (["mask_ratio"], "in (0, 1)", lambda value: 0 < value < 1),
             (["candidate_ratio"], "at least 1", lambda value: 1 - 1e-12 < value < math.inf),
             (["head_init_scale"], "greater than 0", lambda value: 0 < value < math.inf),
@@ -197,6 +227,9 @@ class VideoMSConfig(PreTrainedConfig):
             for name in names:
                 if not is_allowed(value := getattr(self, name)):
                     raise ValueError(f"{name} is {value}; it must be {allowed}")
+
+    def validate_budget(self):
+        check_budget(self.keep_ratio, self.num_kept_tokens)
 
     def validate_sizes(self):
         for name in ("image_size", "patch_size"):
@@ -229,14 +262,16 @@ def token_counts(
     grid: tuple[int, int, int] | None = None,
     for_pretraining: bool = False,
     keep_ratio: float | None = None,
+    num_kept_tokens: int | None = None,
 ) -> TokenCounts:
     """Number of tokens that a model encodes and predicts, for every `token_selection`.
 
-    `grid` is the clip's [`token_grid`], after frame selection; `keep_ratio` is the share kept outside pre-training.
-    Both default to the configuration's.
+    `grid` is the clip's [`token_grid`], after frame selection; `keep_ratio` or `num_kept_tokens` is the share or
+    number kept outside pre-training. They default to the configuration's.
 
     Raises:
-        ValueError: No token would be encoded or, in pre-training, none predicted; or `keep_ratio` is out of range.
+        ValueError: No token would be encoded or, in pre-training, none predicted; or the share or number kept is out
+            of range.
     """
     num_steps, *places = config.token_grid if grid is None else grid
     num_patches = math.prod(places)
@@ -254,14 +289,19 @@ def token_counts(
                 "choose 1 - mask_ratio less than pretraining_keep_ratio, or use a larger clip"
             )
         return TokenCounts(total, visible, kept - visible)
-    keep_ratio = config.keep_ratio if keep_ratio is None else keep_ratio
-    if not 0 < keep_ratio <= 1:
-        raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
+    if keep_ratio is None and num_kept_tokens is None:
+        keep_ratio, num_kept_tokens = config.keep_ratio, config.num_kept_tokens
+    check_budget(keep_ratio, num_kept_tokens)
     unit = num_patches if is_tube else total  # a tube is kept or dropped in all time steps
-    kept = total if config.token_selection == "none" else total // unit * floor_share(keep_ratio, unit)
-    if kept < 1:
+    if num_kept_tokens is not None:
+        kept = num_kept_tokens // (total // unit)
+        if not 1 <= kept <= unit:
+            raise ValueError(f"num_kept_tokens is {num_kept_tokens}; it must be from {total // unit} to {total} here")
+    elif not 0 < keep_ratio <= 1:
+        raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
+    elif not (kept := floor_share(keep_ratio, unit)):
         raise ValueError(f"keep_ratio {keep_ratio} keeps none of {total} tokens; it must be at least {1 / unit:.3g}")
-    return TokenCounts(total, kept, 0)
+    return TokenCounts(total, total if config.token_selection == "none" else total // unit * kept, 0)
 
 
 def noise_lengths(config: VideoMSConfig, for_pretraining: bool) -> dict[str, int]:

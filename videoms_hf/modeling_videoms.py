@@ -148,6 +148,7 @@ class VideoMSEmbeddings(nn.Module):
         keep_ratio: float | None = None,
         for_pretraining: bool = False,
         slice_noise: Tensor | None = None,
+        num_kept_tokens: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds."""
         grid = check_clip(pixel_values, self.config)
@@ -172,7 +173,7 @@ class VideoMSEmbeddings(nn.Module):
             selection = self.selector.split(importance, batch_size, grid, noise, device)
             fields["visible_ids"], fields["target_ids"] = selection
         else:
-            fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device)
+            fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
         ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
 
         if embeddings is None:
@@ -270,6 +271,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
         keep_ratio: float | None = None,
         for_pretraining: bool = False,
         slice_noise: Tensor | None = None,
+        num_kept_tokens: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMSModelOutput:
         """Features of the selected tokens.
@@ -282,6 +284,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
             for_pretraining: whether to encode only the tokens that are visible in pre-training.
             slice_noise: (batch, candidate time steps), uniform in [0, 1), to draw time steps in frame selection. By
                 default it is random in training; in evaluation the best time steps are selected without noise.
+            num_kept_tokens: number of tokens to keep instead of `keep_ratio`.
         """
         if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
             logger.warning_once(
@@ -289,7 +292,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
                 'call model.set_attn_implementation("eager") first'
             )
         hidden_states, fields = self.embeddings(
-            pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise
+            pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise, num_kept_tokens
         )
         hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
@@ -383,6 +386,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         labels: Tensor | None = None,
         keep_ratio: float | None = None,
         slice_noise: Tensor | None = None,
+        num_kept_tokens: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMSHeadOutput:
         """Classify clips.
@@ -394,10 +398,12 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
                 (`config.problem_type`); for `"single_label_classification"` also (batch, num_labels) probabilities.
             keep_ratio: share of tokens to keep, in (0, 1]; defaults to the configuration's. 1 turns selection off.
             slice_noise: see [`VideoMSModel`]; one row per view.
+            num_kept_tokens: number of tokens to keep instead of `keep_ratio`.
         """
         has_views = isinstance(pixel_values, Tensor) and pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
-        outputs = self.videoms(clips, keep_ratio=keep_ratio, slice_noise=slice_noise, return_dict=True, **kwargs)
+        options = {**kwargs, "keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens, "return_dict": True}
+        outputs = self.videoms(clips, slice_noise=slice_noise, **options)
         features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
         logits = self.classifier(self.dropout(features))
         if has_views:

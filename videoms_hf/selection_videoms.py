@@ -158,10 +158,14 @@ class VideoMSTokenSelector(nn.Module):
         return self.config.token_selection == "motion"
 
     def keep(
-        self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio: float | None, device
+        self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio, device, num_kept_tokens=None
     ) -> Tensor:
-        """Tokens encoded in classification and feature extraction, (B, K), ascending."""
-        num_tokens, num_kept, _ = token_counts(self.config, grid, keep_ratio=keep_ratio)
+        """Tokens encoded in classification and feature extraction, (B, K), ascending.
+
+        Their share or number is `keep_ratio` or `num_kept_tokens`, by default the configuration's.
+        """
+        options = {"keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens}
+        num_tokens, num_kept, _ = token_counts(self.config, grid, **options)
         if num_kept == num_tokens:
             return torch.arange(num_tokens, device=device).expand(batch_size, -1)
         if self.uses_motion:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from transformers import VideoMAEConfig
 
-from ..configuration_videoms import VideoMSConfig
+from ..configuration_videoms import BUDGETS, VideoMSConfig
 from ..modeling_videoms import (
     VideoMSForPreTraining,
     VideoMSForVideoClassification,
@@ -67,7 +67,10 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     known |= _from_arguments(checkpoint.arguments or {})
     processor = checkpoint.processor or {}
     known |= {name: [*map(float, processor[name])] for name in ("image_mean", "image_std") if name in processor}
-    known |= {name: value for name, value in fields.items() if value is not None}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    if fields.keys() & {*BUDGETS}:
+        known.pop("keep_ratio", None)
+    known |= fields
     for heads, width in (
         ("num_attention_heads", "hidden_size"),
         ("decoder_num_attention_heads", "decoder_hidden_size"),

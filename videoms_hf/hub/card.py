@@ -158,7 +158,8 @@ def _model_rows(config: VideoMSConfig, model_class, kind: str, num_parameters: i
         ratios = f"`mask_ratio` {config.mask_ratio}, `pretraining_keep_ratio` {config.pretraining_keep_ratio}"
         tokens = f"{total}, of them {encoded} encoded and {predicted} predicted ({ratios})"
     else:
-        tokens = f"{total}, of them {encoded} encoded (`keep_ratio` {config.keep_ratio})"
+        name, value = config.budget
+        tokens = f"{total}, of them {encoded} encoded (`{name}` {value})"
     tokens += f", selection: {config.token_selection}"
     frames = f"{config.num_frames} frames of {height} x {width}"
     if config.candidate_ratio > 1:
@@ -236,7 +237,7 @@ def _conditions(report: dict) -> list[str]:
         f"Videos: {_code(report['arguments']['data'])}"
         + (f", {report['num_broken_videos']} corrupt ones skipped" if report.get("num_broken_videos") else ""),
         _plain(
-            f"Share of tokens kept: {report['keep_ratio']}; {report['num_frames']} frames at stride "
+            f"{_budget(report, 'Share of tokens kept:', 'Tokens kept:')}; {report['num_frames']} frames at stride "
             f"{report['frame_stride']}, {report['image_size']} x {report['image_size']}"
         ),
         f"GMACs: {report['gflops_per_clip']:.3g} a clip, {report['gflops_per_video']:.3g} a video with all its views",
@@ -245,10 +246,15 @@ def _conditions(report: dict) -> list[str]:
     ]
 
 
+def _budget(report: dict, share: str, number: str) -> str:
+    num_kept = report.get("num_kept_tokens")
+    return f"{share} {report['keep_ratio']}" if num_kept is None else f"{number} {num_kept}"
+
+
 def _eval_results(report: dict, data: str | None) -> list[EvalResult]:
     path = report["arguments"]["data"]
     name = data or path
-    views = f"{report['num_segments']} x {report['num_crops']} views, keep ratio {report['keep_ratio']}"
+    views = f"{report['num_segments']} x {report['num_crops']} views, {_budget(report, 'keep ratio', 'tokens kept')}"
     return [
         EvalResult(
             task_type="video-classification",
