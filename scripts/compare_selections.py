@@ -46,6 +46,9 @@ class ComparisonArguments:
         },
     )
     output_dir: str = field(default="runs/comparison", metadata={"help": "Folder of all runs; finished ones stay."})
+    pretrain_dir: str | None = field(
+        default=None, metadata={"help": "Folder of pre-trained models, to share them; default: output_dir."}
+    )
     selections: list[str] = field(
         default_factory=lambda: ["motion", "random", "tube"],
         metadata={"help": "The first one is compared to others.", "choices": ["motion", "random", "tube"]},
@@ -111,7 +114,7 @@ def run_cell(args: ComparisonArguments, clips: dict, seed: int, budget: float | 
     """Pre-train, fine-tune and evaluate with one selection; what has been done is read."""
     out, seconds, weights = Path(args.output_dir), 0.0, {}
     if args.stage != "finetune" and name != SCRATCH:
-        weights["model_name_or_path"] = out / f"pretrain-{name}-{seed}"
+        weights["model_name_or_path"] = Path(args.pretrain_dir or out) / f"pretrain-{name}-{seed}"
         seconds = train_once(
             f"{args.recipes}/pretrain.yaml", clips[False], weights["model_name_or_path"],
             token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.clip_options,
