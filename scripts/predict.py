@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
 from videoms_hf.command_line import CommandParser, run
-from videoms_hf.data.transforms import pixel_statistics
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.inference import PredictionFile, find_videos, name_of, predict_videos
 from videoms_hf.evaluation.prediction import video_views
 from videoms_hf.messages import printable
-from videoms_hf.modeling_videoms import VideoMSForVideoClassification
-from videoms_hf.tubelets_videoms import gather_slices
-from videoms_hf.visualization.drawings import draw_kept_tokens, frames_from_pixel_values
+from videoms_hf.visualization.clips import draw_clip, view_of
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,7 +30,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", help="file to write, .json, .jsonl or .csv; default: print the top classes")
     parser.add_argument("--resume", action="store_true", help="skip videos that the output file already contains")
     parser.add_argument("--top_k", type=int, default=5, help="number of best classes to report")
-    parser.add_argument("--picture", help="image file to write: the tokens that were kept of the first video")
+    parser.add_argument(
+        "--picture", help="image file to write: the kept tokens of the first video, as by `videoms visualize`"
+    )
     parser.add_argument("--keep_ratio", type=float, help="fraction of tokens kept, in (0, 1]; default: the model's")
     parser.add_argument("--num_kept_tokens", type=int, help="tokens kept per clip, instead of keep_ratio")
     parser.add_argument("--num_segments", type=int, default=1, help="temporal positions of the views (segments)")
@@ -45,18 +43,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if args.resume and not args.output:
         parser.error("resume needs the output that is to be continued; give --output")
     return args
-
-
-def kept_tokens(model: VideoMSForVideoClassification, processor, views: torch.Tensor) -> Image.Image:
-    """Picture of the first of `views` (1, views, T, C, H, W), with frame selection of the frames that it chose."""
-    with torch.inference_mode():
-        output = model(views)
-    clips, config = views[0], model.config
-    if output.slice_ids is not None:
-        clips = gather_slices(clips, output.slice_ids, config.tubelet_size)
-    importance = None if output.importance is None else output.importance[0]
-    frames = frames_from_pixel_values(clips[0], *pixel_statistics(processor))
-    return draw_kept_tokens(frames, output.kept_ids[0], config.tubelet_size, config.patch_size, importance)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{len(videos)} videos, {failed} failed, {speed:.3g} videos/s: {args.output}")
     if args.picture and drawn is not None:
         Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
-        kept_tokens(model, processor, video_views(processor, drawn, **views)[0].to(device)).save(args.picture)
+        view, config = view_of(model, video_views(processor, drawn, **views)[0][0, 0]), model.config
+        draw_clip(view, config.tubelet_size, view.heading(config.keep_ratio)).save(args.picture)
         print(f"kept tokens of {printable(name_of(drawn))}: {args.picture}")
     return 2 if failed else 0
 

@@ -20,6 +20,7 @@ COMMANDS = {  # name: script
     "finetune": "finetune",
     "evaluate": "evaluate_model",
     "predict": "predict",
+    "visualize": "visualize",
     "probe": "probe",
     "features": "extract_features",
     "compare": "compare_selections",

@@ -2,7 +2,7 @@
 """Videos re-encoded so that training decodes them faster: smaller, with more key frames, easier to decode."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -66,18 +66,26 @@ def _transcode(video: VideoReader, path: str | os.PathLike, encoding: Encoding) 
     # With step 1 every frame; else those that are shown when the slower rate shows its own.
     wanted = np.minimum((np.arange(max(round(num_frames / step), 1)) * step + 1e-6).astype(int), num_frames - 1)
     frames = (_resize(frame, encoding.short_side) for frame in video.iterate(wanted))
-    first = next(frames)
+    options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "threads": "1"}
+    options |= {"tune": "fastdecode"} if encoding.fastdecode else {}
+    write_mp4((frame.permute(1, 2, 0).contiguous().numpy() for frame in frames), path, rate / step, options)
+
+
+def write_mp4(
+    pictures: Iterable[np.ndarray], path: str | os.PathLike, fps: float, options: Mapping[str, str] | None = None
+) -> None:
+    """Write pictures, uint8 (H, W, 3) with H and W even, as H.264 to an mp4 file that appears when it is complete."""
+    pictures = iter(pictures)
+    first = next(pictures)
     with (
         atomic_path(path) as partial,
         av.open(os.fspath(partial), "w", "mp4", {"movflags": "+faststart"}) as container,
     ):
-        options = {"crf": str(encoding.crf), "preset": encoding.preset, "g": str(encoding.gop), "threads": "1"}
-        options |= {"tune": "fastdecode"} if encoding.fastdecode else {}
-        stream = container.add_stream("libx264", rate=Fraction(rate / step).limit_denominator(1001), options=options)
-        stream.height, stream.width = first.shape[1:]
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264", rate=rate, options=dict(options or {}))
+        stream.height, stream.width = first.shape[:2]
         stream.pix_fmt = "yuv420p"
-        for frame in chain([first], frames):
-            picture = frame.permute(1, 2, 0).contiguous().numpy()
+        for picture in chain([first], pictures):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 

@@ -4,7 +4,12 @@
 from ..configuration_videoms import VideoMSConfig
 from ..loading_videoms import check_source
 from ..messages import shorten
-from ..modeling_videoms import VideoMSForVideoClassification, VideoMSModel, VideoMSPreTrainedModel
+from ..modeling_videoms import (
+    VideoMSForPreTraining,
+    VideoMSForVideoClassification,
+    VideoMSModel,
+    VideoMSPreTrainedModel,
+)
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -36,6 +41,23 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
     """
     check_source(model, VideoMSConfig, {})  # another kind of configuration might bring code
     return _load(VideoMSModel, model, config_fields).requires_grad_(False)
+
+
+def load_any(model: str, **config_fields) -> VideoMSPreTrainedModel:
+    """The saved model `model` (a folder or a Hub name) of its own kind, in evaluation mode; see [`load_classifier`].
+
+    Raises:
+        ValueError: Its configuration names none of our classes.
+    """
+    check_source(model, VideoMSConfig, {})
+    classes = {kind.__name__: kind for kind in (VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel)}
+    (name,) = VideoMSConfig.from_pretrained(model).architectures or [None]
+    if name not in classes:
+        raise ValueError(
+            f"{model} is a {name}; it must be one of {', '.join(classes)}: run `videoms convert` on it and give the "
+            "resulting folder"
+        )
+    return _load(classes[name], model, config_fields)
 
 
 def _load(model_class: type[VideoMSPreTrainedModel], source: str, fields: dict) -> VideoMSPreTrainedModel:

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of kept tokens and of reconstructions, about 1200 pixels wide.
+"""Rows of kept tokens, importance, reconstruction and selected frames, and stills of them, about 1200 pixels wide.
 
 Ids and importance are those of one clip of a model's output, for example `outputs.kept_ids[0]`. With frame selection
 they count within the selected time steps: give only their frames. T frames, C channels (1 or 3), H x W pixels, N
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD
 from .picture import (
     DROPPED_COLOR,
+    GAP,
     TARGET_COLOR,
     VISIBLE_COLOR,
     ClipLayout,
@@ -65,14 +66,7 @@ def draw_kept_tokens(
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     kept = layout.members(kept_ids, "kept_ids")
-    pictures = layout.enlarge(layout.frames)
-    looks = [
-        outline(np.where(mask, picture, dim(picture)), mask, VISIBLE_COLOR)
-        for picture, mask in zip(pictures, layout.spread(kept), strict=True)
-    ]
-    caption = f"Kept tokens: {int(kept.sum())} of {layout.num_tokens} ({kept.float().mean().item():.0%})"
-    legend = [("kept", VISIBLE_COLOR), ("dropped", DROPPED_COLOR)]
-    return draw_rows([Row("Clip", pictures), Row(caption, looks, legend), *_importance_row(layout, importance)])
+    return draw_rows([clip_row(layout), kept_row(layout, kept), *_importance_rows(layout, importance)])
 
 
 def draw_pretraining_tokens(
@@ -94,14 +88,72 @@ def draw_pretraining_tokens(
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     visible, target = split_members(layout, visible_ids, target_ids)
-    pictures = layout.enlarge(layout.frames)
+    return draw_rows([clip_row(layout), roles_row(layout, visible, target), *_importance_rows(layout, importance)])
+
+
+def clip_row(layout: ClipLayout) -> Row:
+    """The clip itself."""
+    return Row("Clip", layout.enlarge(layout.frames))
+
+
+def kept_row(layout: ClipLayout, kept: Tensor, caption: str = "Kept tokens") -> Row:
+    """The tokens `kept`, bool (N,), in colour, the others dark and grey."""
+    looks = [
+        outline(np.where(mask, picture, dim(picture)), mask, VISIBLE_COLOR)
+        for picture, mask in zip(layout.enlarge(layout.frames), layout.spread(kept), strict=True)
+    ]
+    caption += f": {int(kept.sum())} of {layout.num_tokens} ({kept.float().mean().item():.0%})"
+    return Row(caption, looks, [("kept", VISIBLE_COLOR), ("dropped", DROPPED_COLOR)])
+
+
+def roles_row(layout: ClipLayout, visible: Tensor, target: Tensor, caption: str = "Roles in pre-training") -> Row:
+    """Pre-training: tokens that are visible, bool (N,), in colour, targets blue, dropped ones dark and grey."""
     looks = []
+    pictures = layout.enlarge(layout.frames)
     for picture, seen, wanted in zip(pictures, layout.spread(visible), layout.spread(target), strict=True):
         look = np.where(wanted, tint(picture, TARGET_COLOR), dim(picture))
         looks.append(outline(np.where(seen, picture, look), seen, VISIBLE_COLOR))
-    caption = f"Tokens: {int(visible.sum())} visible and {int(target.sum())} targets of {layout.num_tokens}"
-    legend = [("visible", VISIBLE_COLOR), ("target", TARGET_COLOR), ("dropped", DROPPED_COLOR)]
-    return draw_rows([Row("Clip", pictures), Row(caption, looks, legend), *_importance_row(layout, importance)])
+    counts = int(visible.sum()), int(target.sum()), int((~(visible | target)).sum())
+    parts = ("visible", VISIBLE_COLOR), ("target", TARGET_COLOR), ("dropped", DROPPED_COLOR)
+    legend = [(f"{count} {name}", color) for count, (name, color) in zip(counts, parts, strict=True)]
+    return Row(caption, looks, legend)
+
+
+def importance_row(layout: ClipLayout, importance: Tensor) -> Row:
+    """The importance (N,) as a heat map, up to its 99th percentile."""
+    scores = importance.detach().float().cpu()
+    low, high = scores.min(), scores.quantile(0.99)
+    scores = ((scores - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
+    heat = [heat_color(image) for image in layout.spread(scores)]
+    return Row("Motion importance", heat, heat_ends=("still", "moving"))
+
+
+def reconstruction_row(layout: ClipLayout, restored: Tensor, visible: Tensor, target: Tensor, caption: str) -> Row:
+    """Targets from `restored`, uint8 (T, C, H, W) of any H x W; visible tokens as they are, dropped ones grey."""
+    looks = []
+    pictures, results = layout.enlarge(layout.frames), layout.enlarge(restored)
+    for picture, result, known, made in zip(
+        pictures, results, layout.spread(visible), layout.spread(target), strict=True
+    ):
+        looks.append(outline(np.where(made, result, np.where(known, picture, dim(picture))), made, TARGET_COLOR))
+    return Row(caption, looks, [("predicted", TARGET_COLOR), ("dropped", DROPPED_COLOR)])
+
+
+def frame_selection_row(frames: Tensor, tubelet_size: int, chosen: Tensor, width: int) -> Row:
+    """A timeline, `width` pixels wide, of all candidate time steps: `chosen` ones, bool (t,), in colour, others grey.
+
+    `frames` are all candidates, uint8 (T, C, H, W).
+    """
+    thumb_width = max((width + GAP) // len(chosen) - GAP, 4)
+    size = thumb_width, max(round(thumb_width * frames.shape[2] / frames.shape[3]), 4)
+    thumbs = []
+    for frame, is_chosen in zip(frames[::tubelet_size], chosen.tolist(), strict=True):
+        pixels = frame.expand(3, -1, -1).permute(1, 2, 0).numpy()
+        thumb = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+        mask = np.full((*thumb.shape[:2], 1), is_chosen)
+        thumbs.append(outline(np.where(mask, thumb, dim(thumb)), mask, VISIBLE_COLOR))
+    caption = f"Frame selection: {int(chosen.sum())} of {len(chosen)} time steps"
+    return Row(caption, thumbs, [("chosen", VISIBLE_COLOR), ("rejected", DROPPED_COLOR)])
 
 
 def split_members(layout: ClipLayout, visible_ids: Tensor, target_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,18 +164,14 @@ def split_members(layout: ClipLayout, visible_ids: Tensor, target_ids: Tensor) -
     return visible, target
 
 
-def _importance_row(layout: ClipLayout, importance: Tensor | None) -> list[Row]:
+def _importance_rows(layout: ClipLayout, importance: Tensor | None) -> list[Row]:
     if importance is None:
         return []
     if importance.shape != (layout.num_tokens,):
         raise ValueError(
             f"importance has the shape {tuple(importance.shape)}; it must be ({layout.num_tokens},), a value per token"
         )
-    scores = importance.detach().float().cpu()
-    low, high = scores.min(), scores.quantile(0.99)
-    scores = ((scores - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)).clamp(0, 1)
-    heat = [heat_color(image) for image in layout.spread(scores)]
-    return [Row("Motion importance", heat, heat_ends=("still", "moving"))]
+    return [importance_row(layout, importance)]
 
 
 def patches_to_frames(
@@ -198,26 +246,16 @@ def draw_reconstruction(
     visible, target = split_members(layout, visible_ids, target_ids)
     restored = patches_to_frames(patches, target_ids, layout.frames, tubelet_size, patch_size, norm_pix_loss)
     restored = (restored.clamp(0, 1) * 255).round().to(torch.uint8)
-
-    pictures = layout.enlarge(layout.frames)
-    seen, wanted = layout.spread(visible), layout.spread(target)
     encoder_sees = [
         outline(np.where(mask, picture, np.uint8(24)), mask, VISIBLE_COLOR)
-        for picture, mask in zip(pictures, seen, strict=True)
+        for picture, mask in zip(layout.enlarge(layout.frames), layout.spread(visible), strict=True)
     ]
-    results = []
-    for picture, result, known, made in zip(pictures, layout.enlarge(restored), seen, wanted, strict=True):
-        look = np.where(made, result, np.where(known, picture, dim(picture)))
-        results.append(outline(look, made, TARGET_COLOR))
+    seen = f"What the encoder sees: {int(visible.sum())} of {layout.num_tokens} tokens"
     caption = "Reconstruction" + (" (mean and contrast of each token from the original)" if norm_pix_loss else "")
     return draw_rows(
         [
-            Row("Clip", pictures),
-            Row(
-                f"What the encoder sees: {int(visible.sum())} of {layout.num_tokens} tokens",
-                encoder_sees,
-                [("visible", VISIBLE_COLOR)],
-            ),
-            Row(caption, results, [("predicted", TARGET_COLOR), ("dropped", DROPPED_COLOR)]),
+            clip_row(layout),
+            Row(seen, encoder_sees, [("visible", VISIBLE_COLOR)]),
+            reconstruction_row(layout, restored, visible, target, caption),
         ]
     )

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures of clips and tokens: rows of frames, each with a caption and a legend above.
+"""Pictures of clips and tokens: rows of frames for stills, panels that show a frame of every row for animations.
 
 T frames, C channels (1 or 3), N tokens of the clip in raster order: (time, row, column), time slowest.
 """
@@ -28,9 +28,14 @@ class Row(NamedTuple):
     """One row of a picture."""
 
     caption: str
-    frames: Sequence[np.ndarray]  # uint8 (height, width, 3) each, all of one size
+    frames: Sequence[np.ndarray]  # uint8 (height, width, 3) each, of one size within the row
     legend: Sequence[tuple[str, tuple[int, int, int]]] = ()  # names and colours, right of the caption
     heat_ends: tuple[str, str] | None = None  # names of the ends of the heat colours, right of the caption
+
+    @property
+    def width(self) -> int:
+        """Pixels of its frames next to each other."""
+        return len(self.frames) * (self.frames[0].shape[1] + GAP) - GAP
 
 
 class ClipLayout:
@@ -42,12 +47,15 @@ class ClipLayout:
     Args:
         frames: uint8 (T, C, H, W) of one clip.
         patch_size: one number, or height and width.
+        frame_width: show every frame, about this many pixels wide.
 
     Raises:
         ValueError: The frames have another type or shape, or the tubelet does not divide them.
     """
 
-    def __init__(self, frames: Tensor, tubelet_size: int, patch_size: int | Sequence[int]):
+    def __init__(
+        self, frames: Tensor, tubelet_size: int, patch_size: int | Sequence[int], frame_width: int | None = None
+    ):
         if frames.ndim != 4 or frames.shape[1] not in (1, 3) or frames.dtype != torch.uint8 or 0 in frames.shape:
             raise ValueError(
                 f"frames are {frames.dtype} with the shape {tuple(frames.shape)}; they must be torch.uint8 "
@@ -61,12 +69,12 @@ class ClipLayout:
         inner_width = PICTURE_WIDTH - 2 * MARGIN
         num_columns = (inner_width + GAP) // (MIN_TOKEN_WIDTH * self.grid[2] + GAP)
         num_columns = min(max(num_columns, MIN_COLUMNS), MAX_COLUMNS)
-        if len(frames) <= num_columns:
+        if frame_width is not None or len(frames) <= num_columns:
             self.shown_frames = list(range(len(frames)))
         else:
             num_columns = min(num_columns, self.grid[0])
             self.shown_frames = [self.grid[0] * i // num_columns * tubelet_size for i in range(num_columns)]
-        width = min((inner_width + GAP) // len(self.shown_frames) - GAP, MAX_FRAME_WIDTH)
+        width = frame_width or min((inner_width + GAP) // len(self.shown_frames) - GAP, MAX_FRAME_WIDTH)
         # Whole pixels per patch: all tokens have the same size and sharp edges.
         columns = max(1, round(width / self.grid[2]))
         rows = max(1, round(columns * patch_shape[0] / patch_shape[1]))
@@ -146,27 +154,83 @@ def heat_color(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.interp(values, stops, HEAT_COLORS[:, i]) for i in range(3)], axis=2).astype(np.uint8)
 
 
-def draw_rows(rows: Sequence[Row]) -> Image.Image:
-    """The rows below each other on white, with captions above."""
-    height, width = rows[0].frames[0].shape[:2]
-    columns = len(rows[0].frames)
+def draw_rows(rows: Sequence[Row], title: str = "") -> Image.Image:
+    """The rows below each other on white, with captions above, and a title above all."""
     font = ImageFont.load_default(FONT_SIZE)
-    inner_width = columns * width + (columns - 1) * GAP
     # A short clip may be narrower than its captions.
-    inner_width = max([inner_width, *(int(_caption_width(row, font)) for row in rows)])
-    size = (2 * MARGIN + inner_width, 2 * MARGIN - 8 + len(rows) * (CAPTION_HEIGHT + height + GAP) - GAP)
-    picture = Image.new("RGB", size, PAPER)
+    inner_width = max(row.width for row in rows)
+    inner_width = max([inner_width, int(font.getlength(title)), *(int(_caption_width(row, font)) for row in rows)])
+    heights = [CAPTION_HEIGHT + row.frames[0].shape[0] + GAP for row in rows]
+    y = MARGIN - 8 + (CAPTION_HEIGHT if title else 0)  # captions include some space
+    picture = Image.new("RGB", (2 * MARGIN + inner_width, y + sum(heights) - GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(picture)
-    y = MARGIN - 8  # captions include some space
-    for row in rows:
-        middle = y + CAPTION_HEIGHT // 2
-        draw.text((MARGIN, middle), row.caption, INK, font, anchor="lm")
-        _draw_legend(draw, row, size[0] - MARGIN, middle, font)
-        y += CAPTION_HEIGHT
+    draw.text((MARGIN, y - CAPTION_HEIGHT // 2), title, INK, font, anchor="lm")
+    for row, height in zip(rows, heights, strict=True):
+        draw.text((MARGIN, y + CAPTION_HEIGHT // 2), row.caption, INK, font, anchor="lm")
+        _draw_legend(draw, row, picture.width - MARGIN, y + CAPTION_HEIGHT // 2, font)
         for column, frame in enumerate(row.frames):
-            picture.paste(Image.fromarray(frame), (MARGIN + column * (width + GAP), y))
-        y += height + GAP
+            place = MARGIN + column * (frame.shape[1] + GAP), y + CAPTION_HEIGHT
+            picture.paste(Image.fromarray(frame), place)
+        y += height
     return picture
+
+
+class Panels:
+    """One frame of every row at a time, in up to three columns, between a heading and a strip below; for animations.
+
+    Captions are above a panel and legends below it. All rows have frames of one size, and equally many.
+    """
+
+    def __init__(self, rows: Sequence[Row], strip: Row | None = None):
+        self.rows, self.strip = rows, strip
+        self.font = ImageFont.load_default(FONT_SIZE)
+        height, width = rows[0].frames[0].shape[:2]
+        num_columns = panel_columns(len(rows))
+        cell = max(width, *(int(_legend_width(row, self.font)) for row in rows))
+        below = CAPTION_HEIGHT if any(row.legend or row.heat_ends for row in rows) else GAP
+        places = [divmod(i, num_columns) for i in range(len(rows))]
+        pitch = CAPTION_HEIGHT + height + below
+        self.places = [(MARGIN + x * (cell + MARGIN), 2 * CAPTION_HEIGHT + y * pitch) for y, x in places]
+        size = (MARGIN + num_columns * (cell + MARGIN), CAPTION_HEIGHT + pitch * (places[-1][0] + 1))
+        if strip is not None:
+            self.strip_place = MARGIN, size[1] + CAPTION_HEIGHT
+            size = max(size[0], strip.width + 2 * MARGIN), self.strip_place[1] + strip.frames[0].shape[0] + GAP
+        self.blank = Image.new("RGB", (size[0], size[1] + GAP), PAPER)
+        draw = ImageDraw.Draw(self.blank)
+        for row, (x, y) in zip(rows, self.places, strict=True):
+            caption = row.caption
+            while self.font.getlength(caption) > cell:
+                caption = f"{caption.removesuffix(' ...')[:-1]} ..."
+            draw.text((x, y - CAPTION_HEIGHT // 2), caption, INK, self.font, anchor="lm")
+            right = x + _legend_width(row, self.font) - (2 * SPACE if row.legend else 0)
+            _draw_legend(draw, row, int(right), y + height + below // 2, self.font)
+        if strip is not None:
+            x, y = self.strip_place
+            draw.text((x, y - CAPTION_HEIGHT // 2), strip.caption, INK, self.font, anchor="lm")
+            _draw_legend(draw, strip, size[0] - MARGIN, y - CAPTION_HEIGHT // 2, self.font)
+
+    def draw(self, frame: int, left: str = "", right: str = "", strip_part: int = 0) -> np.ndarray:
+        """The picture of one frame, uint8 (height, width, 3), headed by two texts; the strip marks its part."""
+        picture = self.blank.copy()
+        draw = ImageDraw.Draw(picture)
+        draw.text((MARGIN, MARGIN + 4), left, INK, self.font, anchor="lm")
+        draw.text((picture.width - MARGIN, MARGIN + 4), right, INK, self.font, anchor="rm")
+        for row, place in zip(self.rows, self.places, strict=True):
+            picture.paste(Image.fromarray(row.frames[frame]), place)
+        if self.strip is not None:
+            x, y = self.strip_place
+            for part in self.strip.frames:
+                picture.paste(Image.fromarray(part), (x, y))
+                x += part.shape[1] + GAP
+            height, width = self.strip.frames[0].shape[:2]
+            x = self.strip_place[0] + strip_part * (width + GAP)
+            draw.rectangle([x, y + height + 1, x + width - 1, y + height + 5], fill=INK)
+        return np.asarray(picture)
+
+
+def panel_columns(num_panels: int) -> int:
+    """One row of up to three panels, two rows of more."""
+    return num_panels if num_panels <= 3 else -(-num_panels // 2)
 
 
 SWATCH, SPACE, HEAT_BAR = 16, 8, 120
