@@ -48,8 +48,10 @@ setup(
             "onnxscript",
             "onnxruntime",
             "peft",
+            "tensorboard",
         ],
         "benchmarks": ["matplotlib"],
+        "charts": ["matplotlib"],
         "tensorboard": ["tensorboard"],
     },
 )

@@ -20,7 +20,7 @@ from videoms_hf.files import write_json
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "evaluate_model.py"
-OPTIONS = {"num_workers": 0, "batch_size": 4, "num_segments": 3, "num_crops": 3}
+OPTIONS = {"num_workers": 0, "batch_size": 4, "num_segments": 3, "num_crops": 3, "num_mistakes": 0}
 
 
 @pytest.fixture(autouse=True, scope="module")

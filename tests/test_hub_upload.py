@@ -282,7 +282,7 @@ def test_a_login_that_may_not_write_is_told_to_log_in(world):
 
 def test_the_trainer_publishes_the_same_files_of_the_averaged_weights(world):
     files = world["hub"].files("someone/trained")
-    run_files = {"README.md", "recipe.yaml", "training_log.json", ".gitattributes"}
+    run_files = {"README.md", "recipe.yaml", "training_log.json", "training_log.png", ".gitattributes"}
     assert set(files) == MODEL_FILES | run_files
     folder = world["folder"] / "trained"
     check_contents(files, folder)

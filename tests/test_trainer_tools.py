@@ -27,6 +27,7 @@ LOGGED = {
     "peak_memory_gib",
     "kept_tokens",
 }
+SELECTION = {"mean_importance", "kept_motion_share", "lowest_learning_rate"}
 
 
 class LogWatcher(TrainerCallback):
@@ -47,7 +48,7 @@ def test_tensorboard_gets_everything_that_is_logged(tmp_path):
     tiny_trainer("finetune", tmp_path, report_to=["tensorboard"], num_train_epochs=1).train()
     (file,) = tmp_path.rglob("events.out.tfevents.*")
     found = EventAccumulator(str(file.parent)).Reload()
-    assert {f"train/{name}" for name in {*LOGGED, "mean_importance"}} <= set(found.Tags()["scalars"])
+    assert {f"train/{name}" for name in {*LOGGED, *SELECTION}} <= set(found.Tags()["scalars"])
     assert len(found.Scalars("train/loss")) == 5 and len(found.Scalars("eval/top1")) == 1
 
 

@@ -65,8 +65,8 @@ RANGES = (
     (
         "at least 0",
         lambda value: value >= 0,
-        "num_workers dataloader_num_workers seed seeds few_shot_seed weight_decay mixup cutmix cache_frames "
-        "base_min_learning_rate base_warmup_learning_rate warmup_epochs",
+        "num_workers num_mistakes dataloader_num_workers seed seeds few_shot_seed weight_decay mixup cutmix "
+        "cache_frames base_min_learning_rate base_warmup_learning_rate warmup_epochs",
     ),
     (
         "greater than 0",

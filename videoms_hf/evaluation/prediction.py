@@ -212,6 +212,19 @@ def predict_views(
         VideoDecodeError, OSError: see above.
         ValueError: No view is left.
     """
+    return predict_at_ratios(model, views, accelerator, [None], batch_size, num_workers, skip_broken)[0]
+
+
+def predict_at_ratios(
+    model: VideoMSForVideoClassification,
+    views: ViewDataset,
+    accelerator: Accelerator,
+    keep_ratios: Sequence[float | None],
+    batch_size: int = 8,
+    num_workers: int = 0,
+    skip_broken: bool = False,
+) -> list[ViewPredictions]:
+    """As [`predict_views`] at each keep ratio (`None`: the model's), from one decoding of the videos."""
     batches = list(torch.arange(len(views)).split(batch_size))[accelerator.process_index :: accelerator.num_processes]
     loader = DataLoader(
         _NumberedViews(views, skip_broken),
@@ -226,12 +239,14 @@ def predict_views(
         reasons |= broken
         if clips is not None:
             with torch.inference_mode(), accelerator.autocast():
-                scores = model(views.normalize(clips.to(accelerator.device, non_blocking=True))).logits
+                clips = views.normalize(clips.to(accelerator.device, non_blocking=True))
+                scores = [model(clips, keep_ratio=ratio).logits.float().cpu() for ratio in keep_ratios]
             numbers += batch
-            logits.append(scores.float().cpu())
-    logits = torch.cat(logits).numpy() if logits else np.empty((0, model.num_labels), dtype=np.float32)
-    parts = gather_object([(numbers, logits, reasons)])
-    return _in_order(parts, views)
+            logits.append(torch.stack(scores, dim=1))
+    shape = (0, len(keep_ratios), model.num_labels)
+    logits = torch.cat(logits).numpy() if logits else np.empty(shape, dtype=np.float32)
+    found = _in_order(gather_object([(numbers, logits, reasons)]), views)
+    return [found._replace(logits=np.ascontiguousarray(found.logits[:, i])) for i in range(len(keep_ratios))]
 
 
 def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:

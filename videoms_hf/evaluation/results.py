@@ -51,6 +51,62 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
     }
 
 
+def confusion_matrix(report: dict) -> np.ndarray:
+    """Number of videos by true class (row) and predicted class (column), int64 (L, L), of an `evaluation_report`."""
+    counts = np.zeros((len(report["class_names"]),) * 2, dtype=np.int64)
+    for video in report["videos"]:
+        counts[video["label"], video["predicted"]] += 1
+    return counts
+
+
+def class_table(report: dict, num_examples: int = 3) -> list[dict]:
+    """A row for each class that has videos, those most often taken for one other class first.
+
+    "class", "videos" and "top1"; "taken_for" is the wrong class that was predicted most often (the first on a tie),
+    "times" how often, and "examples" videos of it, the most confident first. They are None, 0 and empty without one.
+    """
+    names, counts, rows = report["class_names"], confusion_matrix(report), []
+    for label, name in enumerate(names):
+        num_videos, wrong = int(counts[label].sum()), counts[label].copy()
+        wrong[label] = 0
+        if num_videos:
+            other, times = int(wrong.argmax()), int(wrong.max())
+            examples = mistakes(report, label, other)[:num_examples]
+            taken_for = names[other] if times else None
+            row = {"class": name, "videos": num_videos, "top1": float(counts[label, label] / num_videos)}
+            row |= {"taken_for": taken_for, "times": times, "examples": [video["video"] for video in examples]}
+            rows.append(row)
+    return sorted(rows, key=lambda row: (-row["times"], row["top1"]))
+
+
+def mistakes(report: dict, label: int | None = None, predicted: int | None = None) -> list[dict]:
+    """Videos with a wrong prediction, the most confident first: all, or those of one class taken for another."""
+    wrong = [video for video in report["videos"] if video["predicted"] != video["label"]]
+    wrong = [video for video in wrong if label is None or (video["label"], video["predicted"]) == (label, predicted)]
+    return sorted(wrong, key=lambda video: -video["probabilities"][video["predicted"]])
+
+
+def class_lines(table: Sequence[dict], limit: int = 10) -> str:
+    """The first rows of a [`class_table`] as text, without classes that were never taken for another."""
+    rows = [row for row in table if row["times"]]
+    lines = [f"{'worst classes':28}{'videos':>7}{'top-1':>8}   most often taken for"]
+    for row in rows[:limit]:
+        example = "/".join(Path(row["examples"][0]).parts[-2:])
+        taken = f"{row['taken_for']} ({row['times']}, for example {example})"
+        lines.append(printable(f"{row['class'][:27]:28}{row['videos']:>7}{row['top1']:>8.1%}   {taken}"))
+    lines += [f"and {len(rows) - limit} more classes"] if len(rows) > limit else []
+    return "\n".join(lines) if rows else "no class was taken for another"
+
+
+def ratio_lines(rows: Sequence[dict]) -> str:
+    """Top-1 against the keep ratio as text, from the report's "keep_ratios"."""
+    lines = [f"{'keep ratio':>12}{'GMACs':>9}{'top-1':>9}   95 % interval"]
+    for row in rows:
+        interval = f"{row['video_top1_low']:.2%} to {row['video_top1_high']:.2%}"
+        lines.append(f"{row['keep_ratio']:>12g}{row['gflops_per_clip']:>9.3g}{row['video_top1']:>9.2%}   {interval}")
+    return "\n".join(lines)
+
+
 def check_not_of_another_model(path: Path, model: str) -> None:
     """Raise `FileExistsError` if the file `path` exists and is not a report of `model`."""
     try:

@@ -21,6 +21,7 @@ from .privacy import without_private
 CARD_FILE = "README.md"
 RECIPE_FILE = "recipe.yaml"
 LOG_FILE = "training_log.json"
+LOG_PICTURE = "training_log.png"
 EVALUATION_FILE = "evaluation.json"
 PROCESSOR_FILE = "video_preprocessor_config.json"
 IMAGE_PROCESSOR_FILE = "preprocessor_config.json"  # by which AutoImageProcessor finds the video processor
@@ -157,4 +158,5 @@ def repository_files(folder: Path) -> list[str]:
             f"{folder} lacks {', '.join(sorted(set(missing)))}; a repository needs model, processor and their code: "
             "load both with videoms_hf and save them into the folder with save_pretrained"
         )
-    return [*names, *sorted(code), *([CARD_FILE] if (folder / CARD_FILE).exists() else []), *records]
+    optional = [name for name in (CARD_FILE, LOG_PICTURE) if (folder / name).exists()]
+    return [*names, *sorted(code), *optional, *records]

@@ -15,7 +15,7 @@ QUOTED_PATH = re.compile(r"""(['"])([\w-]*=)?/(?:[^'"\n]*/)?([^'"/\n]*)\1""")
 TOKEN = re.compile(r"\b(hf_|sk-|ghp_|github_pat_|wandb_v1_)[A-Za-z0-9_-]{8,}")
 SECRET_PART_OF_ADDRESS = re.compile(r"(?<=://)[^/\s@]+@|(?<=\w)\?[^\s'\"]*(?:token|sig|key|auth)[^\s'\"]*", re.I)
 COMMON_USERS = {"root", "user", "ubuntu", "runner", "admin"}
-PUBLIC = {"class_names", "class_accuracies"}  # part of the model
+PUBLIC = {"class_names", "class_accuracies", "class", "taken_for"}  # part of the model
 
 
 def without_private(content):

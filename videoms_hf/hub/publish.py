@@ -26,7 +26,8 @@ from .model_folder import (
 
 # Files of an earlier upload that are removed if this one lacks them: they would contradict it.
 OURS = re.compile(
-    r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+_videoms\.py|recipe\.yaml|(training_log|evaluation)\.json"
+    r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+_videoms\.py|recipe\.yaml|(training_log|evaluation)\.json|"
+    r"training_log\.png"
 )
 
 

@@ -12,12 +12,17 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import logging
 
 from ..configuration_videoms import VideoMSConfig, token_counts
 from ..data.dataset import BadVideo
 from ..files import write_json
-from ..hub.model_folder import LOG_FILE
+from ..hub.model_folder import LOG_FILE, LOG_PICTURE
 from ..machine import describe_machine, library_versions
+from ..visualization.charts import draw_training, save_chart
+
+
+logger = logging.get_logger(__name__)
 
 
 def describe_run(trainer: Trainer) -> str:
@@ -87,7 +92,7 @@ class StepMeter:
         self.waited_seconds = 0.0
         self.num_clips = self.num_batches = 0
         self.token_counts: dict[str, int] = {}
-        self.importance = 0.0
+        self.motion = 0.0  # sums of the mean importance, and of the share of it that the kept tokens have
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -112,14 +117,23 @@ class StepMeter:
             for name in ("kept", "visible", "target")
             if outputs.get(f"{name}_ids") is not None
         }
-        if outputs.get("importance") is not None:
-            self.importance = self.importance + outputs["importance"].detach().mean()
+        if (importance := outputs.get("importance")) is not None:
+            ids = [
+                outputs[f"{name}_ids"]
+                for name in ("kept", "visible", "target")
+                if f"{name}_tokens" in self.token_counts
+            ]
+            kept = importance.detach().gather(1, torch.cat(ids, dim=1)).sum()
+            total = importance.detach().sum()
+            share = kept / total.clamp_min(torch.finfo(total.dtype).tiny)
+            self.motion = self.motion + torch.stack([total / importance.numel(), share])
 
     def read(self, num_processes: int, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Numbers since the last call; `gather` collects a value of all processes.
 
         "clips_per_second" of all processes; "data_wait_share" in [0, 1] and "peak_memory_gib" of this one; tokens of a
-        clip that are "kept_tokens", or "visible_tokens" and "target_tokens"; "mean_importance" over all tokens.
+        clip that are "kept_tokens", or "visible_tokens" and "target_tokens"; "mean_importance" over all tokens, and
+        the share of all importance that kept tokens have, "kept_motion_share".
         """
         seconds = max(time.perf_counter() - self.begin, 1e-9)
         logs = {
@@ -128,10 +142,17 @@ class StepMeter:
             "peak_memory_gib": round(peak_memory_gib(), 2),
             **self.token_counts,
         }
-        if torch.is_tensor(self.importance):
-            logs["mean_importance"] = round(gather(self.importance[None]).mean().item() / self.num_batches, 4)
+        if torch.is_tensor(self.motion):
+            mean, share = (gather(self.motion[None]).mean(dim=0) / self.num_batches).tolist()
+            logs |= {"mean_importance": round(mean, 4), "kept_motion_share": round(share, 4)}
         self.restart()
         return logs
+
+
+def lowest_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, float]:
+    """The rate of the group with the lowest one, where the first group's is `rate`; empty if all have the same."""
+    rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    return {"lowest_learning_rate": rate * min(rates) / rates[0]} if min(rates) < rates[0] else {}
 
 
 def peak_memory_gib() -> float:
@@ -147,7 +168,7 @@ def peak_memory_gib() -> float:
 
 
 def write_training_log(trainer) -> list[BadVideo]:
-    """Write `training_log.json` of a [`VideoMSTrainer`]; returns the videos that any process found corrupt.
+    """Write `training_log.json` and its curves of a [`VideoMSTrainer`]; returns the videos found corrupt.
 
     Every process must call it.
     """
@@ -164,7 +185,11 @@ def write_training_log(trainer) -> list[BadVideo]:
             "machine": describe_machine(trainer.args.world_size),
             "versions": library_versions(),
         }
-        write_json(log, Path(trainer.args.output_dir) / LOG_FILE)
+        folder = Path(trainer.args.output_dir)
+        write_json(log, folder / LOG_FILE)
+        has_curves = any("loss" in entry for entry in state.log_history)
+        if has_curves and (problem := save_chart(draw_training, folder / LOG_PICTURE, state.log_history)):
+            logger.warning(problem)
     return bad
 
 

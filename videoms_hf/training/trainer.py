@@ -41,7 +41,7 @@ from .checkpoints import (
     set_incomplete_aside,
 )
 from .optimization import WeightAverage, WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
-from .reporting import StepMeter, write_training_log
+from .reporting import StepMeter, lowest_rate, write_training_log
 from .training_arguments import TrainingArguments
 
 
@@ -391,6 +391,7 @@ class VideoMSTrainer(Trainer):
         """Trainer's log; a training loss is logged with speed, memory and selection since the last one."""
         if "loss" in logs:
             logs |= self.meter.read(self.args.world_size, self.accelerator.gather)
+            logs |= lowest_rate(self.optimizer, logs["learning_rate"])
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict) -> int:

@@ -5,6 +5,7 @@ They are drawn by matplotlib, which is optional: `save_figure` says in one line 
 """
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,3 +84,82 @@ def draw_motion(figure, summary: MotionSummary, keep_ratio: float) -> None:
     kept.set(title="What a keep ratio keeps", xlabel="tokens kept, %", ylabel="motion kept, %")
     kept.set(xlim=(0, 100), ylim=(0, 102))
     kept.legend(loc="lower right")
+
+
+# Panels of a training log: title, the entries with their names in the legend, and the factor on their values.
+TRAINING_PANELS = (
+    ("Loss", {"loss": "training", "eval_loss": "validation"}, 1),
+    ("Accuracy, %", {"eval_top1": "top-1", "eval_top5": "top-5"}, 100),
+    ("Learning rate", {"learning_rate": "last layer", "lowest_learning_rate": "first layer"}, 1),
+    ("Gradient norm", {"grad_norm": ""}, 1),
+    ("Motion in the {kept} kept tokens, %", {"kept_motion_share": ""}, 100),
+    ("Mean motion importance", {"mean_importance": ""}, 1),
+)
+
+
+def draw_training(figure, history: Sequence[dict]) -> None:
+    """The curves of a trainer's `log_history` against the step, a panel each, as far as it has them."""
+    panels = []
+    tokens = {name: entry[name] for entry in history for name in entry if name.endswith("_tokens")}
+    for title, names, factor in TRAINING_PANELS:
+        lines = {
+            label: [(entry["step"], factor * entry[name]) for entry in history if name in entry]
+            for name, label in names.items()
+        }
+        if lines := {label: line for label, line in lines.items() if line}:
+            panels.append((title.format(kept=sum(tokens.values())), lines))
+    num_columns = min(len(panels), 3)
+    num_rows = -(-len(panels) // num_columns)
+    figure.set_size_inches(3.9 * num_columns, 2.6 * num_rows + 0.2)
+    axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (title, lines) in zip(axes, panels, strict=False):
+        for (label, line), color in zip(lines.items(), (BLUE, ORANGE), strict=False):
+            axis.plot(*zip(*line, strict=True), color=color, label=label, marker="o" if len(line) < 15 else None, ms=3)
+        axis.set(title=title)
+        if len(lines) > 1:
+            axis.legend()
+    figure.supxlabel("step", fontsize=10)
+
+
+def draw_confusions(figure, counts: np.ndarray, class_names: Sequence[str]) -> None:
+    """The confusion matrix `counts` (L, L), true classes down, each row as shares; numbers if they fit."""
+    num_classes = len(counts)
+    side = min(max(0.42 * num_classes, 3.2), 16)
+    figure.set_size_inches(side + 2.4, side + 1.6)
+    axis = figure.add_subplot()
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axis.set(title="Confusions", xlabel="predicted", ylabel="true class")
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    if num_classes <= 101:
+        size = min(9, 560 / num_classes * side / 16)
+        names = [name if len(name) <= 24 else f"{name[:22]} ..." for name in class_names]
+        names = [name.replace("$", r"\$") for name in names]
+        axis.set_xticks(range(num_classes), names, rotation=90, fontsize=size)
+        axis.set_yticks(range(num_classes), names, fontsize=size)
+    for i, j in np.argwhere(counts) if num_classes <= 24 else ():
+        color = "white" if shares[i, j] > 55 else "#303840"
+        axis.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9, color=color)
+    figure.colorbar(image, ax=axis, shrink=0.7, label="% of the class's videos")
+
+
+def draw_ratios(figure, rows: Sequence[dict], chance: float) -> None:
+    """Top-1 with its interval against the keep ratio, and GMACs per clip, from a report's "keep_ratios"."""
+    figure.set_size_inches(5.5, 3.6)
+    axis = figure.add_subplot()
+    rows = sorted(rows, key=lambda row: row["keep_ratio"])
+    ratios, top1, low, high = (
+        [100 * row[key] for row in rows] for key in ("keep_ratio", "video_top1", "video_top1_low", "video_top1_high")
+    )
+    axis.fill_between(ratios, low, high, color=BLUE, alpha=0.15, linewidth=0, label="95 % interval")
+    axis.plot(ratios, top1, "o-", color=BLUE, label="top-1")
+    axis.axhline(100 * chance, color=GREY, linestyle=":", label="chance")
+    for ratio, value, row in zip(ratios, top1, rows, strict=True):
+        text, place = f"{row['gflops_per_clip']:.3g}\nGMACs", (0, -26 if value > 20 else 8)
+        axis.annotate(text, (ratio, value), xytext=place, textcoords="offset points", ha="center", fontsize=8)
+    axis.set(title="Accuracy against the keep ratio", xlabel="tokens kept, %", ylabel="top-1, %")
+    axis.set(xlim=(0, 105), ylim=(0, 100))
+    axis.legend(loc="best")

@@ -181,7 +181,7 @@ class Panels:
     Captions are above a panel and legends below it. All rows have frames of one size, and equally many.
     """
 
-    def __init__(self, rows: Sequence[Row], strip: Row | None = None):
+    def __init__(self, rows: Sequence[Row], strip: Row | None = None, has_heading: bool = True):
         self.rows, self.strip = rows, strip
         self.font = ImageFont.load_default(FONT_SIZE)
         height, width = rows[0].frames[0].shape[:2]
@@ -190,8 +190,9 @@ class Panels:
         below = CAPTION_HEIGHT if any(row.legend or row.heat_ends for row in rows) else GAP
         places = [divmod(i, num_columns) for i in range(len(rows))]
         pitch = CAPTION_HEIGHT + height + below
-        self.places = [(MARGIN + x * (cell + MARGIN), 2 * CAPTION_HEIGHT + y * pitch) for y, x in places]
-        size = (MARGIN + num_columns * (cell + MARGIN), CAPTION_HEIGHT + pitch * (places[-1][0] + 1))
+        top = CAPTION_HEIGHT if has_heading else 0
+        self.places = [(MARGIN + x * (cell + MARGIN), top + CAPTION_HEIGHT + y * pitch) for y, x in places]
+        size = (MARGIN + num_columns * (cell + MARGIN), top + pitch * (places[-1][0] + 1))
         if strip is not None:
             self.strip_place = MARGIN, size[1] + CAPTION_HEIGHT
             size = max(size[0], strip.width + 2 * MARGIN), self.strip_place[1] + strip.frames[0].shape[0] + GAP
