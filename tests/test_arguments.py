@@ -86,18 +86,21 @@ def test_the_adapted_recipes_parse_and_say_whose_they_are(name):
     assert augmentation.horizontal_flip == (name != "ssv2"), "left and right are labels in Something-Something V2"
 
 
-def test_both_stages_of_the_recipes_for_small_data_have_one_network_and_clips_and_learn_in_steps():
+@pytest.mark.parametrize(
+    "folder, shape, steps", [("small", (16, 2, 64), (6000, 1600)), ("rendered", (8, 3, 32), (6000, 400))]
+)
+def test_both_stages_of_the_recipes_for_small_data_have_one_network_and_clips_and_learn_in_steps(folder, shape, steps):
     (model, data, before), (other, clips, _, after) = (
-        parse(f"small/{stage}", *REQUIRED) for stage in ("pretrain", "finetune")
+        parse(f"{folder}/{stage}", *REQUIRED) for stage in ("pretrain", "finetune")
     )
     size = {"image_size": data.image_size, "num_frames": data.num_frames}
     encoders = [part.to_config(**size) for part in (model, other)]
     for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"):
         assert getattr(encoders[0], name) == getattr(encoders[1], name)
-    assert (data.num_frames, data.frame_stride, data.image_size) == (16, 2, 64) and data.cache_frames == 2
+    assert (data.num_frames, data.frame_stride, data.image_size) == shape and data.cache_frames == 2
     assert clips.frame_stride == data.frame_stride and clips.image_size == data.image_size
-    assert (before.max_steps, after.max_steps) == (6000, 800) and after.head_init == "linear_probe"
-    assert [run.get_warmup_steps(run.max_steps) for run in (before, after)] == [300, 80]
+    assert (before.max_steps, after.max_steps) == steps and after.head_init == "linear_probe"
+    assert [run.get_warmup_steps(run.max_steps) for run in (before, after)] == [steps[0] // 20, steps[1] // 10]
 
 
 def test_rates_scale_with_the_total_batch(monkeypatch):
