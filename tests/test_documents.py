@@ -79,7 +79,13 @@ def test_the_readme_shows_its_commands_and_names_what_tutorials_load():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "bash scripts/quickstart.sh" in text and "bash scripts/test.sh" in text and "AutoImageProcessor" in text
     first_screen = text.split("\n## ")[0]
-    for part in ("docs/kept_tokens.png", "docs/scaling.png", "pip install .", "videoms quickstart", "I know VideoMAE"):
+    for part in (
+        "docs/kept_tokens.webp",
+        "docs/scaling.png",
+        "pip install .",
+        "videoms quickstart",
+        "I know VideoMAE",
+    ):
         assert part in first_screen
     assert "I have a folder of videos" in first_screen and "reproduce the paper" in first_screen
 

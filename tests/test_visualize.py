@@ -277,3 +277,21 @@ def test_a_video_too_long_for_an_image_file_is_refused(tmp_path, folder, monkeyp
     write_video(tmp_path / "long.mp4", np.zeros((1001, 16, 16, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"1001 frames, too many for \.gif: give a part with --start"):
         visualize(tmp_path / "long.mp4", "--model", folder / "classifier", "--output", tmp_path / "a.gif")
+
+
+# --- README's picture ------------------------------------------------------------------------------------------------
+
+
+def test_the_readmes_animation_is_small_and_shows_kept_tokens_in_colour():
+    root = SCRIPT.parents[1]
+    assert "docs/kept_tokens.webp" in (root / "README.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert (root / "docs" / "kept_tokens.webp").stat().st_size < 2e6
+    module = runpy.run_path(str(root / "scripts" / "benchmarks" / "kept_tokens.py"))
+    frame, kept = torch.full((3, 448, 448), 200, dtype=torch.uint8), torch.zeros(14, 14, dtype=torch.bool)
+    frame[1], kept[3, 5] = 20, True
+    picture = module["picture"](frame, kept)
+    with Image.open(root / "docs" / "kept_tokens.webp") as image:
+        assert image.n_frames == module["NUM_FRAMES"] and image.size == picture.shape[1::-1]
+    panel = picture[module["TOP"] : module["TOP"] + 448, -448 - module["MARGIN"] : -module["MARGIN"]]
+    middles = panel[16::32, 16::32]  # of the tokens
+    assert middles[3, 5].tolist() == [200, 20, 200] and (middles.max(axis=2) > 50).sum() == 1
