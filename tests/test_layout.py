@@ -30,7 +30,8 @@ LAYERS = [
         "sampling_videoms",
     },
     {"reader_videoms"},
-    {"packets_videoms", "pictures_videoms", "sources_videoms", "inputs_videoms"},
+    {"packets_videoms", "pictures_videoms", "inputs_videoms"},
+    {"sources_videoms"},
     {"configuration_videoms", "command_line"},
     {"files", "messages", "machine"},
 ]

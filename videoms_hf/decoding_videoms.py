@@ -14,7 +14,6 @@ frames are wanted. (Only in MPEG-4 Part 2 can a damaged header still change how 
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -26,7 +25,6 @@ from .packets_videoms import (
     WHOLE,
     Damaged,
     Irregular,
-    LimitError,
     OpenVideo,
     Pictures,
     Table,
@@ -46,7 +44,6 @@ from .sources_videoms import (
     is_mp4,
     located,
     video_stream,
-    whole_reader,
 )
 
 
@@ -110,36 +107,36 @@ class FileReader(VideoReader):
 
     def _read(self, read: Callable, *args):
         """`read(*args)`, again for as long as the file proves less regular than it was taken for."""
+        import av  # here, so that a model can be loaded from the Hub without PyAV
+
         while True:
             try:
-                with _told_errors(self.name):
-                    if self._video is None:
-                        self._video = self._open()
-                    self._video.deadline = time.monotonic() + MAX_SECONDS
-                    if self._given_length not in (None, length := self._given_length and self._length()):
-                        self._given_length = None
-                        raise StaleInfoError(self.name, f"{length} frames can be decoded, not what its header says")
-                    return read(*args)
+                if self._video is None:
+                    self._video = self._open()
+                self._video.deadline = time.monotonic() + MAX_SECONDS
+                if self._given_length not in (None, length := self._given_length and self._length()):
+                    self._given_length = None
+                    raise StaleInfoError(self.name, f"{length} frames can be decoded, not what its header says")
+                return read(*args)
             except Irregular as error:
                 if self._video.is_trusted:
-                    level = STRICT
+                    self._level = STRICT
                 else:
-                    level = CONCEALED if self._level < CONCEALED and isinstance(error, Damaged) else COUNTED
-                self.close()
-                self._level = level
-            except VideoDecodeError as error:
-                is_unreadable = isinstance(error.__cause__, OSError | ValueError)
-                if not is_unreadable or (file := downloaded(self._source, MAX_SECONDS)) is None:
-                    raise
-                self.close()
+                    is_damaged = self._level < CONCEALED and isinstance(error, Damaged)
+                    self._level = CONCEALED if is_damaged else COUNTED
+            except av.error.FFmpegError as error:
+                if (file := downloaded(self._source, MAX_SECONDS)) is None:
+                    reason = f"FFmpeg cannot read it ({error.strerror}): not a video file, or corrupt"
+                    raise VideoDecodeError(self.name, f"{reason}; download it again or leave it out") from error
                 self._source, self._level = file, TRUSTED
+            self.close()
 
     def _open(self) -> OpenVideo:
         """The file, just opened. An mp4 that is trusted is opened by its header, without decoding its first frames to
         see what they are. Down to `STRICT` the decoder refuses damaged frames, of which else it makes what it can."""
-        import av  # here, so that a model can be loaded from the Hub without PyAV
+        import av
 
-        name, file, protocols = located(self._source)
+        name, file, protocols, read_all = located(self._source)
         is_trusted, is_strict = self._level == TRUSTED and is_mp4(self._source), self._level <= STRICT
         limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
         options = limit | {"format_whitelist": FORMATS, "protocol_whitelist": protocols}
@@ -153,43 +150,39 @@ class FileReader(VideoReader):
             threads = decoder_threads(context.width * context.height) if threads is None else threads
             context.options = limit | ({"err_detect": "explode"} if is_strict else {})
             context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
-            size, container_format = (context.height, context.width), container.format.name.split(",")[0]
-            codec, read_all = context.codec.canonical_name, whole_reader(self._source)
+            size, codec = (context.height, context.width), context.codec.canonical_name
         except BaseException:
             container.close()
             raise
-        self._painter = Painter(*size)
-        return OpenVideo(name, container, stream, codec, container_format, size, read_all, is_trusted, is_strict)
+        self._painter, kind = Painter(*size), container.format.name.split(",")[0]
+        deadline = time.monotonic() + MAX_SECONDS
+        return OpenVideo(name, container, stream, codec, kind, size, read_all, is_trusted, is_strict, deadline)
 
     def _table(self, window: tuple[float | None, float | None]) -> Table:
-        """The frames of a window; raises `Irregular` where the packets do not tell them."""
+        """The frames of a window, at least one; raises `Irregular` where the packets do not tell them."""
         if window not in self._tables:
-            is_counted = self._level == COUNTED
-            self._tables[window] = self._count(window) if is_counted else packet_table(self._video, window)
+            if self._level == COUNTED:
+                stamps = [stamp for stamp, _ in self._frames_from_start(window)]
+                # Where time jumps back, as between recordings that were joined, it goes on.
+                table = Table(len(stamps), np.diff(stamps).clip(0).sum())
+            else:
+                table = packet_table(self._video, window)
+            if not table.num_frames:
+                raise self._no_such_frame(0, 0)
+            self._tables[window] = table
         return self._tables[window]
-
-    def _count(self, window: tuple[float | None, float | None]) -> Table:
-        stamps = [stamp for stamp, _ in self._frames_from_start(window)]
-        # Where time jumps back, as between recordings that were joined, it goes on.
-        return Table(len(stamps), np.diff(stamps).clip(0).sum())
 
     def _frames_from_start(self, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:
         if not self._video.is_fresh:
             self._video.container.close()
             self._video = self._open()
-            self._video.deadline = time.monotonic() + MAX_SECONDS
         return _frames_from_start(self._video, window)
 
     def _length(self) -> int:
-        length = self._table(self._window).num_frames
-        if not length:
-            raise self._no_such_frame(0, 0)
-        return length
+        return self._table(self._window).num_frames
 
     def _describe(self) -> VideoInfo:
         table = self._table(WHOLE)
-        if not table.num_frames:
-            raise self._no_such_frame(0, 0)
         if self._size is None:
             self._seek(np.zeros(1, dtype=np.int64))
         self._given_size, video = self._size, self._video
@@ -272,20 +265,6 @@ def decoder_threads(num_pixels: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(cores // worker.num_workers, 1), MAX_THREADS)
-
-
-@contextmanager
-def _told_errors(name: str) -> Iterator[None]:
-    """Whatever FFmpeg raises, and limits, as a `VideoDecodeError`."""
-    import av
-
-    try:
-        yield
-    except LimitError as error:
-        raise VideoDecodeError(name, str(error)) from error
-    except av.error.FFmpegError as error:
-        reason = f"FFmpeg cannot read it ({error.strerror}): not a video file, or corrupt"
-        raise VideoDecodeError(name, f"{reason}; download it again or leave it out") from error
 
 
 def _rate(video: OpenVideo) -> float:

@@ -5,9 +5,8 @@ In the containers and codecs of video datasets a packet is one picture, and time
 Where that cannot be trusted, `Irregular` is raised, and frames have to be decoded and counted.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile, islice, takewhile
@@ -15,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .sources_videoms import VideoDecodeError
+
 
 # Files up to this size and length are read whole; of longer ones only a part, where the container allows it.
 SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
-HELD_BYTES = (
-    64 << 20
-)  # packets up to this sum are kept in memory until they are decoded; beyond it they are read twice
+HELD_BYTES = 64 << 20  # packets up to this sum stay in memory until they are decoded; beyond it they are read twice
 SCANNED_AVI_BYTES = 64 << 20  # files up to this size are read whole if they have an index
 # In these codecs a packet is one picture.
 REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
@@ -43,10 +42,6 @@ class Damaged(Irregular):
     """A decoder refuses a packet, or makes another frame of it than expected."""
 
 
-class LimitError(Exception):
-    """A video exceeds a limit."""
-
-
 @dataclass
 class OpenVideo:
     name: str
@@ -58,8 +53,8 @@ class OpenVideo:
     read_all: Callable[[], bytes] | None  # the whole file, independent of the container
     is_trusted: bool  # opened by its header alone, which may be wrong
     is_strict: bool  # its decoder refuses damaged frames instead of concealing the damage
+    deadline: float  # of `time.monotonic`
     is_fresh: bool = True  # no packet has been read
-    deadline: float = math.inf  # of `time.monotonic`
 
 
 class Pictures(NamedTuple):
@@ -158,9 +153,7 @@ def mp4_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tup
     around = shown[wanted]
     starts = keys[np.maximum(np.searchsorted(keys, around, side="right") - 2, 0)]
     cuts = np.flatnonzero(starts[1:] > around[:-1] + MAX_REORDER) + 1
-    for start, part in (
-        zip(starts[np.r_[0, cuts]].tolist(), np.split(wanted, cuts), strict=True) if len(wanted) else ()
-    ):
+    for start, part in zip(starts[np.r_[0, cuts]].tolist(), np.split(wanted, cuts), strict=True):
         entry, count = video.stream.index_entries[start], int(shown[part[-1]]) + MAX_REORDER - start
 
         def read(entry=entry, count=count):
@@ -179,11 +172,7 @@ def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pic
 
 
 def _tabulate(
-    video: OpenVideo,
-    read: Callable[[], Iterable],
-    first_rank: int = 0,
-    is_start: bool = True,
-    is_checked: bool = False,
+    video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 0, is_start=True, is_checked=False
 ) -> Pictures:
     """The pictures in packets; `first_rank` is the number of frames in the packets before these."""
     held, held_bytes, rows, types = [], 0, [], []
@@ -215,10 +204,10 @@ def _tabulate(
         wanted = set(numbers.tolist())
         return (pair for pair in enumerate(islice(read(), max(wanted, default=-1) + 1)) if pair[0] in wanted)
 
-    pts, is_key, is_shown = np.array(pts, dtype=np.int64), np.array(is_key), np.array(is_shown)
     if video.format == "avi" and types:
         return _ranked_mpeg4(packets, pos, pts, types)
-    return _ranked(packets, pos, pts, is_key, is_shown, first_rank, is_start)
+    pts = np.array(pts, dtype=np.int64)
+    return _ranked(packets, pos, pts, np.array(is_key), np.array(is_shown), first_rank, is_start)
 
 
 def _unit_length_size(video: OpenVideo) -> int:
@@ -239,8 +228,6 @@ def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
 
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     """`_tabulate` for MPEG-4 in AVI, 3x faster: by its index and bytes; `None` if these are inconsistent."""
-    import av
-
     entries = video.stream.index_entries
     if (video.codec, video.format) != ("mpeg4", "avi") or video.read_all is None or not len(entries):
         return None
@@ -250,20 +237,17 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     if PACKED_SIGN in data:
         return None
     chunk, end = data[entries[0].pos :][:4], max(entries[0].pos, 0)
-    stamps, places, types = [], [], []
+    places, types = [], []
     for entry in entries:
         start, stop = entry.pos + 8, entry.pos + 8 + entry.size
-        if entry.pos < end or stop > len(data):
-            return None
-        if data[entry.pos : start - 4] != chunk or int.from_bytes(data[start - 4 : start], "little") != entry.size:
+        is_there = end <= entry.pos and stop <= len(data) and data[entry.pos : start - 4] == chunk
+        if not is_there or int.from_bytes(data[start - 4 : start], "little") != entry.size:
             return None
         if end != entry.pos and data.find(chunk, end, entry.pos) >= 0:  # the index lacks a picture
             return None
-        end = stop
-        picture = data.find(MPEG4_PICTURE, start, stop - 1)
+        end, picture = stop, data.find(MPEG4_PICTURE, start, stop - 1)
         if picture >= 0 and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
             return None
-        stamps.append(entry.timestamp)
         places.append((start, stop))
         types.append(data[picture + 4] >> 6 if picture >= 0 else None)
     index = data.find(b"idx1", end)
@@ -271,18 +255,14 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
         return None
 
     def packets(numbers):
-        for i in numbers.tolist():
-            start, stop = places[i]
-            packet = av.Packet(stop - start)  # with the padding that decoders need
-            packet.update(data[start:stop])
-            yield i, packet
+        return ((i, _packet_of(data[slice(*places[i])])) for i in numbers.tolist())
 
-    return _ranked_mpeg4(packets, [None] * len(places), np.array(stamps, dtype=np.int64), types)
+    return _ranked_mpeg4(packets, [None] * len(places), [entry.timestamp for entry in entries], types)
 
 
-def _ranked_mpeg4(packets, pos, stamps: np.ndarray, types: list[int | None]) -> Pictures:
+def _ranked_mpeg4(packets, pos, stamps: Sequence[int], types: list[int | None]) -> Pictures:
     """Pictures of MPEG-4 in AVI, which stores decode order only."""
-    order = _mpeg4_order(types)
+    order, stamps = _mpeg4_order(types), np.array(stamps, dtype=np.int64)
     is_key, is_shown = np.array(types) == MPEG4_I, order >= 0
     stamps[is_shown] = np.sort(stamps[is_shown])[order[is_shown]]
     return _ranked(packets, pos, stamps, is_key, is_shown)
@@ -344,7 +324,8 @@ def demux_packets(video: OpenVideo) -> Iterator:
     try:
         for number, packet in enumerate(video.container.demux(video.stream)):
             if number >= MAX_PACKETS:
-                raise LimitError(f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts")
+                reason = f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts"
+                raise VideoDecodeError(video.name, reason)
             check_time(video)
             if packet.size:
                 yield packet
@@ -354,7 +335,8 @@ def demux_packets(video: OpenVideo) -> Iterator:
 
 def check_time(video: OpenVideo) -> None:
     if time.monotonic() > video.deadline:
-        raise LimitError("it takes longer to read than is allowed: cut it into parts or re-encode it")
+        reason = "it takes longer to read than is allowed: cut it into parts or re-encode it"
+        raise VideoDecodeError(video.name, reason)
 
 
 def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
@@ -364,8 +346,6 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
     is a dummy or holds the next B picture. Decoders unpack these too, but then cannot skip single pictures. They do so
     only after a signature in the data.
     """
-    import av
-
     waiting, is_packed = None, PACKED_SIGN in extradata
     for packet in packets:
         data, is_dummy = bytes(packet), packet.size <= MPEG4_DUMMY_BYTES
@@ -383,20 +363,26 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
             due, waiting = waiting, None if is_dummy else data
         if waiting is not None and [data[start + 4] >> 6 for start in starts] != [MPEG4_B]:
             raise Irregular
-        picture = av.Packet(len(due))  # with the padding that decoders need, which a packet made from bytes lacks
-        picture.update(due)
+        picture = _packet_of(due)
         picture.dts = packet.dts
         yield picture
 
 
+def _packet_of(data: bytes):
+    import av
+
+    packet = av.Packet(len(data))  # with the padding that decoders need, which a packet made from bytes lacks
+    packet.update(data)
+    return packet
+
+
 def _mpeg4_pictures(data: bytes, is_packed: bool = True) -> list[int]:
     """Where the MPEG-4 pictures in a packet start; only the first unless some are packed."""
-    starts = [data.find(MPEG4_PICTURE, 0, -1)]
-    if not is_packed:
-        return starts if starts[0] >= 0 else []
-    while starts[-1] >= 0:
-        starts.append(data.find(MPEG4_PICTURE, starts[-1] + 4, -1))
-    return starts[:-1]
+    starts, start = [], data.find(MPEG4_PICTURE, 0, -1)
+    while start >= 0 and (is_packed or not starts):
+        starts.append(start)
+        start = data.find(MPEG4_PICTURE, start + 4, -1)
+    return starts
 
 
 def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:

@@ -40,24 +40,26 @@ class VideoDecodeError(RuntimeError):
         return f"{self.source}: {self.reason}" if self.reason else self.source
 
 
-def located(source) -> tuple[str, Any, str]:
-    """A source's name, what FFmpeg opens, and the protocols that it may use: only those that the source needs."""
+def located(source) -> tuple[str, Any, str, Callable[[], bytes] | None]:
+    """A source's name; what FFmpeg opens, and by which protocols; what reads all of it, if it can be read twice."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"video of {len(source)} bytes", io.BytesIO(source), "none"
+        return f"video of {len(source)} bytes", io.BytesIO(source), "none", lambda: bytes(source)
     if not isinstance(source, (str, os.PathLike)):
         if source.seekable():
             source.seek(0)
-        return str(getattr(source, "name", "file object")), source, "none"
+        return str(getattr(source, "name", "file object")), source, "none", None
     name = os.fsdecode(source).removeprefix("file://")
     if ADDRESS.match(name):
-        return name, name, "http,https,httpproxy,tcp,tls"
+        return name, name, "http,https,httpproxy,tcp,tls", None
     if not os.path.exists(name):
         if "://" in name:
             raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    if os.path.isfile(name) and not os.path.getsize(name):
+    is_file = os.path.isfile(name)  # and not a pipe
+    if is_file and not os.path.getsize(name):
         raise VideoDecodeError(name, "the file is empty; download it again or leave it out")
-    return name, f"file:{name}", "file"  # without "file:" a name with a colon would be taken for an address
+    # Without "file:" a name with a colon would be taken for an address.
+    return name, f"file:{name}", "file", Path(name).read_bytes if is_file else None
 
 
 def is_mp4(source) -> bool:
@@ -68,14 +70,6 @@ def is_mp4(source) -> bool:
         return False
     with open(source, "rb") as file:
         return file.read(8)[4:] == b"ftyp"
-
-
-def whole_reader(source) -> Callable[[], bytes] | None:
-    """Function that reads all of a file or bytes; `None` if it cannot be read twice."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return lambda: bytes(source)
-    is_file = isinstance(source, (str, os.PathLike)) and os.path.isfile(source)
-    return Path(source).read_bytes if is_file else None
 
 
 def downloaded(source, max_seconds: float) -> BinaryIO | None:
@@ -111,9 +105,8 @@ def video_stream(container, name: str, max_pixels: int):
         raise VideoDecodeError(name, "there is no decoder for its video stream; re-encode it, as H.264 for example")
     if not context.width * context.height or not stream.time_base:  # decoders forget a size that their limit refuses
         reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {max_pixels} pixels"
-        raise VideoDecodeError(
-            name, f"the size of its frames cannot be read: {reason}; download it again or leave it out"
-        )
+        reason = f"the size of its frames cannot be read: {reason}; download it again or leave it out"
+        raise VideoDecodeError(name, reason)
     if context.width * context.height > max_pixels:
         size = f"{context.width} x {context.height}"
         raise VideoDecodeError(name, f"frames of {size}, but {max_pixels} pixels are allowed: scale it down")
