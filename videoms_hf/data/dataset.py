@@ -51,6 +51,9 @@ class BadVideo(NamedTuple):
         """ "line 8" of the list, or "row 7" of the table."""
         return f"row {self.row}" if self.line is None else f"line {self.line}"
 
+    def __str__(self) -> str:
+        return f"{self.path} ({self.place}): {self.reason}"
+
 
 class ClipDataset(Dataset):
     """One random clip of each video of a table, with `labels` unless `with_labels` is false.
@@ -60,20 +63,15 @@ class ClipDataset(Dataset):
     counted at every draw, never tried again, and reported: see [`~ClipDataset.bad_videos`].
 
     Args:
-        table: videos and labels.
         choose_frames: maps a video's number of frames and `rng`, a numpy Generator, to frame indices.
         transform: maps frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator. With
             `draw_crop` and `finish`, as [`PretrainingTransform`] has them, frames are cropped while decoding.
-        with_labels: include labels; every video must have one then.
         seed: of all draws, at least 0. `None`: torch's global generator, which callers seed for each item themselves.
         max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
         num_samples: clips of a video in one item, from one decoding; with more than one, `pixel_values` is
             (num_samples, T, C, H, W), which [`collate_clips`] flattens into the batch.
         cache_bytes: decode whole videos on construction, the first ones that fit into this many bytes, and keep their
             frames; clips are bit-identical. Forked workers share the memory.
-
-    Raises:
-        ValueError: on construction, no video or unlabelled ones; for an item, more bad videos than allowed.
     """
 
     def __init__(
@@ -143,7 +141,7 @@ class ClipDataset(Dataset):
         self._num_bad_draws[number] = num_draws + 1
         if num_draws == 0:
             bad = BadVideo(number, video_name(row), reason, 1, row.get("line"))
-            logger.warning(f"{bad.path} ({bad.place}): {reason}. Another video takes its place.")
+            logger.warning(f"{bad}. Another video takes its place.")
             num_bad = int(self._num_bad_draws.count_nonzero())
             if num_bad > self.max_bad_share * len(self):
                 raise ValueError(
@@ -160,8 +158,7 @@ class ClipDataset(Dataset):
     def _draw(self, video: VideoReader, rng: np.random.Generator) -> Tensor:
         rng = copy.deepcopy(rng)
         indices = [self.choose_frames(len(video), rng=rng) for _ in range(self.num_samples)]
-        video.seek(np.concatenate(indices))
-        check_usable(video)
+        check_usable(video, np.concatenate(indices))
         crops, finish = None, self.transform
         if hasattr(self.transform, "draw_crop"):
             finish = self.transform.finish
@@ -172,22 +169,18 @@ class ClipDataset(Dataset):
             clips = [finish(clip) for clip in clips]
         return clips[0] if self.num_samples == 1 else torch.stack(clips)
 
-    def bad_videos(self) -> list[BadVideo]:
-        """The videos that turned out bad in any worker, by row; each is opened again for the reason."""
-        return [self._bad_video(row) for row in self._bad_rows()]
-
-    def _bad_rows(self) -> list[int]:
-        return self._num_bad_draws.nonzero().flatten().tolist()
-
-    def _bad_video(self, row: int) -> BadVideo:
-        video = self.table[row]
-        reason = _fault(video) or "could not be read when it was drawn, but can be read now"
-        return BadVideo(row, video_name(video), reason, int(self._num_bad_draws[row]), video.get("line"))
+    def bad_videos(self, limit: int | None = None) -> list[BadVideo]:
+        """The (first) videos that turned out bad in any worker, by row; each is opened again for the reason."""
+        found = []
+        for row in self._num_bad_draws.nonzero().flatten().tolist()[:limit]:
+            video = self.table[row]
+            reason = _fault(video) or "could not be read when it was drawn, but can be read now"
+            found.append(BadVideo(row, video_name(video), reason, int(self._num_bad_draws[row]), video.get("line")))
+        return found
 
     def _named_bad_videos(self) -> str:
-        rows = self._bad_rows()
-        lines = [f"  {bad.path} ({bad.place}): {bad.reason}" for bad in map(self._bad_video, rows[:MAX_NAMED])]
-        return "\n".join(lines + [f"  and {len(rows) - MAX_NAMED} more"] * (len(rows) > MAX_NAMED))
+        rest = int(self._num_bad_draws.count_nonzero()) - MAX_NAMED
+        return "\n".join([f"  {bad}" for bad in self.bad_videos(MAX_NAMED)] + [f"  and {rest} more"] * (rest > 0))
 
 
 class ViewDataset(Dataset):
@@ -198,20 +191,13 @@ class ViewDataset(Dataset):
     together, and those of a segment share its resized frames.
 
     Args:
-        table: videos and labels.
         num_frames, stride: frames of a view, and the distance between them.
         num_segments, num_crops: temporal positions, and crops of each along the longer side.
-        size: height and width of a view.
         skip_broken: check every video on construction and leave broken ones out; they are logged and listed in
             [`~ViewDataset.bad_videos`]. Otherwise a broken video is an error when it is read, because a score without
             it would be that of another test set. In a distributed job the first process checks and tells the others,
             so all of them must construct the dataset.
         processor: resizes and normalises the frames ([`~ViewDataset.normalize`]); by default ours.
-
-    Raises:
-        VideoDecodeError, FileNotFoundError: for an item, if its video cannot be decoded or has a single frame.
-        ValueError: on construction, no usable video, a number below 1, or, with `skip_broken`, processes with
-            different tables.
     """
 
     def __init__(
@@ -225,12 +211,11 @@ class ViewDataset(Dataset):
         skip_broken: bool = False,
         processor: VideoMSVideoProcessor | None = None,
     ):
-        counts = {"num_frames": num_frames, "stride": stride, "num_segments": num_segments, "num_crops": num_crops}
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
         self.table, self.num_frames, self.stride = table, num_frames, stride
         self.num_segments, self.num_crops = num_segments, num_crops
+        for name in ("num_frames", "stride", "num_segments", "num_crops"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         self.transform = EvaluationTransform(size, num_crops, processor)
         self._bad = _scan_once(table) if skip_broken else []
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
@@ -253,11 +238,10 @@ class ViewDataset(Dataset):
         for video, views in groupby(indices, lambda index: index // self.views_per_video):
             row = self.rows[video]
             places = [divmod(view % self.views_per_video, self.num_crops) for view in views]
-            segments = self._segments(row, sorted({segment for segment, _ in places}))
+            crops = self._crops(row, sorted({segment for segment, _ in places}))
             label = self.table[row]["label"]
             for segment, crop in places:
-                clip = segments[segment].view(self.num_crops, self.num_frames, *segments[segment].shape[-3:])[crop]
-                items.append({"pixel_values": clip.clone(), "labels": label, "video_id": row})
+                items.append({"pixel_values": crops[segment][crop].clone(), "labels": label, "video_id": row})
         return items
 
     def normalize(self, frames: Tensor) -> Tensor:
@@ -272,15 +256,16 @@ class ViewDataset(Dataset):
         """The videos that were left out as broken, by row."""
         return list(self._bad)
 
-    def _segments(self, row: int, segments: list[int]) -> dict[int, Tensor]:
-        """The crops of some segments of a row's video, from one decoding."""
+    def _crops(self, row: int, segments: list[int]) -> dict[int, Tensor]:
+        """The crops (num_crops, T, 3, size, size) of some segments of a row's video, from one decoding."""
         known = self._last[1] if self._last[0] == row else {}
         needed = [segment for segment in segments if segment not in known]
         if needed:
             with open_row(self.table[row]) as video:
-                clips = self._decode(video, needed)
-            decoded = {segment: self.transform(clip) for segment, clip in zip(needed, clips, strict=True)}
-            self._last = row, {segment: (known | decoded)[segment] for segment in segments}
+                clips = map(self.transform, self._decode(video, needed))
+            decoded = (clip.view(self.num_crops, self.num_frames, *clip.shape[-3:]) for clip in clips)
+            known = known | dict(zip(needed, decoded, strict=True))
+            self._last = row, {segment: known[segment] for segment in segments}
         return self._last[1]
 
     @redraws
@@ -290,13 +275,13 @@ class ViewDataset(Dataset):
             indices = [validation_clip(*clip)]
         else:
             indices = [segment_clip(*clip, segment, self.num_segments) for segment in segments]
-        video.seek(np.concatenate(indices))
-        check_usable(video)
+        check_usable(video, np.concatenate(indices))
         return video.clips(indices)
 
 
-def check_usable(video: VideoReader) -> None:
-    """Raises `VideoDecodeError` if a video has a single frame, or frames one pixel high or wide."""
+def check_usable(video: VideoReader, indices: Sequence[int]) -> None:
+    """Seek these frames; raises `VideoDecodeError` if there is a single one, or they are one pixel high or wide."""
+    video.seek(indices)
     if len(video) < 2:
         raise VideoDecodeError(video.name, ONE_FRAME)
     if min(video.size) < 2:
@@ -305,18 +290,10 @@ def check_usable(video: VideoReader) -> None:
 
 
 @redraws
-def _check_ends(video: VideoReader) -> None:
-    ends = [0, len(video) - 1]
-    video.seek(ends)
-    check_usable(video)
-    video.frames(ends)
-
-
-@redraws
-def _every_frame(video: VideoReader) -> Tensor:
-    video.seek(range(len(video)))
-    check_usable(video)
-    return video.frames()
+def _usable_frames(video: VideoReader, only_ends: bool) -> Tensor:
+    indices = [0, len(video) - 1] if only_ends else range(len(video))
+    check_usable(video, indices)
+    return video.frames(indices)
 
 
 def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
@@ -326,13 +303,13 @@ def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
     def decode(number: int) -> Tensor | None:
         try:
             with open_row(table[number]) as video:
-                return _every_frame(video).permute(0, 2, 3, 1)
+                return _usable_frames(video, only_ends=False).permute(0, 2, 3, 1)
         except (VideoDecodeError, OSError):
             return None  # said when it is drawn
 
     with ThreadPoolExecutor(SCAN_THREADS) as pool, tqdm(total=len(table), desc="Decoding", unit="video") as progress:
         for first in range(0, len(table), 2 * SCAN_THREADS):  # in parts: those behind the limit are not decoded
-            part = range(first, min(first + 2 * SCAN_THREADS, len(table)))
+            part = range(len(table))[first : first + 2 * SCAN_THREADS]
             for number, frames in zip(part, pool.map(decode, part), strict=True):
                 progress.update()
                 if frames is not None and used + frames.nbytes > limit:
@@ -350,7 +327,7 @@ def _fault(row: dict) -> str | None:
     """Why a row's video gives no clip; `None` if its first and last frames can be decoded."""
     try:
         with open_row(row) as video:
-            _check_ends(video)
+            _usable_frames(video, only_ends=True)
     except (VideoDecodeError, OSError) as error:
         return _reason(error)
     return None
@@ -364,9 +341,8 @@ def _scan_once(table: datasets.Dataset) -> list[BadVideo]:
     """The same list on every process; otherwise a transient read error would shift the views of one of them."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return _scan(table)
-    own = (len(table), table_fingerprint(table))
-    tables = [own] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(tables, own)
+    tables = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(tables, (len(table), table_fingerprint(table)))
     if len(set(tables)) > 1:
         raise ValueError(
             f"the processes read different lists of {', '.join(str(count) for count, _ in tables)} videos; all must "
@@ -382,8 +358,9 @@ def _scan(table: datasets.Dataset) -> list[BadVideo]:
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
         # By number, so that a table of embedded videos is not read into memory as a whole.
         faults = list(pool.map(lambda row: _fault(table[row]), range(len(table))))
-    videos = [(row, table[row], fault) for row, fault in enumerate(faults) if fault is not None]
-    bad = [BadVideo(row, video_name(video), fault, 0, video.get("line")) for row, video, fault in videos]
-    for video in bad:
-        logger.warning(f"{video.path} ({video.place}): {video.reason}. It is left out of the evaluation.")
+    bad = []
+    for row, fault in enumerate(faults):
+        if fault is not None:
+            bad.append(BadVideo(row, video_name(table[row]), fault, 0, table[row].get("line")))
+            logger.warning(f"{bad[-1]}. It is left out of the evaluation.")
     return bad

@@ -141,8 +141,7 @@ def _look(row: dict | int, table: Dataset | None) -> Look:
 def _look_into(video: VideoReader, window: Mapping[str, float | None]) -> Look:
     num_frames = len(video.window(**window))
     wanted = [0, num_frames // 2, num_frames - 1]
-    video.seek(wanted)
-    check_usable(video)
+    check_usable(video, wanted)
     frames, info = video.frames(wanted), video.info
     height, width = video.size
     seconds, promised = info.duration_seconds, info.promised_frames

@@ -16,14 +16,12 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 import numpy as np
 import torch
-from datasets.distributed import split_dataset_by_node
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import TrainingArguments
 from transformers.trainer_utils import seed_worker
@@ -58,17 +56,12 @@ def epoch_lanes(
     num_videos: int, batch_size: int, num_lanes: int, drop_last: bool, world_size: int, skip: int = 0
 ) -> list[Lane]:
     """The lanes of an epoch, which hold every video once; with `drop_last` only as many as give each of `world_size`
-    processes equally many full batches.
-
-    `skip` is the number of batches of each process that a resumed run has seen.
-
-    Raises:
-        ValueError: several processes without `drop_last`: one would wait forever for the last batch of another.
+    processes equally many full batches. `skip` is the number of batches of each that a resumed run has seen.
     """
     num_batches = num_videos // (batch_size * world_size) * world_size
     sizes = [batch_size] * num_batches
     if not drop_last:
-        if batch_size > 1 and world_size > 1:
+        if batch_size > 1 and world_size > 1:  # one would wait forever for the last batch of another
             raise ValueError(
                 f"dataloader_drop_last is false with {world_size} processes; streamed videos give all of them "
                 "equally many batches only if it is true"
@@ -87,11 +80,8 @@ def epoch_lanes(
 class VideoStream(IterableDataset):
     """Pairs (number, row) of the videos of `shards`: this worker's share of an epoch.
 
-    Args:
-        seed: of the order, together with the epoch.
-        rank, world_size: this process's number, and how many there are.
-        batch_size: that of the loader; neighbours that stay together.
-        drop_last: leave out the epoch's last videos if they do not fill a batch of every process.
+    `rank` of `world_size` is this process. With `drop_last` an epoch's last videos are left out if they do not fill a
+    batch of every process.
     """
 
     def __init__(
@@ -108,7 +98,7 @@ class VideoStream(IterableDataset):
         # Shared with workers that live longer than an epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._skip = torch.zeros((), dtype=torch.int64).share_memory_()
-        epoch_lanes(len(shards), batch_size, LANES, drop_last, world_size)  # raises early
+        self._lanes(1)  # raises early
 
     @property
     def epoch(self) -> int:
@@ -120,29 +110,25 @@ class VideoStream(IterableDataset):
         self._epoch.fill_(epoch)
         self._skip.fill_(skip)
 
+    def _lanes(self, number: int) -> list[Lane]:
+        skip = int(self._skip)
+        return epoch_lanes(len(self.shards), self.batch_size, number, self.drop_last, self.world_size, skip)
+
     def __len__(self) -> int:
         """Videos of this process in an epoch."""
-        lanes = epoch_lanes(len(self.shards), self.batch_size, self.world_size, self.drop_last, self.world_size)
-        return sum(lanes[self.rank].batch_sizes)
+        return sum(self._lanes(self.world_size)[self.rank].batch_sizes)
 
     def __iter__(self) -> Iterator[tuple[int, dict | None]]:
+        """Yields the videos of this reader's lanes, one batch of each in turn."""
         worker = get_worker_info()
-        num_readers = self.world_size * (worker.num_workers if worker else 1)
-        lanes = epoch_lanes(
-            len(self.shards),
-            self.batch_size,
-            num_lanes(num_readers),
-            self.drop_last,
-            self.world_size,
-            int(self._skip),
-        )
-        # One source per reader: `datasets` distributes them to the processes, and theirs to the workers.
-        sources = [tuple(lanes[reader::num_readers]) for reader in range(num_readers)]
+        num_workers, number = (worker.num_workers, worker.id) if worker else (1, 0)
+        num_readers = self.world_size * num_workers
+        lanes = self._lanes(num_lanes(num_readers))[self.rank + self.world_size * number :: num_readers]
         order = epoch_order(self.shards, self.seed, self.epoch)
-        options = {"sources": sources, "shards": self.shards, "order": order, "seeds": (self.seed, self.epoch)}
-        stream = datasets.IterableDataset.from_generator(_read, gen_kwargs=options)
-        for item in split_dataset_by_node(stream, self.rank, self.world_size):
-            yield item["number"], item["row"]
+        readers = [_read_lane(lane, self.shards, order, (self.seed, self.epoch)) for lane in lanes]
+        for turn in range(max(len(lane.batch_sizes) for lane in lanes)):
+            for lane, reader in zip(lanes, readers, strict=True):
+                yield from islice(reader, sum(lane.batch_sizes[turn : turn + 1]))
 
 
 def epoch_order(shards: Shards, seed: int, epoch: int) -> tuple[int, ...]:
@@ -150,18 +136,9 @@ def epoch_order(shards: Shards, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(np.random.default_rng([seed, epoch]).permutation(len(shards.shards)).tolist())
 
 
-def _read(sources: list[tuple[Lane, ...]], shards: Shards, order: tuple[int, ...], seeds: tuple[int, int]):
-    """Yields the videos of a reader's lanes, one batch of each in turn."""
-    for lanes in sources:
-        readers = [_read_lane(lane, shards, order, seeds) for lane in lanes]
-        for turn in range(max((len(lane.batch_sizes) for lane in lanes), default=0)):
-            for lane, reader in zip(lanes, readers, strict=True):
-                if turn < len(lane.batch_sizes):
-                    for _ in range(lane.batch_sizes[turn]):
-                        yield next(reader)
-
-
-def _read_lane(lane: Lane, shards: Shards, order: tuple[int, ...], seeds: tuple[int, int]) -> Iterator[dict]:
+def _read_lane(
+    lane: Lane, shards: Shards, order: tuple[int, ...], seeds: tuple[int, int]
+) -> Iterator[tuple[int, dict | None]]:
     """Yields the videos of a lane, block by block in random order."""
     sizes = np.array([shards.shards[i].num_videos for i in order])
     ends = np.cumsum(sizes)
@@ -174,33 +151,21 @@ def _read_lane(lane: Lane, shards: Shards, order: tuple[int, ...], seeds: tuple[
         which = np.searchsorted(ends, places, side="right")
         numbers = (starts[which] + places - (ends[which] - sizes[which])).tolist()
         seen = min(max(num_skipped - (begin - lane.first), 0), len(numbers))
-        for number in numbers[:seen]:
-            yield {"number": number, "row": None}
+        yield from ((number, None) for number in numbers[:seen])
         for start in range(seen, len(numbers), read_at_once):
             part = numbers[start : start + read_at_once]
-            for number, row in zip(part, shards.read(part), strict=True):
-                yield {"number": number, "row": row}
+            yield from zip(part, shards.read(part), strict=True)
 
 
 class ClipStream(IterableDataset):
-    """The clips of [`ClipDataset`] for the videos of shards, streamed in the order of `videos`.
+    """The clips of [`ClipDataset`], which takes the same arguments, for the videos of shards in streamed order.
 
-    By default all are for one process. A bad video is replaced by any other, as there.
+    A bad video is replaced by any other, as there.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        choose_frames: Callable[..., np.ndarray],
-        transform: Callable[[Tensor], Tensor],
-        with_labels: bool = True,
-        seed: int | None = 0,
-        max_bad_share: float = 0.05,
-        videos: VideoStream | None = None,
-        num_samples: int = 1,
-    ):
-        self.clips = ClipDataset(shards, choose_frames, transform, with_labels, seed, max_bad_share, num_samples)
-        self.videos = VideoStream(shards, seed or 0) if videos is None else videos
+    def __init__(self, shards: Shards, *args, seed: int | None = 0, **kwargs):
+        self.clips = ClipDataset(shards, *args, seed=seed, **kwargs)
+        self.videos = VideoStream(shards, seed or 0)
 
     @property
     def table(self) -> Shards:
@@ -244,14 +209,8 @@ class SeededStream(IterableDataset):
 def stream_loader(clips: SeededClips, args: TrainingArguments, collate: Callable[[list[dict]], dict]) -> DataLoader:
     """Loader of this process's share of the clips of shards, in batches of the run; its `dataset` is a
     [`SeededStream`]. It is not for accelerate to prepare, which would have one process read for all."""
-    videos = VideoStream(
-        clips.clips.table,
-        args.data_seed,
-        args.process_index,
-        args.world_size,
-        args.train_batch_size,
-        args.dataloader_drop_last,
-    )
+    shards, place = clips.clips.table, (args.process_index, args.world_size)
+    videos = VideoStream(shards, args.data_seed, *place, args.train_batch_size, args.dataloader_drop_last)
     return DataLoader(
         SeededStream(clips, videos),
         batch_size=args.train_batch_size,
