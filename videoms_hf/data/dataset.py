@@ -26,7 +26,7 @@ from ..readers import ArrayReader
 from ..sampling_videoms import segment_clip, validation_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
 from .seeding import clip_generators, draws
-from .tables import UNLABELLED, open_row, table_fingerprint, video_name
+from .tables import UNLABELLED, open_row, reason_of, table_fingerprint, video_name
 from .transforms import EvaluationTransform, normalize, pixel_statistics
 
 
@@ -137,7 +137,7 @@ class ClipDataset(Dataset):
                 with self._open(number, row) as video:
                     return self._draw(video, rng)
         except (VideoDecodeError, OSError) as error:
-            reason = _reason(error)
+            reason = reason_of(error)
         self._num_bad_draws[number] = num_draws + 1
         if num_draws == 0:
             bad = BadVideo(number, video_name(row), reason, 1, row.get("line"))
@@ -329,12 +329,8 @@ def _fault(row: dict) -> str | None:
         with open_row(row) as video:
             _usable_frames(video, only_ends=True)
     except (VideoDecodeError, OSError) as error:
-        return _reason(error)
+        return reason_of(error)
     return None
-
-
-def _reason(error: VideoDecodeError | OSError) -> str:
-    return error.reason if isinstance(error, VideoDecodeError) else f"cannot be read ({error.strerror or error})"
 
 
 def _scan_once(table: datasets.Dataset) -> list[BadVideo]:

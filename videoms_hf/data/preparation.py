@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, Value, Video
+from datasets import Dataset, Features, Video
 
 from ..decoding_videoms import VideoDecodeError, probe_video
 from ..files import PARTIAL_NAME, atomic_path, write_text
@@ -21,9 +21,19 @@ from ..reader_videoms import VideoReader, redraws
 from ..readers import is_frame_folder, open_video
 from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, add_video, tar_writer
-from .tables import UNLABELLED, WINDOW_COLUMNS, video_names, video_source, window_of
+from .tables import (
+    UNLABELLED,
+    WINDOW_COLUMNS,
+    is_address,
+    make_table,
+    size_of,
+    video_name,
+    video_names,
+    video_source,
+    window_of,
+)
 from .transcoding import Encoding, transcode_video
-from .workers import WorkerKilled, work_through
+from .workers import look_through
 
 
 SETTINGS_FILE = "preparation.json"
@@ -73,16 +83,14 @@ def prepare_dataset(
     targets: dict[str, tuple] = {}
     report = {}
     for split, table in tables.items():
-        rows, report[split] = _look(split, table, folder if encoding else None, encoding, targets, num_workers)
-        if not rows:
-            raise ValueError(f"none of {len(table)} videos of {split} can be used; {_first_reason(report[split])}")
-        has_windows = any(name in rows[0] for name in WINDOW_COLUMNS)
-        if form == "csv" and not has_windows:
-            write_text(folder / f"{split}.csv", "".join(_line(row, folder, names) for row in rows))
-        elif form == "csv":
-            _write_table(folder / f"{split}.parquet", rows, names)
+        usable, sizes, report[split] = _look(split, table, folder, encoding, targets, num_workers)
+        if form != "csv":
+            _write_shards(folder / split, usable, sizes, form, shard_megabytes * MEGABYTE)
+        elif isinstance(usable.features["video"], Video):
+            name = video_names(usable)[0]
+            raise ValueError(f"{name} is embedded in a table; encode the videos, or choose the form parquet or tar")
         else:
-            _write_shards(folder / split, split, rows, names, form, shard_megabytes * MEGABYTE)
+            write_list(usable, folder, split)
     write_text(folder / REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return report
 
@@ -97,10 +105,6 @@ def summary(report: Mapping[str, Mapping]) -> str:
         )
         lines += [f"  {bad['video']} ({bad['place']}): {bad['reason']}" for bad in part["broken"]]
     return "\n".join(lines)
-
-
-def _first_reason(part: Mapping) -> str:
-    return f"the first is {part['broken'][0]['video']}: {part['broken'][0]['reason']}"
 
 
 def _claim(folder: Path, settings: dict) -> None:
@@ -124,60 +128,52 @@ def _claim(folder: Path, settings: dict) -> None:
 def _look(
     split: str,
     table: Dataset,
-    folder: Path | None,
+    folder: Path,
     encoding: Encoding | None,
     targets: dict[str, tuple],
     num_workers: int,
-) -> tuple[list[dict], dict]:
-    """The usable rows of a table, encoded if there is a `folder` for that, and its report."""
-    names = table.features["label"].names
-    # Embedded videos stay in their table until they are needed; for others the workers need only the row.
-    is_embedded = isinstance(table.features["video"], Video)
-    sources = [
-        {**row, "video": video}
-        for row, video in zip(table.remove_columns("video").to_list(), video_names(table), strict=True)
+) -> tuple[Dataset, list[int], dict]:
+    """The usable videos of a table, encoded if there is an `encoding`, their sizes in bytes, and the report."""
+    classes, names, rows = table.features["label"].names, video_names(table), table.remove_columns("video").to_list()
+    outputs: list[Path] | None = None
+    if encoding is not None:
+        is_embedded = isinstance(table.features["video"], Video)
+        keys = [(split, i) if is_embedded else (name,) for i, name in enumerate(names)]
+        outputs = [_target(*video, folder, classes, targets) for video in zip(names, rows, keys, strict=True)]
+    look = partial(_look_at, outputs=outputs, encoding=encoding)
+    # While encoding, a full disk is not the video's fault.
+    faults = (VideoDecodeError, FileNotFoundError if encoding else OSError)
+    found = look_through(look, table, num_workers, f"{'Encoding' if encoding else 'Looking at'} {split}", faults)
+    broken = [
+        {"video": name, "place": f"line {row['line']}" if "line" in row else f"row {i}", "reason": result}
+        for i, (name, row, result) in enumerate(zip(names, rows, found, strict=True))
+        if isinstance(result, str)
     ]
-    outputs: list[Path | None] = [None] * len(table)
-    if folder is not None:
-        keys = [(split, number) if is_embedded else (row["video"],) for number, row in enumerate(sources)]
-        outputs = [_target(row, key, folder, names, targets) for row, key in zip(sources, keys, strict=True)]
-    videos = range(len(table)) if is_embedded else sources
-    work = partial(_look_at, table=table if is_embedded else None, encoding=encoding)
-    description = f"Encoding {split}" if folder else f"Looking at {split}"
-    found = dict(work_through(work, list(zip(videos, outputs, strict=True)), num_workers, description))
-    rows, broken, seconds, size = [], [], 0.0, 0
-    for number, (source, output) in enumerate(zip(sources, outputs, strict=True)):
-        result = found[number]
-        if isinstance(result, WorkerKilled):
-            result = "the process that read it was killed (out of memory, or a fault of the decoder)"
-        if isinstance(result, str):
-            place = f"line {source['line']}" if "line" in source else f"row {number}"
-            broken.append({"video": source["video"], "place": place, "reason": result})
-            continue
-        seconds, size = seconds + result[0], size + result[1]
-        row = {"number": number, "label": source["label"], "bytes": result[1], "table": table}
-        if output:
-            row["path"] = os.fspath(output)
-        else:
-            row |= {"name" if is_embedded else "path": source["video"], **window_of(source)}
-        rows.append(row)
-    report = {"videos": len(rows), "hours": seconds / 3600, "bytes": size, "broken": broken}
-    return rows, report
+    kept = [i for i, result in enumerate(found) if not isinstance(result, str)]
+    if not kept:
+        first = f"{broken[0]['video']}: {broken[0]['reason']}"
+        raise ValueError(f"none of {len(table)} videos of {split} can be used; the first is {first}")
+    seconds, sizes = zip(*(found[i] for i in kept), strict=True)
+    report = {"videos": len(kept), "hours": sum(seconds) / 3600, "bytes": sum(sizes), "broken": broken}
+    usable = table.select(kept)
+    if outputs is not None:
+        usable = make_table([os.fspath(outputs[i]) for i in kept], usable["label"][:], classes)
+    return usable, sizes, report
 
 
-def _target(row: Mapping, key: tuple, folder: Path, names: Sequence[str], targets: dict[str, tuple]) -> Path:
+def _target(name: str, row: Mapping, key: tuple, folder: Path, classes: Sequence[str], targets: dict) -> Path:
     """The file that a row's video is encoded to; the same part of the video `key` has the same in all tables."""
-    label = "unlabelled" if row["label"] == UNLABELLED else names[row["label"]]
+    label = "unlabelled" if row["label"] == UNLABELLED else classes[row["label"]]
     label = re.sub(r"^\.+$|[^-_ .,()A-Za-z0-9]", "_", label)[:NAME_BYTES]
-    stem = re.sub(r"[\x00-\x1f]", "_", os.path.splitext(os.path.basename(row["video"]))[0])
+    stem = re.sub(r"[\x00-\x1f]", "_", os.path.splitext(os.path.basename(name))[0])
     stem = os.fsencode(stem)[:NAME_BYTES].decode(errors="ignore").strip()
     seconds = list(window_of(row).values())
     window = "".join("_end" if second is None else f"_{round(second * 1000)}ms" for second in seconds)
     base, what = f"{label}/{stem}{window}", (*key, *seconds)
-    name, count = base, 1
+    name, number = base, 1
     while targets.setdefault(name, what) != what:
-        count += 1
-        name = f"{base}_{count}"
+        number += 1
+        name = f"{base}_{number}"
     path = folder / "videos" / f"{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -192,43 +188,26 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
         with atomic_path(path) as partial_path:
             table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
         return path
-    write_text(folder / CLASS_NAMES_FILE, class_names_text(table.features["label"].names))
-    rows = ({"path": video, "label": label} for video, label in zip(table["video"], table["label"], strict=True))
-    write_text(folder / f"{name}.csv", "".join(_line(row, folder, table.features["label"].names) for row in rows))
-    return folder / f"{name}.csv"
+    path, classes = folder / f"{name}.csv", table.features["label"].names
+    write_text(folder / CLASS_NAMES_FILE, class_names_text(classes))
+    rows = zip(table["video"][:], table["label"][:], strict=True)
+    write_text(path, "".join(_line(video, label, folder, classes) for video, label in rows))
+    return path
 
 
 def _look_at(
-    job: tuple[dict | int, Path | None], table: Dataset | None, encoding: Encoding | None
-) -> tuple[float, int] | str:
-    """Seconds and bytes of a video, encoded if there is an output path; or why it cannot be used."""
-    row, output = job
-    try:
-        if output is None or not output.exists():
-            row = row if table is None else table[row]
-        if output is None:
-            return _measure(row)
+    number: int, read: Callable[[], dict], outputs: Sequence[Path] | None, encoding: Encoding | None
+) -> tuple[float, int]:
+    """Seconds and bytes of a video, encoded if there are outputs."""
+    if outputs is not None:
+        output = outputs[number]
         if not output.exists():
-            transcode_video(row, output, encoding)
+            transcode_video(read(), output, encoding)
         return probe_video(output).duration_seconds, output.stat().st_size
-    except VideoDecodeError as error:
-        return error.reason
-    except OSError as error:
-        if output is not None and not isinstance(error, FileNotFoundError):
-            raise  # a full disk is not the video's fault
-        return f"cannot be read ({error.strerror or error})"
-
-
-def _measure(row: Mapping) -> tuple[float, int]:
+    row = read()
     source = video_source(row)
-    if not isinstance(source, str):
-        size = len(source.getbuffer())
-    elif os.path.isdir(source):
-        size = sum(entry.stat().st_size for entry in os.scandir(source))
-    else:
-        size = 0 if "://" in source else os.path.getsize(source)
     with open_video(source) as video:
-        return _seconds(video, **window_of(row)), size
+        return _seconds(video, **window_of(row)), size_of(source)
 
 
 @redraws
@@ -245,93 +224,67 @@ def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _line(row: Mapping, folder: Path, class_names: Sequence[str]) -> str:
+def _line(path: str, label: int, folder: Path, class_names: Sequence[str]) -> str:
     """A row of a list: a path inside the folder is relative to it, so that the folder can be moved."""
-    if "path" not in row:
-        raise ValueError(f"{row['name']} is embedded in a table; encode the videos, or choose the form parquet or tar")
-    path = row["path"]
-    inside = os.path.abspath(folder) + os.sep
-    path = os.path.abspath(path).removeprefix(inside) if "://" not in path else path
+    if not is_address(path):
+        path = os.path.abspath(path).removeprefix(os.path.abspath(folder) + os.sep)
     if "\n" in path or path != path.strip():
         raise ValueError(f"{path!r} cannot be listed because of its spaces or line breaks; rename or re-encode it")
-    return f"{path} {label_text(row['label'], class_names)}\n"
+    return f"{path} {label_text(label, class_names)}\n"
 
 
-def _write_table(path: Path, rows: Sequence[Mapping], names: Sequence[str]) -> None:
-    """A table of paths and windows."""
-    windows = [name for name in WINDOW_COLUMNS if name in rows[0]]
-    features = {"video": Value("string"), "label": ClassLabel(names=list(names))}
-    features |= {name: Value("float64") for name in windows}
-    columns = {"video": [row["path"] for row in rows], "label": [row["label"] for row in rows]}
-    columns |= {name: [row[name] for row in rows] for name in windows}
-    if "unique_id" in rows[0]["table"].features:
-        numbers = [row["number"] for row in rows]
-        columns["unique_id"] = rows[0]["table"].select_columns("unique_id").select(numbers)["unique_id"][:]
-        features["unique_id"] = rows[0]["table"].features["unique_id"]
-    with atomic_path(path) as partial_path:
-        Dataset.from_dict(columns, features=Features(features)).to_parquet(partial_path)
-
-
-def _write_shards(
-    folder: Path, split: str, rows: Sequence[Mapping], names: Sequence[str], form: str, shard_bytes: int
-) -> None:
+def _write_shards(folder: Path, table: Dataset, sizes: Sequence[int], form: str, shard_bytes: int) -> None:
     """Shards of about `shard_bytes` each; training videos are shuffled, so that neighbours are unrelated.
 
     A shard that already holds exactly these videos is kept, and `shards.json` is written after each one.
     """
     folder.mkdir(exist_ok=True)
-    index_path = folder / INDEX_FILE
+    index_path, names = folder / INDEX_FILE, video_names(table)
     before = json.loads(index_path.read_text(encoding="utf-8")) if index_path.is_file() else {}
-    order = np.random.default_rng(0).permutation(len(rows)) if split == SHUFFLED else np.arange(len(rows))
-    starts = np.cumsum([0] + [rows[i]["bytes"] for i in order])[:-1] // shard_bytes
-    index = {}
-    for shard, number in enumerate(np.unique(starts)):
+    order = np.random.default_rng(0).permutation(len(table)) if folder.name == SHUFFLED else np.arange(len(table))
+    starts = np.cumsum([0] + [sizes[i] for i in order])[:-1] // shard_bytes
+    numbers, index = np.unique(starts), {}
+    for shard, number in enumerate(numbers):
         own = order[starts == number].tolist()
         path = folder / f"{shard:05d}.{form}"
-        described = "\n".join(f"{i} {rows[i].get('path', rows[i].get('name'))} {rows[i]['bytes']}" for i in own)
-        digest = hashlib.sha256(described.encode()).hexdigest()
+        digest = hashlib.sha256("\n".join(f"{i} {names[i]} {sizes[i]}" for i in own).encode()).hexdigest()
         known = before.get(path.name, {})
         if known.get("digest") != digest or not path.is_file() or path.stat().st_size != known["num_bytes"]:
-            write = _write_tar if form == "tar" else _write_parquet
-            write(path, [(i, rows[i]) for i in own], names)
+            (_write_tar if form == "tar" else _write_parquet)(path, table, own)
         index[path.name] = {"num_videos": len(own), "num_bytes": path.stat().st_size, "digest": digest}
-        write_text(
-            index_path, json.dumps({**before, **index} if shard + 1 < len(np.unique(starts)) else index, indent=2)
-        )
+        write_text(index_path, json.dumps(before | index if shard + 1 < len(numbers) else index, indent=2))
     for name in before.keys() - index.keys():  # our shards that are no longer needed
         if re.fullmatch(r"[0-9]{5,}\.(tar|parquet)", name):
             (folder / name).unlink(missing_ok=True)
 
 
-def _content(row: Mapping) -> tuple[str, bytes]:
-    """Name and bytes of a row's video."""
-    if "path" not in row:
-        source = video_source(row["table"][row["number"]])
-        return row["name"], Path(source).read_bytes() if isinstance(source, str) else source.getvalue()
-    if is_frame_folder(row["path"]):
-        raise ValueError(f"{row['path']} is a folder of images; encode the videos to put them into shards")
-    return row["path"], Path(row["path"]).read_bytes()
+def _content(row: Mapping) -> bytes:
+    source = video_source(row)
+    if not isinstance(source, str):
+        return source.getvalue()
+    if is_frame_folder(source):
+        raise ValueError(f"{source} is a folder of images; encode the videos to put them into shards")
+    return Path(source).read_bytes()
 
 
-def _write_tar(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
+def _write_tar(path: Path, table: Dataset, numbers: Sequence[int]) -> None:
+    classes = table.features["label"].names
     with tar_writer(path) as tar:
-        for number, row in rows:
-            name, content = _content(row)
-            about = {"label": row["label"], **({"class": names[row["label"]]} if row["label"] != UNLABELLED else {})}
-            about |= {name: row[name] for name in WINDOW_COLUMNS if name in row} | {"video": os.path.basename(name)}
+        for number in numbers:
+            row = table[number]
+            name, label = video_name(row), row["label"]
+            about = {"label": label, **({"class": classes[label]} if label != UNLABELLED else {})}
+            about |= window_of(row) | {"video": os.path.basename(name)}
             ending = os.path.splitext(name)[1].lstrip(".").lower() or "mp4"
-            add_video(tar, f"{number:08d}", ending, content, about)
+            add_video(tar, f"{number:08d}", ending, _content(row), about)
 
 
-def _write_parquet(path: Path, rows: Sequence[tuple[int, Mapping]], names: Sequence[str]) -> None:
-    windows = [name for name in WINDOW_COLUMNS if name in rows[0][1]]
-    features = {"video": Video(decode=False), "label": ClassLabel(names=list(names))}
-    features = Features(features | {name: Value("float64") for name in windows})
-    with atomic_path(path) as partial_path, pq.ParquetWriter(partial_path, features.arrow_schema) as writer:
-        for start in range(0, len(rows), ROWS_TOGETHER):
-            batch = []
-            for _, row in rows[start : start + ROWS_TOGETHER]:
-                name, content = _content(row)
-                video = {"bytes": content, "path": os.path.basename(name)}
-                batch.append({"video": video, "label": row["label"], **{name: row[name] for name in windows}})
-            writer.write_table(pa.Table.from_pylist(batch, schema=features.arrow_schema))
+def _write_parquet(path: Path, table: Dataset, numbers: Sequence[int]) -> None:
+    columns = ["video", "label", *(name for name in WINDOW_COLUMNS if name in table.features)]
+    schema = Features({name: table.features[name] for name in columns} | {"video": Video(decode=False)}).arrow_schema
+    with atomic_path(path) as partial_path, pq.ParquetWriter(partial_path, schema) as writer:
+        for start in range(0, len(numbers), ROWS_TOGETHER):
+            rows = [table[number] for number in numbers[start : start + ROWS_TOGETHER]]
+            videos = [{"bytes": _content(row), "path": os.path.basename(video_name(row))} for row in rows]
+            batch = [{**row, "video": video} for row, video in zip(rows, videos, strict=True)]
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))

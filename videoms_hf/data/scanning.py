@@ -6,18 +6,16 @@ import itertools
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
 
 from datasets import Dataset, Video
 
-from ..decoding_videoms import VideoDecodeError
 from ..reader_videoms import VideoReader, redraws
 from ..readers import open_video
 from .dataset import check_usable
-from .tables import video_name, video_names, video_source, window_of
-from .workers import WorkerKilled, work_through
+from .tables import WINDOW_COLUMNS, is_address, size_of, video_names, video_source, window_of
+from .workers import look_through
 
 
 RATES = (5.0, 121.0)  # usual frames per second; the other bounds likewise
@@ -34,9 +32,8 @@ ORIGINS = {
 
 
 class Look(NamedTuple):
-    """What a scan found about a video; `broken` says why it gives no clip, `oddities` what is unusual about it."""
+    """What a scan found about a video that gives clips; `oddities` says what is unusual about it."""
 
-    broken: str | None
     oddities: tuple[str, ...] = ()
     num_frames: int = 0
     seconds: float = 0.0
@@ -56,42 +53,36 @@ def scan_tables(
     report: dict = {"tables": {}, "leaks": []}
     rows: dict[str, dict[str, set[int]]] = {}
     keys: dict[str, list[set[tuple[str, str]]]] = {}
+    names: dict[str, list[str]] = {}
     for name, table in tables.items():
-        looks = _look_at_all(table, num_workers, f"Scanning {name}")
-        found: dict[str, list[tuple[int, str]]] = {"broken": [], "short": [], "odd": []}
-        for row, look in enumerate(looks):
-            if look.broken is not None:
-                found["broken"].append((row, look.broken))
-                continue
-            if look.num_frames < min_frames:
-                found["short"].append((row, f"has {look.num_frames} frames, fewer than {min_frames}"))
-            if look.oddities:
-                found["odd"].append((row, "; ".join(look.oddities)))
-        names = video_names(table)
-        lines = table["line"][:] if "line" in table.features else None
-        report["tables"][name] = {
+        found = look_through(_look, table, num_workers, f"Scanning {name}")
+        looks = [Look() if isinstance(look, str) else look for look in found]
+        names[name] = video_names(table)
+        lines = table["line"][:] if "line" in table.features else [None] * len(table)
+        part = report["tables"][name] = {
             "videos": len(table),
             "frames": sum(look.num_frames for look in looks),
             "hours": sum(look.seconds for look in looks) / 3600,
             "bytes": sum(look.num_bytes for look in looks),
-            **{
-                kind: [
-                    {"video": names[row], "row": row, "line": lines and lines[row], "reason": reason}
-                    for row, reason in entries
-                ]
-                for kind, entries in found.items()
-            },
         }
-        rows[name] = {kind: {row for row, _ in entries} for kind, entries in found.items()} | {"leaks": set()}
-        keys[name] = [_origins(video, table, row, looks[row]) for row, video in enumerate(names)]
+        part |= {"broken": [], "short": [], "odd": []}
+        for row, look in enumerate(found):
+            about = {"video": names[name][row], "row": row, "line": lines[row]}
+            if isinstance(look, str):
+                part["broken"].append({**about, "reason": look})
+                continue
+            if look.num_frames < min_frames:
+                part["short"].append({**about, "reason": f"has {look.num_frames} frames, fewer than {min_frames}"})
+            if look.oddities:
+                part["odd"].append({**about, "reason": "; ".join(look.oddities)})
+        rows[name] = {kind: {entry["row"] for entry in part[kind]} for kind in ("broken", "short", "odd")}
+        rows[name]["leaks"] = set()
+        keys[name] = [_origins(video, table, look) for video, look in zip(names[name], looks, strict=True)]
     for one, other in itertools.combinations(tables, 2):
         for kind, what, ours, theirs in _shared(keys[one], keys[other]):
             rows[one]["leaks"] |= set(ours)
             rows[other]["leaks"] |= set(theirs)
-            videos = {
-                name: [video_name(tables[name][row]) for row in found]
-                for name, found in ((one, ours), (other, theirs))
-            }
+            videos = {name: [names[name][row] for row in found] for name, found in ((one, ours), (other, theirs))}
             report["leaks"].append({"kind": kind, "what": what, "videos": videos})
     return report, rows
 
@@ -112,29 +103,12 @@ def scan_summary(report: Mapping) -> str:
     return "\n".join(lines)
 
 
-def _look_at_all(table: Dataset, num_workers: int, description: str) -> list[Look]:
-    # Embedded videos stay in their table until they are needed; for others the workers need only the row.
-    is_embedded = isinstance(table.features["video"], Video)
-    items = range(len(table)) if is_embedded else table.to_list()
-    found = dict(work_through(partial(_look, table=table if is_embedded else None), items, num_workers, description))
-    killed = Look("the process that read it was killed (out of memory, or a fault of the decoder)")
-    return [killed if isinstance(found[i], WorkerKilled) else found[i] for i in range(len(table))]
-
-
-def _look(row: dict | int, table: Dataset | None) -> Look:
-    row = row if table is None else table[row]
+def _look(number: int, read: Callable[[], dict]) -> Look:
+    row = read()
     source = video_source(row)
-    try:
-        with open_video(source) as video:
-            look = _look_into(video, window_of(row))
-        if isinstance(source, str) and os.path.isdir(source):
-            return look._replace(num_bytes=sum(entry.stat().st_size for entry in os.scandir(source)))
-        size, digest = _digest(source)
-        return look._replace(num_bytes=size, digest=digest)
-    except VideoDecodeError as error:
-        return Look(error.reason)
-    except OSError as error:
-        return Look(f"cannot be read ({error.strerror or error})")
+    with open_video(source) as video:
+        look = _look_into(video, window_of(row))
+    return look._replace(num_bytes=size_of(source), digest=_digest(source))
 
 
 @redraws
@@ -159,30 +133,30 @@ def _look_into(video: VideoReader, window: Mapping[str, float | None]) -> Look:
         oddities.append(f"its window ends at {end:.2f} s, but it has {seconds:.2f} s")
     if window:
         seconds = min(seconds if end is None else end, seconds) - start
-    return Look(None, tuple(oddities), num_frames, seconds)
+    return Look(tuple(oddities), num_frames, seconds)
 
 
-def _digest(source) -> tuple[int, str]:
-    """Size of a file, and a hash of its size, beginning and end."""
-    if isinstance(source, str) and "://" in source:
-        return 0, ""
+def _digest(source: str | BinaryIO) -> str:
+    """A hash of a file's size, beginning and end; of folders and addresses none."""
+    if isinstance(source, str) and not os.path.isfile(source):
+        return ""
     with open(source, "rb") if isinstance(source, str) else source as file:
-        size = file.seek(0, os.SEEK_END)
+        size = size_of(file)
         file.seek(0)
         content = file.read(DIGEST_BYTES)
         file.seek(max(size - DIGEST_BYTES, 0))
         content += file.read(DIGEST_BYTES)
-    return size, hashlib.sha256(b"%d " % size + content).hexdigest()
+    return hashlib.sha256(b"%d " % size + content).hexdigest()
 
 
-def _origins(video: str, table: Dataset, row: int, look: Look) -> set[tuple[str, str]]:
+def _origins(video: str, table: Dataset, look: Look) -> set[tuple[str, str]]:
     """What a video is or comes from, as pairs of a kind and a name; two videos that share one are related."""
     stem = os.path.splitext(os.path.basename(video))[0]
     found = {(kind, match[1]) for kind, form in ORIGINS.items() if (match := form.fullmatch(stem))}
     if isinstance(table.features["video"], Video):
         return found | ({("content", look.digest)} if look.digest else set())
-    path = os.path.realpath(video) if "://" not in video else video
-    has_window = any(name in table.features for name in ("start_seconds", "end_seconds"))
+    path = video if is_address(video) else os.path.realpath(video)
+    has_window = any(name in table.features for name in WINDOW_COLUMNS)
     found.add(("recording" if has_window else "file", path))
     if look.digest and not has_window:
         found.add(("content", look.digest))

@@ -27,7 +27,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import seed_worker
 
 from ..files import write_text
-from .dataset import BadVideo, ClipDataset
+from .dataset import ClipDataset
 from .seeding import SeededClips
 from .shards import Shards
 
@@ -157,35 +157,21 @@ def _read_lane(
             yield from zip(part, shards.read(part), strict=True)
 
 
-class ClipStream(IterableDataset):
-    """The clips of [`ClipDataset`], which takes the same arguments, for the videos of shards in streamed order.
+class ClipStream(ClipDataset, IterableDataset):
+    """The clips of [`ClipDataset`] for the videos of shards, streamed. A bad video is replaced by any other."""
 
-    A bad video is replaced by any other, as there.
-    """
-
-    def __init__(self, shards: Shards, *args, seed: int | None = 0, **kwargs):
-        self.clips = ClipDataset(shards, *args, seed=seed, **kwargs)
-        self.videos = VideoStream(shards, seed or 0)
-
-    @property
-    def table(self) -> Shards:
-        return self.clips.table
-
-    def __len__(self) -> int:
-        return len(self.videos)
+    def __init__(self, shards: Shards, *args, **kwargs):
+        super().__init__(shards, *args, **kwargs)
+        self.videos = VideoStream(shards, self.seed or 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Continue with the clips of another epoch, also in running workers."""
+        super().set_epoch(epoch)
         self.videos.set_epoch(epoch)
-        self.clips.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict]:
         for number, row in self.videos:
-            yield self.clips.clip(number, row)
-
-    def bad_videos(self) -> list[BadVideo]:
-        """The videos that turned out bad in any worker: see [`~ClipDataset.bad_videos`]."""
-        return self.clips.bad_videos()
+            yield self.clip(number, row)
 
 
 class SeededStream(IterableDataset):

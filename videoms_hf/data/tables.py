@@ -20,6 +20,7 @@ from typing import BinaryIO
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Value, Video
 
+from ..decoding_videoms import VideoDecodeError
 from ..messages import raise_problems
 from ..reader_videoms import VideoReader
 from ..readers import is_frame_folder, open_video
@@ -115,6 +116,20 @@ def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
 def open_row(row: Mapping) -> VideoReader:
     """Reader of a row's video, or of the part of it that the row is."""
     return open_video(video_source(row)).window(**window_of(row))
+
+
+def reason_of(error: VideoDecodeError | OSError) -> str:
+    """Why a video cannot be used, without its name."""
+    return error.reason if isinstance(error, VideoDecodeError) else f"cannot be read ({error.strerror or error})"
+
+
+def size_of(source: str | BinaryIO) -> int:
+    """Bytes of a video's file or of its images; 0 for an address."""
+    if not isinstance(source, str):
+        return source.seek(0, os.SEEK_END)
+    if os.path.isdir(source):
+        return sum(entry.stat().st_size for entry in os.scandir(source))
+    return 0 if is_address(source) else os.path.getsize(source)
 
 
 def is_video(path: str) -> bool:

@@ -5,14 +5,44 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 import torch
+from datasets import Dataset, Video
 from tqdm.auto import tqdm
+
+from ..decoding_videoms import VideoDecodeError
+from .tables import reason_of
 
 
 class WorkerKilled:
     """What a piece of work came to whose process ended in the middle, out of memory or by a fault of a decoder."""
+
+
+def look_through(
+    look: Callable[[int, Callable[[], dict]], Any],
+    table: Dataset,
+    num_workers: int,
+    description: str,
+    faults: tuple[type[Exception], ...] = (VideoDecodeError, OSError),
+) -> list[Any]:
+    """`look(number, read)` for each row of a table, which `read()` gives; for one that raises `faults`, why (text)."""
+    # Embedded videos stay in their table until they are needed; for others the workers need only the row.
+    is_embedded = isinstance(table.features["video"], Video)
+    rows = [None] * len(table) if is_embedded else table.to_list()
+    work = partial(_look, look=look, table=table if is_embedded else None, faults=faults)
+    found = dict(work_through(work, list(enumerate(rows)), num_workers, description))
+    killed = "the process that read it was killed (out of memory, or a fault of the decoder)"
+    return [killed if isinstance(found[i], WorkerKilled) else found[i] for i in range(len(table))]
+
+
+def _look(item: tuple[int, dict | None], look: Callable, table: Dataset | None, faults: tuple) -> Any:
+    number, row = item
+    try:
+        return look(number, lambda: row if table is None else table[number])
+    except faults as error:
+        return reason_of(error)
 
 
 def work_through(

@@ -41,13 +41,7 @@ def pretraining_clips(
 ) -> ClipDataset | ClipStream:
     """Random clips of the videos of `table`, without labels."""
     choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
-    return random_clips(
-        table,
-        data_args,
-        choose,
-        PretrainingTransform(data_args.image_size),
-        with_labels=False,
-    )
+    return random_clips(table, data_args, choose, PretrainingTransform(data_args.image_size), with_labels=False)
 
 
 def finetuning_clips(
@@ -56,13 +50,7 @@ def finetuning_clips(
     """Random, augmented clips of the labelled videos of `table`."""
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     transform = finetuning_transform(data_args, augmentation_args, config)
-    return random_clips(
-        table,
-        data_args,
-        choose,
-        transform,
-        num_samples=augmentation_args.num_samples,
-    )
+    return random_clips(table, data_args, choose, transform, num_samples=augmentation_args.num_samples)
 
 
 def finetuning_transform(

@@ -170,7 +170,7 @@ class VideoMSTrainer(Trainer):
         seed = self.args.data_seed
         noise = noise_lengths(self.bare_model().config, self.is_pretraining)
         is_stream = isinstance(self.train_dataset, ClipStream)
-        clips = SeededClips(self.train_dataset.clips if is_stream else self.train_dataset, seed, noise)
+        clips = SeededClips(self.train_dataset, seed, noise)
         collate = SeededCollator(self.data_collator, seed)
         if is_stream:
             loader = stream_loader(clips, self.args, collate)
