@@ -30,6 +30,7 @@ from .tables import (
     VIDEO_ENDINGS,
     VIDEO_NAME,
     WINDOW_COLUMNS,
+    absolute_path,
     find_column,
     is_address,
     is_video,
@@ -54,7 +55,20 @@ def read_videos(
 
     Stored tables are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a dataset of the
     Hub, `owner/name`; the suffix `:split` chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and
-    `root` the folder of its recordings.
+    `root` the folder of its recordings. All these readers take:
+
+    Args:
+        root: folder that relative paths start from, by default that of the list or table.
+        class_names: names of the classes in the order of their numbers, as `table.features["label"].names` of the
+            training table: splits for one model must share them. By default the stored ones, those of a `classes.txt`
+            next to a list, or of the folders; without any, "class_0" to the highest number, or all names, sorted. If
+            the names of classes are numbers, labels are these names.
+        require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
+        allow_missing: keep videos without a file; the caller reports them.
+
+    Raises:
+        FileNotFoundError: there is no such list, folder or dataset.
+        ValueError: there is no video, or some cannot be used; all errors are counted, and the first ones named.
     """
     if os.fspath(path).endswith(".json"):
         return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
@@ -87,22 +101,8 @@ def read_csv(
     read in the one that finds more existing videos; then in the one with a header, or whose paths have the ending of
     a video; then in the official form.
 
-    A path may be a folder with a picture for each frame. Relative paths start from the list's own folder. Labels are
-    numbers from 0, or names. The label -1, an empty one, and a line with only a path mean unlabelled.
-
-    Args:
-        path: the list.
-        root: another folder for relative paths.
-        class_names: names of the classes in the order of their numbers, as `table.features["label"].names` of the
-            training list: splits for one model must share them. By default those of a `classes.txt` next to the list;
-            without one, "class_0" to the highest number, or all names of the list, sorted. If the names of classes
-            are numbers, labels are these names.
-        require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
-        allow_missing: keep videos without a file; the caller reports them.
-
-    Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: the list is empty, or lines cannot be used; the message has their numbers and what is wrong.
+    A path may be a folder with a picture for each frame. Labels are numbers from 0, or names. The label -1, an empty
+    one, and a line with only a path mean unlabelled. [`read_videos`] describes the arguments.
     """
     path = Path(path)
     if VIDEO_NAME.fullmatch(path.name) and path.exists():
@@ -136,18 +136,7 @@ def read_folder(
 
     If all names are numbers, they are sorted as numbers. A video is a file, or a folder with a picture for each frame.
     Videos next to the class folders are unlabelled, -1; class folders are optional. Links are followed, and logged if
-    they leave the folder.
-
-    Args:
-        path: the folder.
-        class_names: names of the classes in the order of their numbers, by default the folders' names, sorted; see
-            [`read_csv`]. A class may have no folder, but every folder needs a class.
-        require_labels: refuse unlabelled videos, for fine-tuning and evaluation.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: there is no video; class folders have no videos or are not in `class_names` (all are named); or the
-            folders are splits such as train and test.
+    they leave the folder. A class of `class_names` may have no folder, but every folder needs a class.
     """
     path = Path(path)
     if not path.is_dir():
@@ -161,8 +150,7 @@ def read_folder(
         )
     names = check_class_names(sort_names(folders) if class_names is None else class_names, path)
     videos = _videos_in(path)
-    labels = [UNLABELLED] * len(videos)
-    problems = []
+    labels, problems = [UNLABELLED] * len(videos), []
     if require_labels and videos:
         problems.append(f"{videos[0]} and {len(videos) - 1} others are in no class folder, but need a label here")
     for name in sort_names(folders):
@@ -267,7 +255,7 @@ def _row_of(number: int, cells: dict | None, folder: Path) -> _Row:
 
 
 def _row(number: int, path: str, label=None, folder: Path = Path()) -> _Row:
-    video = path if is_address(path) else os.path.abspath(folder / path)
+    video = absolute_path(path, folder)
     return _Row(number, video, label, is_video(video))
 
 

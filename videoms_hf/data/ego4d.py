@@ -30,12 +30,7 @@ def read_oscc(
 
     The recording of a window is `<video_uid>.mp4` in the folder `videos`; decoding seeks into it. Class 1 is a state
     change; `state_change` false, null or absent is class 0. If no window has `state_change` (the test set), all are
-    unlabelled. `line` counts the windows.
-
-    Raises:
-        FileNotFoundError: there are no such annotations.
-        ValueError: the file has another form, recordings are missing (they are named), windows end before they begin,
-            or a required label is missing.
+    unlabelled. `line` counts the windows. [`read_videos`] describes the other arguments.
     """
     path, folder = Path(annotations), Path(videos)
     try:

@@ -91,10 +91,6 @@ def read_class_names(path: str | os.PathLike) -> list[str]:
     """Class names in the order of their numbers, from text with a name per line or JSON {name: number}, as SSv2's.
 
     Lines may begin with those numbers, counted from 0 (`0 wave`) or, as in UCF101's classInd.txt, from 1.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an empty line between names, a repeated or unusable name, or numbers of JSON with gaps.
     """
     if Path(path).suffix.lower() == ".json":
         try:

@@ -26,6 +26,7 @@ from .tables import UNLABELLED, VIDEO_NAME, make_table
 
 logger = logging.get_logger(__name__)
 
+BENCHMARKS = ("ucf101", "hmdb51", "kinetics", "ssv2", "oscc", "lists", "folders")
 UCF101_LISTS = {"train": "trainlist{:02}.txt", "test": "testlist{:02}.txt"}
 HMDB51_CODES = {"train": "1", "test": "2", "unused": "0"}
 
@@ -111,17 +112,16 @@ def read_kinetics(
     number_of = {name: i for i, name in enumerate(names)} | {"": UNLABELLED}
     rows, errors = [], []
     for (line, entry), label in zip(entries, labels, strict=True):
+        times = entry["time_start"], entry["time_end"]
         try:
-            start, end = (int(float(entry[name])) for name in ("time_start", "time_end"))
+            start, end = (int(float(time)) for time in times)
         except (TypeError, ValueError):
-            errors.append(
-                f"line {line}: the times are {entry['time_start']!r} and {entry['time_end']!r}; they must be numbers"
-            )
+            errors.append(f"line {line}: the times are {times[0]!r} and {times[1]!r}; they must be numbers")
             continue
         if label not in number_of:
             errors.append(f"line {line}: the label is {label!r}; the classes are {shorten(names)}")
-            continue
-        rows.append((f"{entry['youtube_id']}_{start:06d}_{end:06d}", number_of[label], line))
+        else:
+            rows.append((f"{entry['youtube_id']}_{start:06d}_{end:06d}", number_of[label], line))
     _raise(path, errors)
     files = _files_by_stem(videos)
     return _table(path, rows, names, files.get, max_missing_share, missing_list)
@@ -139,7 +139,13 @@ def read_something_something(
     names = read_class_names(labels)
     number_of = {name: i for i, name in enumerate(names)}
     rows, errors = [], []
-    for place, entry in enumerate(_entries(path), 1):
+    try:
+        entries = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a JSON file ({error})") from error
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} holds a {type(entries).__name__}; it must be a list")
+    for place, entry in enumerate(entries, 1):
         template = entry.get("template")
         name = None if template is None else re.sub(r"[\[\]]", "", template)
         if name is not None and name not in number_of:
@@ -173,61 +179,39 @@ def benchmark_tables(
     _check("benchmark", benchmark, BENCHMARKS)
     if (videos is None) != (benchmark in ("lists", "folders")):
         raise ValueError(f"videos is {videos}; it must be the folder of the videos, and unset for lists and folders")
-    share = (0.2 if benchmark == "kinetics" else 0.0) if max_missing_share is None else max_missing_share
+    folder, share = Path(annotations), (0.2 if benchmark == "kinetics" else 0.0)
+    share = share if max_missing_share is None else max_missing_share
 
     def missing(subset: str) -> dict:
         path = None if missing_folder is None else Path(missing_folder) / f"missing_{subset}.txt"
         return {"max_missing_share": share, "missing_list": path}
 
-    return BENCHMARKS[benchmark](Path(annotations), videos, split, missing)
+    def ssv2(name: str) -> Path:
+        return _one_of(folder, name, f"something-something-v2-{name}")
 
-
-def _with_subsets(read: Callable) -> Callable:
-    """Readers of datasets that have subsets "train" and "test" of several splits."""
-
-    def tables(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-        train, test = (read(annotations, videos, name, split, **missing(name)) for name in ("train", "test"))
-        return {"train": train, "val": test, "test": test}
-
-    return tables
-
-
-def _kinetics(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    train = read_kinetics(_one_of(annotations, "train.csv"), videos, None, **missing("train"))
-    val = _one_of(annotations, "val.csv", "validate.csv", "validation.csv")
-    val = read_kinetics(val, videos, train.features["label"].names, **missing("val"))
-    return {"train": train, "val": val, "test": val}
-
-
-def _something_something(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    def find(name: str) -> Path:
-        return _one_of(annotations, name, f"something-something-v2-{name}")
-
-    train, val = (
-        read_something_something(find(f"{name}.json"), find("labels.json"), videos, **missing(name))
-        for name in ("train", "validation")
-    )
-    return {"train": train, "val": val, "test": val}
-
-
-def _oscc(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-    train, val = (read_oscc(_one_of(annotations, f"fho_oscc-pnr_{name}.json"), videos) for name in ("train", "val"))
-    return {"train": train, "val": val, "test": val}
-
-
-def _by_name(ending: str) -> Callable:
-    """The tables of existing lists or folders; the training one gives the classes."""
-
-    def tables(annotations: Path, videos, split: int, missing) -> dict[str, Dataset]:
-        paths = {name: annotations / f"{name}{ending}" for name in ("train", "val", "test")}
+    if benchmark in ("ucf101", "hmdb51"):
+        read = read_ucf101 if benchmark == "ucf101" else read_hmdb51
+        train, val = (read(folder, videos, subset, split, **missing(subset)) for subset in ("train", "test"))
+    elif benchmark == "kinetics":
+        train = read_kinetics(_one_of(folder, "train.csv"), videos, None, **missing("train"))
+        path = _one_of(folder, "val.csv", "validate.csv", "validation.csv")
+        val = read_kinetics(path, videos, train.features["label"].names, **missing("val"))
+    elif benchmark == "ssv2":
+        train, val = (
+            read_something_something(ssv2(f"{subset}.json"), ssv2("labels.json"), videos, **missing(subset))
+            for subset in ("train", "validation")
+        )
+    elif benchmark == "oscc":
+        train, val = (read_oscc(_one_of(folder, f"fho_oscc-pnr_{name}.json"), videos) for name in ("train", "val"))
+    else:  # lists or folders, of which the training one gives the classes
+        paths = {name: folder / f"{name}{'.csv' * (benchmark == 'lists')}" for name in ("train", "val", "test")}
         if not paths["train"].exists():
             raise FileNotFoundError(f"there is no {paths['train']}")
         train = read_videos(paths.pop("train"))
         names = train.features["label"].names
         others = {name: read_videos(path, class_names=names) for name, path in paths.items() if path.exists()}
         return {"train": train, **others}
-
-    return tables
+    return {"train": train, "val": val, "test": val}
 
 
 def _one_of(folder: Path, *names: str) -> Path:
@@ -235,17 +219,6 @@ def _one_of(folder: Path, *names: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise FileNotFoundError(f"there is no {' or '.join(names)} in {folder}")
-
-
-BENCHMARKS = {
-    "ucf101": _with_subsets(read_ucf101),
-    "hmdb51": _with_subsets(read_hmdb51),
-    "kinetics": _kinetics,
-    "ssv2": _something_something,
-    "oscc": _oscc,
-    "lists": _by_name(".csv"),
-    "folders": _by_name(""),
-}
 
 
 def _table(
@@ -259,8 +232,8 @@ def _table(
     """The table of rows (name, label, line); `find` maps a name to its file or `None`."""
     if not rows:
         raise ValueError(f"{source} lists no video")
-    found = [(find(name), label, line) for name, label, line in rows]
-    missing = [(name, line) for (name, _, line), (file, _, _) in zip(rows, found, strict=True) if file is None]
+    found = [(find(name), name, label, line) for name, label, line in rows]
+    missing = [(name, line) for file, name, _, line in found if file is None]
     if missing_list is not None and missing:
         write_text(missing_list, "".join(f"{name}\n" for name, _ in missing))
     elif missing_list is not None:
@@ -275,7 +248,7 @@ def _table(
     kept = [row for row in found if row[0] is not None]
     if not kept:
         raise ValueError(f"{source}: none of {len(rows)} videos has a file")
-    files, labels, lines = zip(*kept, strict=True)
+    files, _, labels, lines = zip(*kept, strict=True)
     return make_table(files, labels, class_names, lines=lines)
 
 
@@ -291,27 +264,13 @@ def _files_by_stem(folder: str | os.PathLike) -> dict[str, str]:
     """Absolute paths of all videos below a folder by names without ending; of two, the first path in order."""
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder}")
-    found = [
-        os.path.abspath(os.path.join(where, file))
-        for where, _, files in os.walk(folder)
-        for file in files
-        if VIDEO_NAME.fullmatch(file)
-    ]
-    return {os.path.splitext(os.path.basename(path))[0]: path for path in sorted(found, reverse=True)}
+    found = [Path(where, file) for where, _, files in os.walk(os.path.abspath(folder)) for file in files]
+    paths = sorted((str(path) for path in found if VIDEO_NAME.fullmatch(path.name)), reverse=True)
+    return {Path(path).stem: path for path in paths}
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     return [(number, line.strip()) for number, line in enumerate(read_text(path).split("\n"), 1) if line.strip()]
-
-
-def _entries(path: Path) -> list[dict]:
-    try:
-        content = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a JSON file ({error})") from error
-    if not isinstance(content, list):
-        raise ValueError(f"{path} holds a {type(content).__name__}; it must be a list")
-    return content
 
 
 def _check(name: str, value, allowed: Iterable) -> None:

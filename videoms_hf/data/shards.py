@@ -24,7 +24,7 @@ from datasets import ClassLabel, Features, Video
 from ..files import atomic_path, write_text
 from ..messages import shorten
 from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
-from .tables import UNLABELLED, WINDOW_COLUMNS
+from .tables import UNLABELLED, WINDOW_COLUMNS, window_of
 
 
 STREAM_PREFIX = "stream:"  # marks a folder of shards as training data
@@ -45,11 +45,6 @@ class Shards:
     """The videos of a folder of shards, numbered from 0 in the order of the shards' names.
 
     `shards[number]` is a row as in a table; [`~Shards.read`] takes several at once, which is cheaper.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: no shard in it, one that cannot be read, or unknown class names; for a row, a label that is not a
-            class, or none where labels are required.
     """
 
     def __init__(
@@ -60,7 +55,7 @@ class Shards:
         if not paths:
             raise ValueError(f"{folder} holds no shard; their names must end in .tar or .parquet")
         counted = _read_index(self.folder)
-        self.shards = [counted.get(_fingerprint(path)) or count_videos(path) for path in paths]
+        self.shards = [counted.get(path) or count_videos(path) for path in paths]
         self.ends = np.cumsum([shard.num_videos for shard in self.shards])
         own_names = stored_class_names(paths[0])
         self.class_names = list(class_names) if class_names is not None else own_names
@@ -125,45 +120,37 @@ def shard_files(folder: str | os.PathLike) -> list[str]:
 
 def count_videos(path: str) -> Shard:
     """A shard with its number of videos, counted by the headers in it."""
-    name, num_bytes, changed = _fingerprint(path)
+    status = os.stat(path)
     try:
-        count = len(_tar_starts(path, changed)) - 1 if name.endswith(".tar") else pq.read_metadata(path).num_rows
+        is_tar = path.endswith(".tar")
+        count = len(_tar_starts(path, status.st_mtime_ns)) - 1 if is_tar else pq.read_metadata(path).num_rows
     except (OSError, tarfile.TarError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); download it again or leave it out") from error
-    return Shard(path, count, num_bytes, changed)
+    return Shard(path, count, status.st_size, status.st_mtime_ns)
 
 
 def write_index(folder: str | os.PathLike) -> list[Shard]:
     """The shards of a folder; how many videos each holds is written to `shards.json` next to them."""
     shards = [count_videos(path) for path in shard_files(folder)]
-    counts = {os.path.basename(shard.path): shard.num_videos for shard in shards}
-    sizes = {os.path.basename(shard.path): shard.num_bytes for shard in shards}
-    index = {name: {"num_videos": counts[name], "num_bytes": sizes[name]} for name in counts}
+    index = {Path(path).name: {"num_videos": count, "num_bytes": size} for path, count, size, _ in shards}
     write_text(Path(folder) / INDEX_FILE, json.dumps(index, indent=2) + "\n")
     return shards
 
 
-def _read_index(folder: str) -> dict[tuple, Shard]:
-    """The shards that `shards.json` counts, by their fingerprint; a file of another size is counted again."""
+def _read_index(folder: str) -> dict[str, Shard]:
+    """The shards that `shards.json` counts, by their path; a file of another size is counted again."""
     path = Path(folder) / INDEX_FILE
     if not path.is_file():
         return {}
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        found = [
-            (os.path.join(folder, name), entry["num_videos"], entry["num_bytes"]) for name, entry in index.items()
-        ]
+        found = [(os.path.join(folder, name), part["num_videos"], part["num_bytes"]) for name, part in index.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an index of shards ({error}); remove it to count the shards") from error
     if wrong := [name for name, count, _ in found if not isinstance(count, int) or count < 0]:
         raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it to count the shards")
-    present = [(path, count) for path, count, size in found if os.path.isfile(path) and os.path.getsize(path) == size]
-    return {(mark := _fingerprint(path)): Shard(path, count, *mark[1:]) for path, count in present}
-
-
-def _fingerprint(path: str) -> tuple[str, int, int]:
-    status = os.stat(path)
-    return path, status.st_size, status.st_mtime_ns
+    present = [part for part in found if os.path.isfile(part[0]) and os.path.getsize(part[0]) == part[2]]
+    return {path: Shard(path, count, size, os.stat(path).st_mtime_ns) for path, count, size in present}
 
 
 def stored_class_names(path: str) -> list[str] | None:
@@ -222,12 +209,8 @@ def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
             file.seek(starts[place])
             content = file.read(starts[place + 1] - starts[place])
             with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-                members = {_split_member(member.name): member for member in tar if member.isfile()}
-            parts = {
-                ending: content[member.offset_data : member.offset_data + member.size]
-                for (_, ending), member in members.items()
-            }
-            key = next(iter(members))[0]
+                found = {_split_member(part.name): tar.extractfile(part).read() for part in tar if part.isfile()}
+            key, parts = next(iter(found))[0], {ending: data for (_, ending), data in found.items()}
             videos = [ending for ending in parts if ending not in ("cls", "json", "txt")]
             if len(videos) != 1:
                 raise ValueError(f"{shard.path} has {len(videos)} videos of the name {key}; it must have one")
@@ -237,8 +220,7 @@ def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
             except (ValueError, AttributeError, RecursionError) as error:
                 raise ValueError(f"{shard.path}: what it says about {key} cannot be read ({error})") from error
             name = f"{shard.path}/{key}.{videos[0]}"
-            windows = {name: about[name] for name in WINDOW_COLUMNS if name in about}
-            yield {"video": {"path": name, "bytes": parts[videos[0]]}, "label": label, **windows}
+            yield {"video": {"path": name, "bytes": parts[videos[0]]}, "label": label, **window_of(about)}
 
 
 @contextmanager
@@ -264,20 +246,16 @@ def read_parquet_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
         columns = [name for name in ("video", "label", *WINDOW_COLUMNS) if name in file.schema_arrow.names]
         if "video" not in columns:
             raise ValueError(f"{shard.path} has no column 'video'; it has {shorten(file.schema_arrow.names)}")
-        begin = 0
-        wanted = np.asarray(places)
+        begin, wanted = 0, np.asarray(places)
         for group in range(file.metadata.num_row_groups):
             size = file.metadata.row_group(group).num_rows
             inside = wanted[(wanted >= begin) & (wanted < begin + size)] - begin
-            if inside.size:
-                for offset, row in zip(
-                    inside, file.read_row_group(group, columns).take(inside).to_pylist(), strict=True
-                ):
-                    video = row["video"]
-                    if isinstance(video, bytes):
-                        video = {"path": None, "bytes": video}
-                    if isinstance(video, dict) and video.get("bytes") is not None:
-                        name = video.get("path") or f"row {begin + offset}"
-                        row["video"] = {"path": f"{shard.path}/{name}", "bytes": video["bytes"]}
-                    yield row
+            rows = file.read_row_group(group, columns).take(inside).to_pylist() if inside.size else []
+            for offset, row in zip(inside, rows, strict=True):
+                video = row["video"]
+                video = {"bytes": video} if isinstance(video, bytes) else video
+                if isinstance(video, dict) and video.get("bytes") is not None:
+                    name = video.get("path") or f"row {begin + offset}"
+                    row["video"] = {"path": f"{shard.path}/{name}", "bytes": video["bytes"]}
+                yield row
             begin += size

@@ -20,8 +20,8 @@ from .tables import (
     UNLABELLED,
     VIDEO_NAME,
     WINDOW_COLUMNS,
+    absolute_path,
     find_column,
-    is_address,
     is_video,
     make_table,
     why_missing,
@@ -65,20 +65,8 @@ def read_stored_table(
 
     Videos are the column `video`, the only one of the type `Video`, or one of `PATH_COLUMNS`; labels are the column
     `label`, the only `ClassLabel`, or one of `LABEL_COLUMNS`: numbers or names, as in a list. `datasets` copies
-    parquet and tar to its cache first; [`ClipStream`] reads shards without a copy.
-
-    Args:
-        path: a `.parquet` file; a folder of `save_to_disk`, with shards, or a copy of a dataset of the Hub; or its
-            name, `owner/name`. The suffix `:split` chooses a split.
-        root: folder that relative paths start from, by default that of `path`.
-        class_names: names of the classes in the order of their numbers, as in the training table; by default the
-            stored ones, or all names, sorted, or "class_0" to the highest number.
-        require_labels: refuse unlabelled videos.
-        allow_missing: keep paths without a file.
-
-    Raises:
-        FileNotFoundError: there is neither a folder nor a dataset of the Hub of this name.
-        ValueError: no split was chosen, there is no column of videos, files are missing, labels are not classes.
+    parquet and tar to its cache first; [`ClipStream`] reads shards without a copy. [`read_videos`] describes the
+    arguments.
     """
     where, split = split_name(path)
     if os.path.isdir(where) and not _is_saved(where) and not _is_repository(where) and split is None:
@@ -145,13 +133,12 @@ def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_mi
             table = table.cast_column("video", Video(decode=False))
         except (TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"the column {name!r} of {where} has neither paths nor bytes ({error})") from error
-        batches = table.select_columns("video").with_format("arrow").iter(batch_size=256)
-        faults = [no_video if empty else None for batch in batches for empty in _is_empty(batch["video"])]
+        faults = []
+        for batch in table.select_columns("video").with_format("arrow").iter(batch_size=256):  # bytes are not read
+            is_null = [pc.is_null(pc.struct_field(batch["video"], part)) for part in ("bytes", "path")]
+            faults += [no_video if empty else None for empty in pc.and_(*is_null).to_pylist()]
     else:
-        paths = [
-            path and (path if is_address(path) else os.path.abspath(os.path.join(folder, path)))
-            for path in table["video"][:]
-        ]
+        paths = [path and absolute_path(path, folder) for path in table["video"][:]]
         faults = [
             no_video if not path else None if allow_missing or is_video(path) else why_missing(path) for path in paths
         ]
@@ -161,11 +148,6 @@ def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_mi
     problems = [f"row {row}: {fault}" for row, fault in enumerate(faults) if fault is not None]
     raise_problems(f"{where} names {len(problems)} videos that cannot be used:", problems)
     return table
-
-
-def _is_empty(videos: pa.Array) -> list[bool]:
-    """Whether stored videos have neither bytes nor a path, for each; the bytes are not read."""
-    return pc.and_(*(pc.is_null(pc.struct_field(videos, part)) for part in ("bytes", "path"))).to_pylist()
 
 
 def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:

@@ -107,6 +107,11 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def absolute_path(path: str, folder: str | os.PathLike) -> str:
+    """The path from that folder on; an address as it is."""
+    return path if is_address(path) else os.path.abspath(os.path.join(folder, path))
+
+
 def find_column(columns: Iterable[str], known: Sequence[str]) -> str | None:
     """The column with the first known name, in any case and with spaces or underscores; `None` if there is none."""
     by_name = {re.sub(r"[ -]", "_", str(column).strip().lower()): column for column in columns}
