@@ -36,6 +36,13 @@ LAYERS = [
     {"files", "messages", "machine"},
 ]
 
+# The same for the modules of `data/`, which may import others of their own group.
+DATA_GROUPS = [
+    {"preparation", "scanning", "transcoding", "workers"},
+    {"dataset", "streaming", "seeding", "transforms", "collate"},
+    {"tables", "annotations", "official_annotations", "ego4d", "stored_tables", "shards", "labels", "splits"},
+]
+
 
 def layer_of(module: str) -> int:
     return next(i for i, modules in enumerate(LAYERS) if module in modules)
@@ -65,6 +72,15 @@ def test_imports_go_down_only(path):
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     for other in own_imports(path) - {name}:
         assert layer_of(other) > layer_of(name), f"{name} imports {other}, which is not below it"
+
+
+def test_tables_know_nothing_of_clips_nor_clips_of_offline_tools():
+    group_of = {module: i for i, modules in enumerate(DATA_GROUPS) for module in modules}
+    for path in (PACKAGE / "data").glob("[!_]*.py"):
+        for other in re.findall(r"^ *from \.(\w+) import", path.read_text(), re.M):
+            assert group_of[other] >= group_of[path.stem], f"data/{path.stem} imports {other}"
+    documents = (PACKAGE / "data/__init__.py").read_text(), (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(f"`{module}`" in text for module in group_of for text in documents)
 
 
 @pytest.mark.parametrize("path", HUB_FILES, ids=lambda path: path.name)
