@@ -84,7 +84,8 @@ class FileReader(VideoReader):
         self._read(lambda: None)
 
     def close(self) -> None:
-        self._ahead, self._size, self._tables = None, None, {}
+        super().close()
+        self._tables = {}
         video, self._video = self._video, None
         if video is not None:
             # PyAV frees a decoder, which waits for its threads, without releasing the GIL. A thread that logs through

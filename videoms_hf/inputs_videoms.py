@@ -28,9 +28,6 @@ def list_videos(
 
     Frames become a tensor (T, C, H, W) of 1 or 3 channels (of any number unless `to_rgb`); alpha is dropped, as the
     decoder does. `channels_last` tells the layout of arrays; `None` infers it from their shape.
-
-    Raises:
-        ValueError: this is not a video, a single frame, or frames of several shapes.
     """
     if isinstance(given, Mapping):
         given = _row_source(given)
@@ -40,15 +37,14 @@ def list_videos(
         raise ValueError("an open file of text is not a video; open it in binary mode, 'rb'")
     if isinstance(given, (bytes, bytearray, memoryview)) or hasattr(given, "read"):
         return [given]
-    if isinstance(given, (list, tuple)) and given:
-        if not all(map(_is_frame, given)):
-            return [video for item in given for video in list_videos(item, channels_last, to_rgb)]
+    is_list = isinstance(given, (list, tuple)) and len(given) > 0
+    if (is_list and not all(map(_is_frame, given))) or (_is_array(given) and given.ndim == 5):
+        return [video for item in given for video in list_videos(item, channels_last, to_rgb)]
+    if is_list:
         frames = [_frame_tensor(frame, channels_last, to_rgb) for frame in given]
         if len(shapes := {tuple(frame.shape) for frame in frames}) > 1:
             raise ValueError(f"the frames of a video have the shapes {sorted(shapes)} (C, H, W); they must have one")
         return [_checked(torch.stack(frames), to_rgb)]
-    if _is_array(given) and given.ndim == 5:
-        return [video for item in given for video in list_videos(item, channels_last, to_rgb)]
     if _is_array(given) and given.ndim == 4:
         return [_checked(_channels_first(_tensor(given), channels_last), to_rgb)]
     if _is_frame(given):
@@ -59,18 +55,15 @@ def list_videos(
 
 
 def to_8_bits(frames: Tensor) -> Tensor:
-    """Frames in [0, 255]: those that are, as they are; floats in [0, 1] and booleans as uint8, rounded.
-
-    Raises:
-        ValueError: values outside of both ranges.
-    """
+    """Frames in [0, 255]: those that are, as they are; floats in [0, 1] and booleans as uint8, rounded."""
     if frames.dtype == torch.uint8:
         return frames
     if frames.dtype == torch.bool:
         return frames.to(torch.uint8) * 255
-    values = frames if frames.is_floating_point() else frames.to(torch.int64)  # torch has no maximum for other types
+    is_float = frames.is_floating_point()
+    values = frames if is_float else frames.to(torch.int64)  # torch has no maximum for other types
     low, high = (value.item() for value in values.aminmax())
-    if frames.is_floating_point() and low >= -UNIT_TOLERANCE and high <= 1 + UNIT_TOLERANCE:
+    if is_float and low >= -UNIT_TOLERANCE and high <= 1 + UNIT_TOLERANCE:
         return (frames.float().clamp(0, 1) * 255).round().to(torch.uint8)
     if not (low >= 0 and high <= 255):  # nor is NaN
         raise ValueError(

@@ -2,6 +2,8 @@
 """What every open video offers, be it a file, a folder of images or an array: ask, choose frames, decode them."""
 
 import functools
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
@@ -49,7 +51,7 @@ def redraws(read: Callable) -> Callable:
     return repeated
 
 
-class VideoReader:
+class VideoReader(ABC):
     """An open video: its length, `size` and `info`, and any of its frames; a context manager.
 
     `len(video)` is the number of frames (of the window, if there is one). Frames are RGB uint8 (T, 3, H, W), upright
@@ -76,14 +78,15 @@ class VideoReader:
 
     def close(self) -> None:
         """Release the file."""
+        self._ahead = self._size = None
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
+    @abstractmethod
     def info(self) -> VideoInfo:
         """What is known of the whole video, whatever the window."""
-        raise NotImplementedError
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,9 +99,8 @@ class VideoReader:
     def window(self, start_seconds: float | None = None, end_seconds: float | None = None) -> "VideoReader":
         """This reader, from now on with only the frames that are shown in [start, end) seconds after the first."""
         if start_seconds is not None or end_seconds is not None:
-            raise VideoDecodeError(
-                self.name, f"{start_seconds} to {end_seconds} s was asked for, but images have no times"
-            )
+            reason = f"{start_seconds} to {end_seconds} s was asked for, but images have no times"
+            raise VideoDecodeError(self.name, reason)
         return self
 
     def seek(self, indices: Iterable[int]) -> None:
@@ -134,9 +136,9 @@ class VideoReader:
         """`read(*args)`; files try again with less trust in them."""
         return read(*args)
 
+    @abstractmethod
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (number, picture uint8 (H, W, 3)) of ascending frame numbers, each once, in any order."""
-        raise NotImplementedError
 
     def _seek(self, wanted: np.ndarray) -> None:
         if self._ahead is not None and np.array_equal(self._ahead[0], wanted):
@@ -170,18 +172,15 @@ class VideoReader:
         if num_bytes > MAX_CLIP_BYTES:
             count = f"{sum(map(len, lists))} frames of {width} x {height} were asked for, {num_bytes} bytes"
             raise VideoDecodeError(self.name, f"{count}, but {MAX_CLIP_BYTES} are allowed: ask for fewer at once")
-        clips = [
-            np.empty((len(numbers), crop.height, crop.width, 3), dtype=np.uint8)
-            for numbers, crop in zip(lists, crops, strict=True)
-        ]
-        places: dict[int, list] = {number: [] for number in wanted.tolist()}
-        for clip, numbers, crop in zip(clips, lists, crops, strict=True):
-            for row, number in enumerate(numbers.tolist()):
-                places[number].append((clip, row, crop.slices))
+        clips, places = [], defaultdict(list)
+        for numbers, crop in zip(lists, crops, strict=True):
+            clips.append(np.empty((len(numbers), crop.height, crop.width, 3), dtype=np.uint8))
+            for frame, number in zip(clips[-1], numbers.tolist(), strict=True):
+                places[number].append((frame, crop.slices))
         (_, pictures), self._ahead = self._ahead, None
         for number, picture in pictures if wanted.size else ():
-            for clip, row, part in places[number]:
-                clip[row] = picture[part]
+            for frame, part in places[number]:
+                frame[:] = picture[part]
         return [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in clips]
 
 
