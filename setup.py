@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # 120 MB
+
 setup(
     name="videoms_hf",
     version="0.1.0",
@@ -44,14 +46,13 @@ setup(
             "pytest-xdist",
             "ruff==0.17.6",
             "setuptools>=70.1",  # builds the wheel that the tests install
-            "onnx",
-            "onnxscript",
-            "onnxruntime",
             "peft",
             "tensorboard",
+            *EXPORT,
         ],
         "benchmarks": ["matplotlib"],
         "charts": ["matplotlib"],
+        "export": EXPORT,
         "tensorboard": ["tensorboard"],
     },
 )

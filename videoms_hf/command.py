@@ -27,6 +27,7 @@ COMMANDS = {  # name: script
     "prepare": "prepare_dataset",
     "scan": "scan_dataset",
     "convert": "convert_checkpoint",
+    "export": "export",
     "publish": "push_to_hub",
     "state_changes": "predict_state_changes",
     "doctor": "doctor",
