@@ -24,6 +24,7 @@ OUT_OF_RANGE = {
     "compare_selections": (["--pretrain_data=a", "--train_data=a", "--test_data=a"], "keep_ratios", 60),
     "convert_checkpoint": (["--checkpoint", "absent.pth", "--output_dir", "new"], "keep_ratio", 60),
     "evaluate_model": (MODEL, "keep_ratio", 60),
+    "export": (["--model=runs/nope", "--output_dir=new"], "keep_ratio", 60),
     "extract_features": (MODEL, "num_crops", 0),
     "finetune": (["--train_data=absent.csv", "--output_dir=new"], "keep_ratio", 60),
     "predict": (["video.mp4", "--model", "runs/nope"], "keep_ratio", 60),
