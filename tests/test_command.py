@@ -90,6 +90,8 @@ def test_print_config_prints_a_recipe_of_what_was_set(capsys, tmp_path):
     }  # which YAML takes for strings in the recipe
     (tmp_path / "mine.yaml").write_text(text)
     assert yaml.safe_load(said(capsys, "finetune", tmp_path / "mine.yaml", "--print_config")) == options
+    required = ("evaluate", "--model", "m", "--data", "a.csv", "--print_config")
+    assert yaml.safe_load(said(capsys, *required)) == {"model": "m", "data": "a.csv"}
     assert yaml.safe_load(said(capsys, "predict", "a.mp4", "--model", "m", "--print_config")) == {
         "videos": ["a.mp4"],
         "model": "m",

@@ -327,7 +327,10 @@ def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None
     """The options that recipe and command line set to something other than the default, as a recipe of the run."""
     parser, words = _parser_and_words(dataclass_types, sys.argv[1:] if arguments is None else arguments)
     values = vars(parser.parse_known_args(words)[0])
-    defaults = vars(RecipeParser(dataclass_types).parse_known_args([])[0])
+    without = RecipeParser(dataclass_types)
+    for action in without._actions:
+        action.required = False
+    defaults = vars(without.parse_known_args([])[0])
     return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
 
 
