@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 
+DOCS = ["mkdocs-material", "mkdocstrings[python]"]  # 120 MB
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]  # 120 MB
 
 setup(
@@ -48,10 +49,12 @@ setup(
             "setuptools>=70.1",  # builds the wheel that the tests install
             "peft",
             "tensorboard",
+            *DOCS,
             *EXPORT,
         ],
         "benchmarks": ["matplotlib"],
         "charts": ["matplotlib"],
+        "docs": DOCS,
         "export": EXPORT,
         "tensorboard": ["tensorboard"],
     },
