@@ -112,6 +112,9 @@ def test_selector_compares_the_kept_sets_of_real_files(benchmark, tmp_path):
     assert exact["pre-training mean"] == exact["classification min"] == 1 and exact["clips"] == 2
     assert 0 < pixels["pre-training min"] < 1  # noise: another score must choose other tokens
     assert principal["pre-training min"] == 1  # all 16 directions of a width of 16 are the score itself
+    options = ["--frames", "4", "8", "--num_kept_tokens", "8", "--repeats", "1"]
+    rows = run(selector, tmp_path, "--model", str(tmp_path / "model"), *options)["rows"]
+    assert [(row["frames"], row["tokens"], row["kept"]) for row in rows] == [(4, 32, 8), (8, 64, 8)]
     assert selector.overlap(torch.tensor([3.0, 2, 1, 0]), torch.tensor([3.0, 1, 2, 0]), 0.5) == pytest.approx(1 / 3)
 
 

@@ -1,12 +1,17 @@
-"""Cheaper motion scores: how much their kept tokens overlap with the exact score's on real clips, and what they cost.
+"""The motion score: its share of an inference step and, on real clips, how well cheaper scores would agree with it.
 
+python scripts/benchmarks/selector.py --frames 16 64 --num_kept_tokens 470 940
 python scripts/benchmarks/selector.py my/videos --output selector.json
 python scripts/benchmarks/selector.py my/videos --model runs/mine/pretrain --num_videos 50
 
 The overlap is the intersection over union of the kept sets, at the keep ratios of pre-training and of classification.
 A cheaper score would be worth an option from an overlap of 0.95. Without `--model` the weights are random.
+
+Without videos, the share of selection is measured on one thread: 1 - (time with the same number of tokens given by a
+mask, so that only these are embedded) / (time with selection). The two take turns; times are minima.
 """
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,17 +77,45 @@ def compare(model: VideoMSModel, clips: list[Tensor], width: int) -> list[dict]:
     return rows
 
 
+@torch.no_grad()
+def share(config: VideoMSConfig, num_frames: int, num_kept: int, repeats: int) -> dict:
+    """The row of a clip of `num_frames` of which `num_kept` tokens are encoded."""
+    config = copy.deepcopy(config)
+    config.num_frames = num_frames
+    model = VideoMSModel(config).eval()
+    clip = torch.randn(1, num_frames, config.num_channels, *config.image_shape)
+    mask = torch.arange(config.num_tokens)[None] >= num_kept
+    steps = {"selected": {"num_kept_tokens": num_kept}, "given": {"bool_masked_pos": mask}}
+    times = {name: [] for name in steps}
+    for _ in range(repeats + 1):  # the first round warms up
+        for name, options in steps.items():
+            start = time.process_time()
+            model(clip, **options)
+            times[name].append(1000 * (time.process_time() - start))
+    selected, given = (min(values[1:]) for values in times.values())
+    row = {"frames": num_frames, "tokens": config.num_tokens, "kept": num_kept, "ms": selected, "ms, given": given}
+    return row | {"share of selection": 1 - given / selected}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser(__doc__)
-    options.add_argument("videos", help="folder with videos, searched at any depth")
-    options.add_argument("--model", help="pre-trained model; by default random weights of ViT-B")
+    options.add_argument("videos", nargs="?", help="folder with videos, searched at any depth")
+    options.add_argument("--model", help="pre-trained model; by default random weights of --size")
+    options.add_argument("--size", default="base")
+    options.add_argument("--frames", type=int, nargs="+", default=[16, 32, 64])
+    options.add_argument("--num_kept_tokens", type=int, nargs="+", default=[940])
+    options.add_argument("--repeats", type=int, default=7)
     options.add_argument("--num_videos", type=int, default=40, help="evenly spaced in the sorted list")
     options.add_argument("--width", type=int, default=64, help="dimensions of the projections")
     args = options.parse_args(arguments)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = (VideoMSModel.from_pretrained(args.model) if args.model else VideoMSModel(VideoMSConfig())).eval()
-    config = model.config
+    pretrained = VideoMSModel.from_pretrained(args.model) if args.model else None
+    model = pretrained or VideoMSModel(VideoMSConfig.from_size(args.size))
+    config = model.eval().config
+    if args.videos is None:
+        rows = [share(config, t, k, args.repeats) for t in args.frames for k in args.num_kept_tokens]
+        return write_report(rows, args.output, arguments)
     processor = VideoMSVideoProcessor(
         size={"shortest_edge": min(config.image_shape)},
         crop_size=dict(zip(("height", "width"), config.image_shape, strict=True)),
