@@ -202,6 +202,7 @@ def test_mistakes_on_the_command_line_are_named():
     [
         ("--frame_stride=0", "frame_stride is 0; it must be at least 1"),
         ("--max_bad_share=1.5", r"max_bad_share is 1.5; it must be in \[0, 1\]"),
+        ("--keep_ratios=1.5", r"keep_ratios is 1.5; it must be in \(0, 1\]"),
         ("--layer_decay=0", r"layer_decay is 0.0; it must be in \(0, 1\]"),
         ("--ema_decay=1", "ema_decay is 1.0; it must be greater than 0 and less than 1"),
         ("--base_learning_rate=0", "base_learning_rate is 0.0; it must be greater than 0"),

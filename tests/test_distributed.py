@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = {
     "pretrain": {"stage": "pretrain", "clips": 17},
     "pretrain_tube": {"stage": "pretrain", "clips": 17, "model_fields": {"token_selection": "tube"}},
-    "finetune": {"stage": "finetune", "clips": 17, "ema_decay": 0.9},
+    "finetune": {"stage": "finetune", "clips": 17, "ema_decay": 0.9, "keep_ratios": [0.3, 1.0]},
     "frames": {"stage": "finetune", "clips": 17, "model_fields": {"candidate_ratio": 1.5}},
 }
 

@@ -99,7 +99,8 @@ def kill_at_the_end_of_a_save(trainer) -> None:
 def run(stage: str, folder: Path, sabotage=None, result: Path | None = None, **options) -> None:
     """What the same command does, once."""
     torch.set_num_threads(1)
-    trainer = tiny_trainer(stage, folder, **(OPTIONS | options))
+    budgets = {"keep_ratios": [0.15, 0.6, 1.0]} if stage == "finetune" else {}
+    trainer = tiny_trainer(stage, folder, **(OPTIONS | budgets | options))
     if sabotage is not None:
         sabotage(trainer)
     trainer.train(resume_from_checkpoint=True)

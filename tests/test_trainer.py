@@ -25,6 +25,9 @@ from videoms_hf.training import trainer as trainer_module
 from videoms_hf.training.starting_weights import classification_model, fold_numbers, pretraining_model
 
 
+RATIOS = [0.25, 0.5, 1.0]
+
+
 def soft_labels(items: list[dict]) -> dict:
     """A training collator that smooths labels, as mixup's does."""
     batch = default_data_collator(items)
@@ -384,6 +387,28 @@ def test_operations_are_counted_as_the_model_counts_them(tmp_path):
     trainer = tiny_trainer("finetune", tmp_path, num_train_epochs=1, save_strategy="no")
     trainer.train()
     assert trainer.state.total_flos == 10 * 2 * trainer.bare_model().flops(training=True)
+
+
+def test_each_step_draws_its_keep_ratio_by_seed_and_the_log_tells_what_it_cost(tmp_path):
+    def run(folder, **options):
+        trainer = tiny_trainer("finetune", tmp_path / folder, save_strategy="no", keep_ratios=RATIOS, **options)
+        trainer.train()
+        assert trainer.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]  # at the model's own ratio
+        return trainer, logs_of(trainer, "kept_tokens")
+
+    trainer, kept = run("a")
+    assert set(kept) == {int(64 * ratio) for ratio in RATIOS} and len(kept) == 15
+    assert run("b")[1] == kept and run("c", seed=5)[1] != kept
+    accumulated, means = run("d", gradient_accumulation_steps=2, per_device_train_batch_size=1, clips=10)
+    assert means == kept  # one ratio for all batches of a step
+    model = trainer.bare_model()
+    costs = {int(64 * ratio): model.flops(training=True, keep_ratio=ratio) for ratio in RATIOS}
+    assert trainer.state.total_flos == sum(2 * 2 * costs[number] for number in kept)
+    assert logs_of(trainer, "gmacs_per_clip") == [pytest.approx(costs[number] / 1e9, rel=1e-3) for number in kept]
+    assert "38 encoded (selection: motion), in training [0.25, 0.5, 1.0] of them by step" in describe_run(trainer)
+    _, means = run("e", logging_steps=5)
+    parts = [kept[:1], kept[1:5], kept[5:10], kept[10:]]  # the first step is logged too
+    assert means == [pytest.approx(sum(part) / len(part), abs=0.05) for part in parts]
 
 
 # -- starting weights -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 import contextlib
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def describe_run(trainer: Trainer) -> str:
         "model": f"{model.num_parameters() / 1e6:.1f} M parameters, {model.flops() / 1e9:.3g} GMACs a clip, forward",
         "clips": f"{config.num_frames} frames of {'x'.join(map(str, config.image_shape))}"
         + (f", drawn from {config.num_candidate_frames}" if config.candidate_ratio > 1 else ""),
-        "tokens": _selection(config, trainer.is_pretraining),
+        "tokens": _selection(config, trainer.is_pretraining)
+        + (f", in training {ratios} of them by step" if (ratios := getattr(args, "keep_ratios", None)) else ""),
         "batch": f"{args.total_batch_size} clips = {batch} accumulated, {precision} on {args.device}",
         "learning rate": f"from {rates[0]} up to {rates[1]}, down to {rates[2]}",
         "length": f"{num_steps} steps, {epochs} epochs of {steps_per_epoch} steps and "
@@ -90,8 +92,8 @@ class StepMeter:
     def restart(self) -> None:
         self.begin = time.perf_counter()
         self.waited_seconds = 0.0
-        self.num_clips = self.num_batches = 0
-        self.token_counts: dict[str, int] = {}
+        self.num_clips = self.num_batches = self.flops = 0
+        self.token_counts = Counter()  # summed over batches
         self.motion = 0.0  # sums of the mean importance, and of the share of it that the kept tokens have
 
     @contextlib.contextmanager
@@ -112,35 +114,31 @@ class StepMeter:
         """Count the model's outputs for one batch."""
         self.num_clips += num_clips
         self.num_batches += 1
-        self.token_counts = {
-            f"{name}_tokens": outputs[f"{name}_ids"].shape[1]
-            for name in ("kept", "visible", "target")
-            if outputs.get(f"{name}_ids") is not None
-        }
+        chosen = {name: outputs.get(f"{name}_ids") for name in ("kept", "visible", "target")}
+        chosen = {name: ids for name, ids in chosen.items() if ids is not None}
+        for name, ids in chosen.items():
+            self.token_counts[f"{name}_tokens"] += ids.shape[1]
         if (importance := outputs.get("importance")) is not None:
-            ids = [
-                outputs[f"{name}_ids"]
-                for name in ("kept", "visible", "target")
-                if f"{name}_tokens" in self.token_counts
-            ]
-            kept = importance.detach().gather(1, torch.cat(ids, dim=1)).sum()
-            total = importance.detach().sum()
+            importance = importance.detach()
+            kept, total = importance.gather(1, torch.cat(list(chosen.values()), dim=1)).sum(), importance.sum()
             share = kept / total.clamp_min(torch.finfo(total.dtype).tiny)
             self.motion = self.motion + torch.stack([total / importance.numel(), share])
 
     def read(self, num_processes: int, gather: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Numbers since the last call; `gather` collects a value of all processes.
 
-        "clips_per_second" of all processes; "data_wait_share" in [0, 1] and "peak_memory_gib" of this one; tokens of a
-        clip that are "kept_tokens", or "visible_tokens" and "target_tokens"; "mean_importance" over all tokens, and
-        the share of all importance that kept tokens have, "kept_motion_share".
+        "clips_per_second" of all processes; "data_wait_share" in [0, 1] and "peak_memory_gib" of this one; means over
+        clips: "gmacs_per_clip", forward and backward; tokens that are "kept_tokens", or "visible_tokens" and
+        "target_tokens"; "mean_importance" over all tokens, and the share of all importance that kept tokens have,
+        "kept_motion_share".
         """
         seconds = max(time.perf_counter() - self.begin, 1e-9)
         logs = {
             "clips_per_second": round(self.num_clips * num_processes / seconds, 2),
             "data_wait_share": round(min(self.waited_seconds / seconds, 1.0), 3),
             "peak_memory_gib": round(peak_memory_gib(), 2),
-            **self.token_counts,
+            "gmacs_per_clip": float(f"{self.flops / 2e9 / max(self.num_clips, 1):.4g}"),
+            **{name: _mean(total, self.num_batches) for name, total in self.token_counts.items()},
         }
         if torch.is_tensor(self.motion):
             mean, share = (gather(self.motion[None]).mean(dim=0) / self.num_batches).tolist()
@@ -153,6 +151,10 @@ def lowest_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, floa
     """The rate of the group with the lowest one, where the first group's is `rate`; empty if all have the same."""
     rates = [group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     return {"lowest_learning_rate": rate * min(rates) / rates[0]} if min(rates) < rates[0] else {}
+
+
+def _mean(total: int, count: int) -> float:
+    return total // count if total % count == 0 else round(total / count, 1)
 
 
 def peak_memory_gib() -> float:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
@@ -93,7 +94,7 @@ class VideoMSTrainer(Trainer):
         self.resumed_from: str | None = None
         self.stream: VideoStream | None = None
         self._video_ids: Tensor | None = None
-        self._flops: int | None = None
+        self._flops: dict[float | None, int] = {}  # of a clip, by keep ratio
         self.add_callback(_TrainingCallback(self))
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecaySchedule(self.args.weight_decay, self.args.weight_decay_end))
@@ -218,10 +219,18 @@ class VideoMSTrainer(Trainer):
         self._video_ids = inputs.pop("video_id", None)
         return super().training_step(model, inputs, num_items_in_batch)
 
+    def step_keep_ratio(self) -> float | None:
+        """Share of tokens of this step, drawn from `keep_ratios` by seed and step alone; `None`: the model's own."""
+        if not (ratios := getattr(self.args, "keep_ratios", None)):
+            return None
+        return ratios[np.random.default_rng([self.args.seed, self.state.global_step]).integers(len(ratios))]
+
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """Trainer's loss; in training it must be finite, and the selected tokens are counted."""
         unused = ("video_id", "labels") if self.is_pretraining else ("video_id",)
         inputs = {name: value for name, value in inputs.items() if name not in unused}
+        if model.training and (keep_ratio := self.step_keep_ratio()) is not None:
+            inputs["keep_ratio"] = keep_ratio
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             if not torch.isfinite(loss).all():
@@ -395,10 +404,14 @@ class VideoMSTrainer(Trainer):
         super().log(logs, start_time)
 
     def floating_point_ops(self, inputs: dict) -> int:
-        """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos."""
-        if self._flops is None:
-            self._flops = 2 * self.bare_model().flops(training=True)
-        return self._flops * len(inputs[self.model.main_input_name])
+        """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos; the log has their mean."""
+        ratio = self.step_keep_ratio()
+        if ratio not in self._flops:
+            options = {} if ratio is None else {"keep_ratio": ratio}
+            self._flops[ratio] = 2 * self.bare_model().flops(training=True, **options)
+        flops = self._flops[ratio] * len(inputs[self.model.main_input_name])
+        self.meter.flops += flops
+        return flops
 
 
 class _TrainingCallback(TrainerCallback):

@@ -192,6 +192,11 @@ class FineTuningArguments(TrainingArguments):
     layer_decay: float = option(0.75, "Factor on the learning rate from a layer to the one below.")
     label_smoothing_factor: float = option(0.1, "Share of a label given to all classes.")
     eval_strategy: str = option("epoch", "When to evaluate: no, steps or epoch.")
+    keep_ratios: list[float] | None = option(
+        None,
+        "Draw the share of tokens of each step from these (0.15 0.3 0.6 1.0), for one checkpoint that fits every "
+        "budget; null: keep_ratio. Evaluation uses keep_ratio.",
+    )
     head_init: str = option(
         "random",
         "Start of the head: random (the official recipes), or linear_probe, a ridge classifier on the backbone's "
