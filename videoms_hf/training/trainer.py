@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
-import numpy as np
 import torch
 from huggingface_hub import CommitInfo, HfApi
 from torch import Tensor
@@ -110,11 +109,9 @@ class VideoMSTrainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            depth, decays = (
-                self.bare_model(model).config.num_hidden_layers,
-                (self.args.weight_decay, self.args.layer_decay),
-            )
-            self.optimizer = optimizer_class(parameter_groups(model, depth, options.pop("lr"), *decays), **options)
+            depth, args = self.bare_model(model).config.num_hidden_layers, self.args
+            groups = parameter_groups(model, depth, options.pop("lr"), args.weight_decay, args.layer_decay)
+            self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
@@ -219,17 +216,11 @@ class VideoMSTrainer(Trainer):
         self._video_ids = inputs.pop("video_id", None)
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def step_keep_ratio(self) -> float | None:
-        """Share of tokens of this step, drawn from `keep_ratios` by seed and step alone; `None`: the model's own."""
-        if not (ratios := getattr(self.args, "keep_ratios", None)):
-            return None
-        return ratios[np.random.default_rng([self.args.seed, self.state.global_step]).integers(len(ratios))]
-
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         """Trainer's loss; in training it must be finite, and the selected tokens are counted."""
         unused = ("video_id", "labels") if self.is_pretraining else ("video_id",)
         inputs = {name: value for name, value in inputs.items() if name not in unused}
-        if model.training and (keep_ratio := self.step_keep_ratio()) is not None:
+        if model.training and (keep_ratio := self.args.step_keep_ratio(self.state.global_step)) is not None:
             inputs["keep_ratio"] = keep_ratio
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
@@ -405,7 +396,7 @@ class VideoMSTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict) -> int:
         """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos; the log has their mean."""
-        ratio = self.step_keep_ratio()
+        ratio = self.args.step_keep_ratio(self.state.global_step)
         if ratio not in self._flops:
             options = {} if ratio is None else {"keep_ratio": ratio}
             self._flops[ratio] = 2 * self.bare_model().flops(training=True, **options)

@@ -4,6 +4,7 @@
 import os
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 import transformers
 from transformers.utils import is_torch_bf16_gpu_available
@@ -131,6 +132,9 @@ class TrainingArguments(transformers.TrainingArguments):
         """Initial learning rate."""
         return self.base_warmup_learning_rate * self.learning_rate / self.base_learning_rate
 
+    def step_keep_ratio(self, step: int) -> float | None:
+        """Share of tokens of a step; `None`: the model's own."""
+
     def batch_warning(self, num_videos: int) -> str | None:
         """A warning if the batch does not suit the number of training videos; else `None`."""
         batch, total = self.train_batch_size * self.world_size, self.total_batch_size
@@ -203,3 +207,9 @@ class FineTuningArguments(TrainingArguments):
         "features, for small datasets.",
         choices=["random", "linear_probe"],
     )
+
+    def step_keep_ratio(self, step: int) -> float | None:
+        """One of `keep_ratios`, drawn by seed and step alone; `None`, the model's own, without them."""
+        if not self.keep_ratios:
+            return None
+        return self.keep_ratios[np.random.default_rng([self.seed, step]).integers(len(self.keep_ratios))]
