@@ -53,11 +53,8 @@ _TAKEN_OVER = (
 def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     """The configuration of a checkpoint's tensors; `fields` override it.
 
-    Sizes are those of the tensors. The rest comes from transformers' config.json or the official command line, or is
-    the default: 16 frames of 224 x 224, selection by motion.
-
-    Raises:
-        ValueError: the heads are unknown, or config.json contradicts the tensors or names another kind of model.
+    Sizes are those of the tensors, which config.json may not contradict. The rest comes from transformers' config.json
+    or the official command line, or is the default: 16 frames of 224 x 224, selection by motion.
     """
     known = infer_sizes(checkpoint.state)
     if checkpoint.config is not None:
@@ -71,10 +68,8 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
     if fields.keys() & {*BUDGETS}:
         known.pop("keep_ratio", None)
     known |= fields
-    for heads, width in (
-        ("num_attention_heads", "hidden_size"),
-        ("decoder_num_attention_heads", "decoder_hidden_size"),
-    ):
+    for part in ("", "decoder_"):
+        heads, width = f"{part}num_attention_heads", f"{part}hidden_size"
         if heads not in known and width in known:
             known[heads] = infer_heads(heads, known[width])
     if "decoder_hidden_size" not in known:  # there is no decoder
@@ -85,11 +80,8 @@ def build_config(checkpoint: Checkpoint, **fields) -> VideoMSConfig:
 
 
 def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
-    if checkpoint.config.get("model_type") != "videomae":
-        raise ValueError(
-            f"{checkpoint.source} is a {checkpoint.config.get('model_type')!r} model of transformers; it must be a "
-            "'videomae' one"
-        )
+    if (kind := checkpoint.config.get("model_type")) != "videomae":
+        raise ValueError(f"{checkpoint.source} is a {kind!r} model of transformers; it must be a 'videomae' one")
     theirs = VideoMAEConfig.from_dict(checkpoint.config)
     contradictions = [
         f"{name} {getattr(theirs, name)} in config.json, {size} in the tensors"
@@ -114,15 +106,11 @@ def _from_transformers(checkpoint: Checkpoint, sizes: Mapping) -> dict:
 
 def _from_arguments(arguments: Mapping) -> dict:
     """Fields that the official command line set; its ratios are dropped shares where ours are kept shares."""
-    known = {
-        ours: arguments[theirs]
-        for theirs, ours in (("num_frames", "num_frames"), ("input_size", "image_size"), ("mask_ratio", "mask_ratio"))
-        if isinstance(arguments.get(theirs), (int, float))
-    }
-    for theirs, ours in (("motion_centric_masking_ratio", "pretraining_keep_ratio"), ("mcm_ratio", "keep_ratio")):
-        if isinstance(arguments.get(theirs), (int, float)):
-            known[ours] = round(1 - arguments[theirs], 9)
-    return known
+    given = {name: value for name, value in arguments.items() if isinstance(value, (int, float))}
+    same = {"num_frames": "num_frames", "input_size": "image_size", "mask_ratio": "mask_ratio"}
+    dropped = {"motion_centric_masking_ratio": "pretraining_keep_ratio", "mcm_ratio": "keep_ratio"}
+    known = {ours: given[theirs] for theirs, ours in same.items() if theirs in given}
+    return known | {ours: round(1 - given[theirs], 9) for theirs, ours in dropped.items() if theirs in given}
 
 
 def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrainedModel, Converted]:
@@ -155,11 +143,7 @@ def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrai
 
 
 def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor]:
-    """The weights of any checkpoint, ours too, in the official layout, for `torch.save({"model": ...})`.
-
-    Raises:
-        ValueError: tensors are missing, unexpected or of another shape; all are named.
-    """
+    """The weights of any checkpoint, ours too, in the official layout, for `torch.save({"model": ...})`."""
     kind = checkpoint_kind(checkpoint.state)
     if kind not in KINDS or kind in ("pretraining", "encoder") and not has_final_norm(checkpoint.state):
         raise ValueError(

@@ -16,12 +16,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers.utils import (
-    SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_INDEX_NAME,
-    WEIGHTS_NAME,
-)
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from .state_dict import with_zero_biases
 
@@ -65,14 +60,9 @@ def is_foreign(source: str | os.PathLike) -> bool:
 def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
     """The checkpoint in a file, a folder or on the Hub.
 
-    Args:
-        source: a `.pth` or `.ckpt` file (a state dict, or one under a key of [`STATE_KEYS`]), DeepSpeed's
-            `mp_rank_00_model_states.pt` or its folder, a safetensors file; or a folder or Hub name of a model of
-            transformers.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: a file is corrupt, has no state dict, or would run code if it were loaded.
+    That is a `.pth` or `.ckpt` file (a state dict, or one under a key of [`STATE_KEYS`]), DeepSpeed's
+    `mp_rank_00_model_states.pt` or its folder, a safetensors file; or a folder or Hub name of a model of transformers.
+    `ValueError` if a file is corrupt, has no state dict, or would run code if it were loaded.
     """
     source = os.fspath(source)
     path = Path(source)

@@ -145,19 +145,11 @@ def infer_sizes(state: Mapping[str, Tensor]) -> dict:
 
     The majority decides where tensors contradict each other; [`convert`] names the others.
     """
-    shapes = {
-        ours: value.shape
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-        for ours in our_names(name) or ()
-    }
+    tensors = {name: value.shape for name, value in state.items() if isinstance(value, Tensor)}
+    shapes = {ours: shape for name, shape in tensors.items() for ours in our_names(name) or ()}
 
-    def vote(pattern: str, dimension: int) -> int | None:
-        sizes = Counter(
-            shape[dimension]
-            for name, shape in shapes.items()
-            if re.fullmatch(pattern, name) and len(shape) > dimension
-        )
+    def vote(pattern: str) -> int | None:
+        sizes = Counter(shape[0] for name, shape in shapes.items() if re.fullmatch(pattern, name) and shape)
         return sizes.most_common(1)[0][0] if sizes else None
 
     def depth(prefix: str) -> int | None:
@@ -166,13 +158,13 @@ def infer_sizes(state: Mapping[str, Tensor]) -> dict:
 
     encoder, decoder = r"videoms\.encoder\.layer", r"decoder\.decoder_layers"
     sizes = {
-        "hidden_size": vote(rf"{encoder}\.\d+\.layernorm_\w+\.weight|{re.escape(PROJECTION)}\.bias", 0),
+        "hidden_size": vote(rf"{encoder}\.\d+\.layernorm_\w+\.weight|{re.escape(PROJECTION)}\.bias"),
         "num_hidden_layers": depth(encoder),
-        "intermediate_size": vote(rf"{encoder}\.\d+\.intermediate\.dense\.\w+", 0),
-        "decoder_hidden_size": vote(rf"{decoder}\.\d+\.layernorm_\w+\.weight|decoder\.norm\.weight", 0),
+        "intermediate_size": vote(rf"{encoder}\.\d+\.intermediate\.dense\.\w+"),
+        "decoder_hidden_size": vote(rf"{decoder}\.\d+\.layernorm_\w+\.weight|decoder\.norm\.weight"),
         "decoder_num_hidden_layers": depth(decoder),
-        "decoder_intermediate_size": vote(rf"{decoder}\.\d+\.intermediate\.dense\.\w+", 0),
-        "num_labels": vote(r"classifier\.\w+", 0),
+        "decoder_intermediate_size": vote(rf"{decoder}\.\d+\.intermediate\.dense\.\w+"),
+        "num_labels": vote(r"classifier\.\w+"),
     }
     patch = shapes.get(f"{PROJECTION}.weight", ())
     if len(patch) == 5:
@@ -205,12 +197,8 @@ def convert(
 ) -> Converted:
     """The weights `wanted` (our names and shapes) from a state dict of any known layout.
 
-    Args:
-        may_be_new: prefixes of wanted names that may be missing; "classifier." may also have other classes.
-        may_be_dropped: prefixes of our names that the state dict may have in addition.
-
-    Raises:
-        ValueError: tensors are missing, unexpected or of another shape; all of them are named.
+    `ValueError` names all tensors that are missing, unexpected or of another shape. Names that begin with one of `may_be_new` may be missing; "classifier." may also have other classes. The state dict
+    may have those of `may_be_dropped` in addition.
     """
     found: dict[str, Tensor] = {}
     dropped, unexpected, misshapen = [], [], []
@@ -262,8 +250,7 @@ def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our weights in the official layout, of pre-training if there is a decoder, else of fine-tuning.
 
-    Raises:
-        ValueError: some are not ours, or a block lacks one of query, key and value; all of them are named.
+    `ValueError` names all that are not ours, and what a block lacks of query, key and value.
     """
     foreign = [name for name in state if our_names(name) != (name,)]
     is_pretraining = checkpoint_kind(state) == "pretraining"

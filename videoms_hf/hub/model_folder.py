@@ -107,20 +107,15 @@ def _digest(files: tuple[tuple[Path, int], ...]) -> str:
 def run_records(folder: Path, local_paths: bool = False) -> dict[str, dict]:
     """Recipe, log and evaluation in a model folder by file name, ready to publish.
 
-    Args:
-        local_paths: keep local paths and the names of user and machine.
-
-    Raises:
-        ValueError: A file has other content than its name says or contains a secret, or the evaluation is of another
-            model.
+    `local_paths` keeps local paths and the names of user and machine. `ValueError` if a file has other content than
+    its name says or contains a secret, or the evaluation is of another model.
     """
     path, records = folder / RECIPE_FILE, {}
     if path.exists():
         records[RECIPE_FILE] = _checked_mapping(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, path)
         if SECRET_OPTION in records[RECIPE_FILE]:
-            raise ValueError(
-                f"{path} holds {SECRET_OPTION}, which is a secret; remove that line before others can read it"
-            )
+            what = f"{path} holds {SECRET_OPTION}, which is a secret"
+            raise ValueError(f"{what}; remove that line before others can read it")
     for name in (LOG_FILE, EVALUATION_FILE):
         if (content := read_json(folder / name)) is not None:
             records[name] = content
@@ -132,9 +127,7 @@ def run_records(folder: Path, local_paths: bool = False) -> dict[str, dict]:
 def repository_files(folder: Path) -> list[str]:
     """Names of the files to publish: configuration, weights, processor and their code, card and records of the run.
 
-    Raises:
-        FileNotFoundError: Some are missing; they are named.
-        ValueError: The recipe, the log or the evaluation cannot be published.
+    `FileNotFoundError` names all that are missing.
     """
     read_config(folder)
     records = run_records(folder)
