@@ -197,8 +197,9 @@ def convert(
 ) -> Converted:
     """The weights `wanted` (our names and shapes) from a state dict of any known layout.
 
-    `ValueError` names all tensors that are missing, unexpected or of another shape. Names that begin with one of `may_be_new` may be missing; "classifier." may also have other classes. The state dict
-    may have those of `may_be_dropped` in addition.
+    `ValueError` names all tensors that are missing, unexpected or of another shape. Names that begin with one of
+    `may_be_new` may be missing; "classifier." may also have other classes. The state dict may have those of
+    `may_be_dropped` in addition.
     """
     found: dict[str, Tensor] = {}
     dropped, unexpected, misshapen = [], [], []
