@@ -54,6 +54,17 @@ def test_commands_in_documents_exist(path):
             assert words[0] in recipe_names(), f"{path.name}: {words[0]}"
 
 
+def test_options_that_pages_mention_without_a_command_exist():
+    known = set().union(*map(options_of, COMMANDS)) | {"--nproc_per_node", "--nodes", "--config_file"}
+    official = {"--mask_type", "--sampling_rate", "--lr", "--finetune", "--num_sample"}  # of VideoMAE's own scripts
+    official |= {"--test_num_segment", "--test_num_crop"}
+    for path in sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")}):
+        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        spans = " ".join(span for span in re.findall(r"`([^`]+)`", text) if ".py " not in span)
+        unknown = set(re.findall(r"(?<![\w-])--[a-z]\w+", spans)) - known
+        assert unknown <= (official if path.name == "from_videomae.md" else set()), f"{path.name}: {unknown}"
+
+
 @pytest.mark.parametrize("path", sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")}), ids=lambda path: path.name)
 def test_links_and_pictures_in_documents_exist(path):
     text = path.read_text(encoding="utf-8")
