@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.evaluation_files import save_classifier, write_noise
 from tests.processes import run_program
@@ -141,6 +142,18 @@ def test_every_block_has_a_language_and_every_page_a_title_and_a_place_in_the_me
         assert len(re.findall(r"^ *```", text, re.M)) == 2 * len(BLOCK.findall(text)), page
         assert all(match[2] for match in BLOCK.finditer(text)), page
         assert re.search(rf"\b{page.stem}\.md$", menu, re.M), f"{page.name} is not in mkdocs.yml"
+
+
+def test_the_drawings_can_be_made_again(tmp_path):
+    pytest.importorskip("matplotlib", reason="an extra: pip install -e .[benchmarks]")
+    drawings = runpy.run_path(str(ROOT / "docs" / "drawings.py"))
+    drawings["save"].__globals__["DOCS"] = tmp_path
+    for name in ("draw_tokens", "draw_networks", "draw_frame_selection"):
+        drawings[name]()
+    made = sorted(tmp_path.glob("method_*.png"))
+    assert [path.name for path in made] == [path.name for path in sorted((ROOT / "docs").glob("method_*.png"))]
+    for path in made:
+        assert Image.open(path).size == Image.open(ROOT / "docs" / path.name).size
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
