@@ -19,7 +19,7 @@ import numpy as np
 from videoms_hf.command_line import parse_recipe, read_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.splits import few_shot
-from videoms_hf.experiments.comparison import comparison_table, save_chart
+from videoms_hf.experiments.comparison import Panel, comparison_table, save_chart
 from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.single_run import evaluate_once, train_once
 from videoms_hf.files import write_json
@@ -202,9 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(content, Path(args.output_dir) / "comparison.json")
         print(f"\n{table}", flush=True)
     if args.chart is not None:
-        first = next(iter(steps[0].values()))
         gmacs = {budget: next(iter(row.values())).gmacs for budget, row in steps[0].items()}
-        save_chart(hits_of(steps), gmacs, next(iter(first.values())).chance, args.chart)
+        chance = next(iter(next(iter(steps[0].values())).values())).chance
+        save_chart([Panel("", hits_of(steps), gmacs, chance)], args.chart)
 
 
 if __name__ == "__main__":

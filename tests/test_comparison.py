@@ -16,7 +16,7 @@ from videoms_hf.command_line import read_recipe
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.experiments import single_run as comparison
-from videoms_hf.experiments.comparison import comparison_table, mean_and_interval, save_chart
+from videoms_hf.experiments.comparison import Panel, comparison_table, mean_and_interval, save_chart
 from videoms_hf.experiments.in_memory import ClipsInMemory
 
 
@@ -173,6 +173,7 @@ def test_the_chart_has_a_curve_for_each_selection(tmp_path):
     pytest.importorskip("matplotlib")
     hits = {ratio: {"motion": np.eye(4)[:2], "random": np.eye(4)[2:]} for ratio in (0.1, 0.3)}
     hits[1.0] = {"none": np.ones((2, 4))}
-    save_chart(hits, {0.1: 0.01, 0.3: 0.03, 1.0: 0.1}, 0.25, str(tmp_path / "chart.png"))
+    panel = Panel("EgoGestAR", hits, {0.1: 0.01, 0.3: 0.03, 1.0: 0.1}, 0.25)
+    save_chart([panel, panel], tmp_path / "chart.png")
     with Image.open(tmp_path / "chart.png") as picture:
         assert picture.width > 400

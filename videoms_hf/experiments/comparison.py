@@ -1,6 +1,10 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """How sure a difference of training methods is, when each was trained with several seeds and has few test videos."""
 
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -49,28 +53,51 @@ def comparison_table(hits: dict[str, np.ndarray], chance: float, seconds: dict[s
     return "\n".join(lines)
 
 
-def save_chart(hits: dict[float, dict[str, np.ndarray]], gmacs: dict[float, float], chance: float, path: str) -> None:
-    """Write a chart of top-1 against GMACs per clip, a curve for each method with 95 % intervals; needs matplotlib.
+COLOURS = {"motion": "#1f5fbf", "random": "#d9822b", "tube": "#7a7a7a"}
 
-    `hits` (seeds, videos) are by keep ratio and method, `gmacs` by keep ratio. A method of one point is a marker.
+
+class Panel(NamedTuple):
+    """One chart: top-1 against GMACs per clip, of one data set."""
+
+    title: str
+    hits: dict[float, dict[str, np.ndarray]]  # (seeds, videos) by keep ratio and method
+    gmacs: dict[float, float]  # per clip, by keep ratio
+    chance: float
+
+
+def save_chart(panels: Sequence[Panel], path: str | os.PathLike) -> None:
+    """Write charts side by side, a curve for each method with its 95 % interval; needs matplotlib.
+
+    "none", all tokens, is a level line that the curves can be compared with.
     """
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(5.5, 3.5))
-    for name in dict.fromkeys(name for cells in hits.values() for name in cells):
-        points = sorted(
-            (gmacs[ratio], *mean_and_interval(cells[name])) for ratio, cells in hits.items() if name in cells
-        )
-        x, mean, low, high = np.array(points).T
-        label = "all tokens" if name == "none" else name
-        axis.errorbar(x, 100 * mean, 100 * np.array([mean - low, high - mean]), marker="o", capsize=3, label=label)
-    axis.axhline(100 * chance, color="grey", linestyle=":", label="chance")
-    axis.set(xlabel="GMACs per clip", ylabel="top-1, %", xlim=(0, None), ylim=(0, 100))
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False, sharey=True)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        names = dict.fromkeys(name for cells in panel.hits.values() for name in cells)
+        for name in names:
+            points = sorted(
+                (panel.gmacs[ratio], *mean_and_interval(cells[name]))
+                for ratio, cells in panel.hits.items()
+                if name in cells
+            )
+            x, mean, low, high = np.array(points).T * [[1], [100], [100], [100]]
+            if name == "none":
+                axis.axhline(mean[0], color="black", linewidth=1, linestyle="--")
+                errors = [mean - low, high - mean]
+                axis.errorbar(x, mean, errors, color="black", fmt="D", capsize=3, label="all tokens")
+                continue
+            colour = COLOURS.get(name)
+            (line,) = axis.plot(x, mean, "o-", color=colour, linewidth=2.5 if name == "motion" else 1.5, label=name)
+            axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        axis.axhline(100 * panel.chance, color="grey", linestyle=":", linewidth=1, label="chance")
+        axis.set(xlabel="GMACs per clip", xlim=(0, None), ylim=(0, 100), title=panel.title)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("top-1, %")
+    axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=130)
     pyplot.close(figure)
