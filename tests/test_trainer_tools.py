@@ -1,6 +1,8 @@
 """What users know from Trainer works on: loggers, the search for hyper-parameters; folders that cannot be written."""
 
+import json
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -50,6 +52,18 @@ def test_tensorboard_gets_everything_that_is_logged(tmp_path):
     found = EventAccumulator(str(file.parent)).Reload()
     assert {f"train/{name}" for name in {*LOGGED, *SELECTION}} <= set(found.Tags()["scalars"])
     assert len(found.Scalars("train/loss")) == 5 and len(found.Scalars("eval/top1")) == 1
+
+
+@pytest.mark.slow
+def test_trackio_gets_everything_that_is_logged(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    pytest.importorskip("trackio")
+    tiny_trainer("finetune", tmp_path / "run", report_to=["trackio"], num_train_epochs=1).train()
+    (file,) = tmp_path.glob("*.db")
+    with sqlite3.connect(file) as database:
+        rows = [json.loads(text) for (text,) in database.execute("select metrics from metrics order by step")]
+    assert {f"train/{name}" for name in {*LOGGED, *SELECTION}} <= set(rows[0])
+    assert sum("train/loss" in row for row in rows) == 5 and sum("eval/top1" in row for row in rows) == 1
 
 
 @pytest.mark.slow

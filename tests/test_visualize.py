@@ -273,6 +273,12 @@ def test_options_that_do_not_fit_are_refused(words, message):
         visualize("a.mp4", *words)
 
 
+def test_rows_that_the_model_does_not_have_are_refused(folder, tmp_path):
+    words = [folder / "a.mp4", "--model", folder / "classifier", "--rows", "reconstruction", "frames"]
+    with pytest.raises(ValueError, match="rows are reconstruction, frames, which this model does not have"):
+        visualize(*words, "--output", tmp_path / "a.png")
+
+
 def test_a_video_too_long_for_an_image_file_is_refused(tmp_path, folder, monkeypatch):
     write_video(tmp_path / "long.mp4", np.zeros((1001, 16, 16, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"1001 frames, too many for \.gif: give a part with --start"):

@@ -151,6 +151,8 @@ def clip_rows(view: ClipView, tubelet_size: int, names: Sequence[str] = ROWS, fr
         if "reconstruction" in names and look.restored is not None:
             title = "Reconstruction" if is_one else f"{name.capitalize()}: reconstruction"
             rows.append(reconstruction_row(layout, look.restored, look.visible, look.target, title))
+    if not rows:
+        raise ValueError(f"rows are {', '.join(names)}, which this model does not have; add clip or importance")
     return rows
 
 
