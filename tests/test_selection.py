@@ -9,6 +9,8 @@ from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClas
 from videoms_hf.configuration_videoms import token_counts
 from videoms_hf.selection_videoms import (
     VideoMSTokenSelector,
+    above_threshold,
+    calibrated_threshold,
     fixed_noise,
     most_important,
     motion_importance,
@@ -235,3 +237,44 @@ def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
     for selection, least in (("motion", 0.0156), ("tube", 0.0625)):
         with pytest.raises(ValueError, match=f"keeps none of 64 tokens; it must be at least {least}"):
             token_counts(tiny_config(token_selection=selection), keep_ratio=0.01)
+
+
+# --- quotas and adaptive numbers -----------------------------------------------------------------------------------
+
+
+def test_every_part_of_a_clip_keeps_its_quota_and_the_rest_goes_to_the_most_moving(tiny_config):
+    importance = torch.rand(2, 64)
+    importance[:, 48:] += 10  # a burst in the last of 4 time steps
+    grid, kept = (4, 4, 4), {}
+    for quota in (0, 0.5, 1):
+        selector = VideoMSTokenSelector(tiny_config(group_quota=quota, temporal_groups=4))
+        kept[quota] = selector.keep(importance, 2, grid, 0.25, "cpu")
+        counts = [[int((row // 16 == step).sum()) for step in range(4)] for row in kept[quota]]
+        assert counts == [{0: [0, 0, 0, 16], 0.5: [2, 2, 2, 10], 1: [4, 4, 4, 4]}[quota]] * 2
+        for b in range(2):  # the best of each part
+            for step, count in enumerate(counts[b]):
+                best = sorted(range(16 * step, 16 * step + 16), key=lambda i: -importance[b, i])[:count]
+                assert set(best) <= set(kept[quota][b].tolist())
+    assert kept[0].equal(VideoMSTokenSelector(tiny_config()).keep(importance, 2, grid, 0.25, "cpu"))
+    with pytest.raises(ValueError, match="temporal_groups is 3; it must divide the 4 time steps"):
+        VideoMSModel(tiny_config(group_quota=0.5, temporal_groups=3))
+
+
+def test_tokens_above_the_threshold_are_kept_within_the_limits():
+    importance = torch.tensor([[0.0, 0, 0, 0, 0], [5, 1, 4, 2, 3], [2, 9, 9, 9, 9], [7, 7, 7, 7, 7]])
+    kept = above_threshold(importance, 2.5, 1, 4)
+    assert kept.tolist() == [
+        [True, False, False, False, False],  # the minimum
+        [True, False, True, False, True],
+        [False, True, True, True, True],
+        [True, True, True, True, False],  # the maximum; ties go to the lower index
+    ]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.83])
+def test_the_calibrated_threshold_keeps_the_share_that_was_asked_for(share):
+    importance = torch.rand(50, 64) * torch.rand(50, 1) ** 2  # still and busy clips
+    threshold = calibrated_threshold(importance, share, 6, 60)
+    counts = above_threshold(importance, threshold, 6, 60).sum(dim=1)
+    assert share - 0.001 < counts.sum() / importance.numel() <= share
+    assert counts.min() < 64 * share < counts.max()

@@ -39,7 +39,7 @@ GROUPS = {
         r"per_device_train_batch_size|learning_rate|resume(_from_checkpoint)?|dry_run|labels|to|.*(pretrain|finetune)_.*"
     ),
     "method": re.compile(
-        r".*(ratio|kept_tokens|hidden|attention|attn|intermediate|dropout|drop_path|head_init|patch|tubelet|norm_pix).*|"
+        r".*(ratio|kept_tokens|group|hidden|attention|attn|intermediate|dropout|drop_path|head_init|patch|tubelet|norm_pix).*|"
         r".*(selections?|learning_rate|warmup_epochs|decay|decay_end|smoothing_factor)"
     ),
     "data": re.compile(
@@ -60,7 +60,7 @@ RANGES = (
         "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
         "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split "
-        "num_samples num_kept_tokens",
+        "num_samples num_kept_tokens temporal_groups",
     ),
     (
         "at least 0",
@@ -73,14 +73,18 @@ RANGES = (
         lambda value: value > 0,
         "fps seconds head_init_scale num_train_epochs logging_steps save_steps base_learning_rate learning_rate",
     ),
-    ("in (0, 1]", lambda value: 0 < value <= 1, "keep_ratio keep_ratios pretraining_keep_ratio layer_decay"),
+    (
+        "in (0, 1]",
+        lambda value: 0 < value <= 1,
+        "keep_ratio keep_ratios pretraining_keep_ratio min_keep_ratio max_keep_ratio layer_decay",
+    ),
     ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio ema_decay"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
     (
         "in [0, 1]",
         lambda value: 0 <= value <= 1,
         "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor "
-        "max_bad_share random_erasing",
+        "max_bad_share random_erasing group_quota",
     ),
     ("from 0 to 51", lambda value: 0 <= value <= 51, "crf"),
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
@@ -23,6 +24,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, token_counts
 from .layers_videoms import (
+    ClipLengths,
     VideoMSDecoder,
     VideoMSEncoder,
     VideoMSLayer,
@@ -39,6 +41,7 @@ from .tubelets_videoms import (
     check_clip,
     gather_slices,
     gather_tubelets,
+    mean_of_tokens,
     mean_per_time_step,
     pixel_targets,
     split_tubelets,
@@ -57,6 +60,8 @@ class VideoMSModelOutput(ModelOutput):
             final norm if the model has one.
         kept_ids (`torch.LongTensor` of shape `(batch_size, num_encoded)`): the encoded tokens, ascending, in
             [0, num_tokens); not in pre-training, nor with a mask.
+        num_kept (`torch.LongTensor` of shape `(batch_size,)`): with `importance_threshold`, the number of tokens of
+            each clip; the features after them are 0 and the `kept_ids` -1.
         visible_ids, target_ids (`torch.LongTensor`): in pre-training and with a mask, the encoded tokens and those to
             be predicted, ascending.
         importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): motion of every token, if tokens were
@@ -67,6 +72,7 @@ class VideoMSModelOutput(ModelOutput):
 
     last_hidden_state: Tensor | None = None
     kept_ids: Tensor | None = None
+    num_kept: Tensor | None = None
     visible_ids: Tensor | None = None
     target_ids: Tensor | None = None
     importance: Tensor | None = None
@@ -88,6 +94,7 @@ class VideoMSHeadOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     kept_ids: Tensor | None = None
+    num_kept: Tensor | None = None
     visible_ids: Tensor | None = None
     target_ids: Tensor | None = None
     importance: Tensor | None = None
@@ -150,15 +157,18 @@ class VideoMSEmbeddings(nn.Module):
         slice_noise: Tensor | None = None,
         num_kept_tokens: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds."""
+        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds.
+
+        With `num_kept` among the fields the tokens of all clips follow each other: (1, sum of V, D).
+        """
         grid = check_clip(pixel_values, self.config)
-        fields = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
+        fields = dict.fromkeys(("kept_ids", "num_kept", "visible_ids", "target_ids", "importance", "slice_ids"))
         if self.config.candidate_ratio > 1:
             fields["slice_ids"] = self.frame_selector(self.importance(pixel_values), grid[0], slice_noise)
             pixel_values = gather_slices(pixel_values, fields["slice_ids"], self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
 
-        importance = embeddings = None
+        importance = embeddings = batch = ids = None
         if bool_masked_pos is None and self.selector.uses_motion:
             if torch.is_grad_enabled():  # score without a gradient, then embed the selected tokens with one
                 importance = self.importance(pixel_values)
@@ -170,16 +180,20 @@ class VideoMSEmbeddings(nn.Module):
         if bool_masked_pos is not None:
             fields["visible_ids"], fields["target_ids"] = split_masked(bool_masked_pos, batch_size, num_tokens)
         elif for_pretraining:
-            selection = self.selector.split(importance, batch_size, grid, noise, device)
-            fields["visible_ids"], fields["target_ids"] = selection
+            split = self.selector.split(importance, batch_size, grid, noise, device)
+            fields["visible_ids"], fields["target_ids"] = split
+        elif self.config.importance_threshold is not None and keep_ratio is None and num_kept_tokens is None:
+            batch, ids, fields["kept_ids"], fields["num_kept"] = self.selector.keep_important(importance)
         else:
             fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
-        ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
+        if ids is None:
+            ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
 
         if embeddings is None:
-            tubelets = split_tubelets(pixel_values, self.config)
-            tubelets = tubelets.flatten(1, 3) if ids.shape[1] == num_tokens else gather_tubelets(tubelets, ids)
+            tubelets = gather_tubelets(split_tubelets(pixel_values, self.config), ids, batch)
             embeddings = self.patch_embeddings(tubelets)
+        elif batch is not None:
+            embeddings = embeddings[batch, ids]
         elif ids.shape[1] < num_tokens:
             embeddings = embeddings.gather(1, ids[..., None].expand(-1, -1, embeddings.shape[-1]))
         return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), fields
@@ -240,6 +254,7 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
         with torch.device("meta"):
             clip = torch.empty(1, *(clip_shape or default))
             config = copy.deepcopy(self.config)
+            config.importance_threshold = None  # without pixels, what `keep_ratio` costs
             model = self._from_config(config, attn_implementation="eager").to("meta").train(training)
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
             output = model(clip, **inputs)[0]
@@ -280,11 +295,11 @@ class VideoMSModel(VideoMSPreTrainedModel):
             pixel_values: normalised clips (batch, frames, channels, height, width).
             bool_masked_pos: (batch, num_tokens), True = not encoded, equally many in each clip; replaces the selector.
             noise: decides which tokens are visible with `for_pretraining`; see [`VideoMSForPreTraining`].
-            keep_ratio: share of tokens to keep, in (0, 1]; defaults to the configuration's. 1 turns selection off.
+            keep_ratio, num_kept_tokens: share of tokens to keep, in (0, 1] (1 turns selection off), or their number;
+                by default the configuration's.
             for_pretraining: whether to encode only the tokens that are visible in pre-training.
             slice_noise: (batch, candidate time steps), uniform in [0, 1), to draw time steps in frame selection. By
                 default it is random in training; in evaluation the best time steps are selected without noise.
-            num_kept_tokens: number of tokens to keep instead of `keep_ratio`.
         """
         if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
             logger.warning_once(
@@ -294,14 +309,18 @@ class VideoMSModel(VideoMSPreTrainedModel):
         hidden_states, fields = self.embeddings(
             pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise, num_kept_tokens
         )
-        hidden_states = self.encoder(hidden_states)
+        lengths = None if fields["num_kept"] is None else ClipLengths.of(fields["num_kept"])
+        hidden_states = self.encoder(hidden_states, lengths)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
+        if lengths is not None:
+            hidden_states = pad_sequence(hidden_states[0].split(lengths.counts), batch_first=True)
         return VideoMSModelOutput(last_hidden_state=hidden_states, **fields)
 
     def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature per clip, (B, D): the mean over its encoded tokens. `inputs` go to `forward`."""
-        return self(pixel_values, **inputs | {"return_dict": True}).last_hidden_state.mean(dim=1)
+        outputs = self(pixel_values, **inputs | {"return_dict": True})
+        return mean_of_tokens(outputs.last_hidden_state, outputs.num_kept)
 
     def get_time_step_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature per time step, (B, t, D): the mean over its encoded tokens, zeros if there are none.
@@ -396,15 +415,14 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
                 (batch, views, frames, channels, height, width), whose class probabilities are averaged.
             labels: (batch,) class indices, or (batch, num_labels) values for multi-label classification and regression
                 (`config.problem_type`); for `"single_label_classification"` also (batch, num_labels) probabilities.
-            keep_ratio: share of tokens to keep, in (0, 1]; defaults to the configuration's. 1 turns selection off.
+            keep_ratio, num_kept_tokens: see [`VideoMSModel`].
             slice_noise: see [`VideoMSModel`]; one row per view.
-            num_kept_tokens: number of tokens to keep instead of `keep_ratio`.
         """
         has_views = isinstance(pixel_values, Tensor) and pixel_values.ndim == 6
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
         options = {**kwargs, "keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens, "return_dict": True}
         outputs = self.videoms(clips, slice_noise=slice_noise, **options)
-        features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
+        features = self.fc_norm(mean_of_tokens(outputs.last_hidden_state, outputs.num_kept))
         logits = self.classifier(self.dropout(features))
         if has_views:
             logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))

@@ -8,7 +8,6 @@ its tokens in raster order (time, row, column), V or M selected tokens, D width.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig
@@ -24,7 +23,19 @@ def check_architecture(config: VideoMSConfig) -> None:
                 f"{width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}; "
                 f"choose {heads} so that it divides {width}"
             )
-    token_grid((config.num_frames, config.num_channels, *config.image_shape), config)
+    if config.importance_threshold is not None and (
+        config.token_selection != "motion" or config.min_keep_ratio > config.max_keep_ratio
+    ):
+        raise ValueError(
+            f"importance_threshold is set, but token_selection is {config.token_selection!r}, min_keep_ratio "
+            f"{config.min_keep_ratio} and max_keep_ratio {config.max_keep_ratio}; it needs 'motion', and a minimum "
+            "that does not exceed the maximum"
+        )
+    num_steps, *_ = token_grid((config.num_frames, config.num_channels, *config.image_shape), config)
+    if config.group_quota > 0 and num_steps % config.temporal_groups:
+        raise ValueError(
+            f"temporal_groups is {config.temporal_groups}; it must divide the {num_steps} time steps of a clip"
+        )
 
 
 def token_grid(clip_shape: tuple[int, int, int, int], config: VideoMSConfig) -> tuple[int, int, int]:
@@ -88,10 +99,15 @@ def split_tubelets(pixel_values: Tensor, config: VideoMSConfig) -> Tensor:
     return tubelets.unflatten(1, (-1, config.tubelet_size)).permute(0, 1, 4, 6, 3, 2, 5, 7)
 
 
-def gather_tubelets(tubelets: Tensor, ids: Tensor) -> Tensor:
-    """Tubelets of the tokens `ids` (B, V), (B, t, h, w, ...) -> (B, V, ...); only these are copied."""
-    rows, columns = tubelets.shape[2:4]
-    batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
+def gather_tubelets(tubelets: Tensor, ids: Tensor, batch: Tensor | None = None) -> Tensor:
+    """Tubelets of the tokens `ids` (B, V), ascending, (B, t, h, w, ...) -> (B, V, ...); only these are copied.
+
+    `batch`, as large as `ids`, are their clips, by default the rows of `ids`.
+    """
+    steps, rows, columns = tubelets.shape[1:4]
+    if batch is None and ids.shape[1] == steps * rows * columns:
+        return tubelets.flatten(1, 3)
+    batch = torch.arange(ids.shape[0], device=ids.device)[:, None] if batch is None else batch
     return tubelets[batch, ids // (rows * columns), ids // columns % rows, ids % columns]
 
 
@@ -102,9 +118,18 @@ def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) ->
     return slices[batch, slice_ids].flatten(1, 2)
 
 
+def mean_of_tokens(features: Tensor, num_kept: Tensor | None) -> Tensor:
+    """Mean of the tokens of each clip, (B, V, D) -> (B, D); after the first `num_kept` (B,), if given, are zeros."""
+    return features.mean(dim=1) if num_kept is None else features.sum(dim=1) / num_kept[:, None]
+
+
 def mean_per_time_step(features: Tensor, ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
-    """Mean feature of each time step, (B, V, D) of the tokens `ids` -> (B, t, D); zeros if it has no token."""
-    member = F.one_hot(ids // num_patches, num_steps).to(features.dtype)  # (B, V, T)
+    """Mean feature of each time step, (B, V, D) of the tokens `ids` -> (B, t, D); zeros if it has no token.
+
+    Tokens with the id -1 are padding.
+    """
+    steps = torch.arange(num_steps, device=ids.device)
+    member = (ids[..., None] // num_patches == steps).to(features.dtype)  # (B, V, T)
     return member.transpose(1, 2) @ features / member.sum(dim=1).clamp_min(1)[..., None]
 
 

@@ -41,7 +41,7 @@ def describe_run(trainer: Trainer) -> str:
         "clips": f"{config.num_frames} frames of {'x'.join(map(str, config.image_shape))}"
         + (f", drawn from {config.num_candidate_frames}" if config.candidate_ratio > 1 else ""),
         "tokens": _selection(config, trainer.is_pretraining)
-        + (f", in training {ratios} of them by step" if (ratios := getattr(args, "keep_ratios", None)) else ""),
+        + (f", in training {ratios} of them by step" if (ratios := args.keep_ratios) else ""),
         "batch": f"{args.total_batch_size} clips = {batch} accumulated, {precision} on {args.device}",
         "learning rate": f"from {rates[0]} up to {rates[1]}, down to {rates[2]}",
         "length": f"{num_steps} steps, {epochs} epochs of {steps_per_epoch} steps and "
@@ -118,9 +118,11 @@ class StepMeter:
         chosen = {name: ids for name, ids in chosen.items() if ids is not None}
         for name, ids in chosen.items():
             self.token_counts[f"{name}_tokens"] += ids.shape[1]
+        if outputs.get("num_kept") is not None:  # the rows of kept_ids are padded
+            self.token_counts["kept_tokens"] += outputs["num_kept"].float().mean() - outputs["kept_ids"].shape[1]
         if (importance := outputs.get("importance")) is not None:
-            importance = importance.detach()
-            kept, total = importance.gather(1, torch.cat(list(chosen.values()), dim=1)).sum(), importance.sum()
+            importance, ids = importance.detach(), torch.cat(list(chosen.values()), dim=1)
+            kept, total = (importance.gather(1, ids.clamp_min(0)) * (ids >= 0)).sum(), importance.sum()
             share = kept / total.clamp_min(torch.finfo(total.dtype).tiny)
             self.motion = self.motion + torch.stack([total / importance.numel(), share])
 
@@ -153,8 +155,9 @@ def lowest_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, floa
     return {"lowest_learning_rate": rate * min(rates) / rates[0]} if min(rates) < rates[0] else {}
 
 
-def _mean(total: int, count: int) -> float:
-    return total // count if total % count == 0 else round(total / count, 1)
+def _mean(total: float | Tensor, count: int) -> float:
+    mean = round(float(total) / count, 1)
+    return int(mean) if mean.is_integer() else mean
 
 
 def peak_memory_gib() -> float:

@@ -28,6 +28,7 @@ from ..data.streaming import (
 )
 from ..data.tables import video_name
 from ..data.transforms import normalize, pixel_statistics
+from ..evaluation.results import Flops
 from ..hub import publish, write_card
 from ..hub.card import as_list
 from ..modeling_videoms import VideoMSForPreTraining
@@ -93,7 +94,8 @@ class VideoMSTrainer(Trainer):
         self.resumed_from: str | None = None
         self.stream: VideoStream | None = None
         self._video_ids: Tensor | None = None
-        self._flops: dict[float | None, int] = {}  # of a clip, by keep ratio
+        self._num_kept: Tensor | None = None  # of the last batch, if it varies
+        self._flops = Flops(self.bare_model(), training=True)
         self.add_callback(_TrainingCallback(self))
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecaySchedule(self.args.weight_decay, self.args.weight_decay_end))
@@ -227,6 +229,7 @@ class VideoMSTrainer(Trainer):
             if not torch.isfinite(loss).all():
                 raise FloatingPointError(self._diverged(loss.mean().item()))
             self.meter.count(outputs, len(inputs[self.model.main_input_name]))
+            self._num_kept = outputs.get("num_kept")
         return (loss, outputs) if return_outputs else loss
 
     def _diverged(self, loss: float) -> str:
@@ -396,11 +399,8 @@ class VideoMSTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict) -> int:
         """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos; the log has their mean."""
-        ratio = self.args.step_keep_ratio(self.state.global_step)
-        if ratio not in self._flops:
-            options = {} if ratio is None else {"keep_ratio": ratio}
-            self._flops[ratio] = 2 * self.bare_model().flops(training=True, **options)
-        flops = self._flops[ratio] * len(inputs[self.model.main_input_name])
+        num_clips = len(inputs[self.model.main_input_name])
+        flops = 2 * self._flops(num_clips, self.args.step_keep_ratio(self.state.global_step), self._num_kept)
         self.meter.flops += flops
         return flops
 

@@ -92,6 +92,7 @@ class TrainingArguments(transformers.TrainingArguments):
         "end", "When to push with push_to_hub: end (all files of the model), or a strategy of transformers."
     )
     disable_tqdm: bool | None = option(False, "Show no progress bars.")
+    keep_ratios = None  # an option of fine-tuning
     dry_run: bool = option(False, "Build everything, time a step, estimate time and memory; write nothing.")
 
     def __post_init__(self):
@@ -133,7 +134,10 @@ class TrainingArguments(transformers.TrainingArguments):
         return self.base_warmup_learning_rate * self.learning_rate / self.base_learning_rate
 
     def step_keep_ratio(self, step: int) -> float | None:
-        """Share of tokens of a step; `None`: the model's own."""
+        """Share of tokens of a step, drawn from `keep_ratios` by seed and step alone; `None`: the model's own."""
+        if not self.keep_ratios:
+            return None
+        return self.keep_ratios[np.random.default_rng([self.seed, step]).integers(len(self.keep_ratios))]
 
     def batch_warning(self, num_videos: int) -> str | None:
         """A warning if the batch does not suit the number of training videos; else `None`."""
@@ -207,9 +211,3 @@ class FineTuningArguments(TrainingArguments):
         "features, for small datasets.",
         choices=["random", "linear_probe"],
     )
-
-    def step_keep_ratio(self, step: int) -> float | None:
-        """One of `keep_ratios`, drawn by seed and step alone; `None`, the model's own, without them."""
-        if not self.keep_ratios:
-            return None
-        return self.keep_ratios[np.random.default_rng([self.seed, step]).integers(len(self.keep_ratios))]
