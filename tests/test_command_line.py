@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 MODEL = ["--model", "runs/nope", "--data", "absent.csv"]
 # What each script needs, and an option whose value is out of range.
 OUT_OF_RANGE = {
+    "calibrate": (["--model=runs/nope", "--data=absent.csv", "--keep_ratio=0.4"], "batch_size", 0),
     "compare_selections": (["--pretrain_data=a", "--train_data=a", "--test_data=a"], "keep_ratios", 60),
     "convert_checkpoint": (["--checkpoint", "absent.pth", "--output_dir", "new"], "keep_ratio", 60),
     "evaluate_model": (MODEL, "keep_ratio", 60),
@@ -34,6 +35,7 @@ OUT_OF_RANGE = {
     "probe": (["--model=runs/nope", "--train_data=a", "--test_data=b"], "few_shot", 0),
     "quickstart": (["--data=absent.csv", "--output_dir=new"], "pretrain_steps", 0),
     "scan_dataset": (["--data", "absent.csv"], "min_frames", 0),
+    "visualize": (["video.mp4", "--model=runs/nope", "--output=a.png"], "keep_ratio", 60),
 }
 
 

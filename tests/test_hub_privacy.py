@@ -195,7 +195,7 @@ def test_names_and_records_of_others_are_text_in_the_card(folder):
 
 def test_a_class_name_cannot_leave_the_folder_of_prepared_videos(tmp_path):
     for name in ("..", "../../x", "/etc", "a/../../b", "\x1b[2J"):
-        path = preparation._target({"video": "a.mp4", "label": 0}, ("a.mp4",), tmp_path / "out", [name], {})
+        path = preparation._target("a.mp4", {"label": 0}, ("a.mp4",), tmp_path / "out", [name], {})
         assert path.resolve().parents[1] == tmp_path / "out" / "videos" and path.parent.name.isprintable()
 
 

@@ -186,10 +186,8 @@ def test_videos_are_decoded_once_for_all_keep_ratios(evaluated, tmp_path, monkey
     from videoms_hf.data.dataset import ViewDataset
 
     model, videos, _ = evaluated
-    decoded, segments = [], ViewDataset._segments
-    monkeypatch.setattr(
-        ViewDataset, "_segments", lambda self, row, parts: decoded.append(row) or segments(self, row, parts)
-    )
+    decoded, crops = [], ViewDataset._crops
+    monkeypatch.setattr(ViewDataset, "_crops", lambda self, row, parts: decoded.append(row) or crops(self, row, parts))
     evaluate(model, videos, tmp_path, ["0.3", "0.6", "1.0"], num_mistakes=0, batch_size=2)
     assert decoded == [0, 1, 2, 3, 4]
 

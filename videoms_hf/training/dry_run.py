@@ -34,6 +34,7 @@ def dry_run(trainer: VideoMSTrainer, say: Callable[[str], None]) -> None:
     args = trainer.args
     say(describe_run(trainer))
     num_workers, args.dataloader_num_workers = args.dataloader_num_workers, 0
+    args.dataloader_persistent_workers = False
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     timer = _OneStep(trainer)

@@ -264,8 +264,7 @@ def clip_windows(video_length: int, num_frames: int, stride: int) -> list[np.nda
 def usable_length(video: VideoReader) -> int:
     """Frames of a video whose ends can be decoded; `VideoDecodeError` if it is not a video."""
     ends = [0, len(video) - 1]
-    video.seek(ends)
-    check_usable(video)
+    check_usable(video, ends)
     video.frames(ends)
     return len(video)
 
