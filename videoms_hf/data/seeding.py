@@ -67,9 +67,6 @@ class SeededClips(Dataset):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, number: int) -> dict:
-        return self.item(number)
-
     def item(self, number: int, video: dict | None = None) -> dict:
         """Item `number`; `video` is its row in the table, if already read."""
         epoch, row = divmod(number, len(self))
@@ -78,3 +75,5 @@ class SeededClips(Dataset):
             clip = self.clips[row] if video is None else self.clips.clip(row, video)
             noise = {name: torch.rand(length) for name, length in self.noise.items()}
             return {**clip, **noise, "video_id": row, "clip_number": number}
+
+    __getitem__ = item
