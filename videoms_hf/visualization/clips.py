@@ -48,6 +48,7 @@ class ClipTokens(NamedTuple):
     chosen: Tensor  # bool (t,), time steps that frame selection chose: all without it
     restored: Tensor | None  # uint8 (T, C, H, W), predictions in place of the targets
     answer: str  # best class with its probability, or the loss
+    probabilities: Tensor | None  # float32 (L,) of the classes: only of a classifier
     seconds: float  # of the model, per clip of the batch
 
     @property
@@ -60,7 +61,7 @@ class ClipTokens(NamedTuple):
 def clip_tokens(model: VideoMSPreTrainedModel, pixel_values: Tensor, selection: str | None = None) -> list[ClipTokens]:
     """What a model of any kind does with clips (B, T, C, H, W); `selection` replaces its `token_selection`."""
     config, pixel_values = model.config, pixel_values.to(model.device)
-    with _selection(config, selection):
+    with changed_config(config, token_selection=selection):
         grid = check_clip(pixel_values, config)
         start = time.perf_counter()
         outputs = model(pixel_values)
@@ -82,14 +83,16 @@ def clip_tokens(model: VideoMSPreTrainedModel, pixel_values: Tensor, selection: 
             if ids is not None:  # they count within the chosen time steps
                 own = ids[i][ids[i] >= 0].cpu()  # rows of a varying number are filled with -1
                 member[slices[own // num_patches] * num_patches + own % num_patches] = True
-        restored, answer = None, ""
+        restored, answer, probabilities = None, "", None
         if isinstance(model, VideoMSForPreTraining):
             restored = _restored(config, clip, slices, scores[i], outputs.target_ids[i])
             answer = f"loss {outputs.loss.item():.3g}"
         elif scores is not None:
-            probability, label = scores[i].softmax(dim=-1).max(dim=-1)
+            probabilities = scores[i].softmax(dim=-1)
+            probability, label = probabilities.max(dim=-1)
             answer = f"{config.id2label[label.item()]} {probability.item():.0%}"
-        found.append(ClipTokens(grid, importance[i], visible, target, chosen, restored, answer, seconds))
+        tokens = visible, target, chosen, restored
+        found.append(ClipTokens(grid, importance[i], *tokens, answer, probabilities, seconds))
     return found
 
 
@@ -231,19 +234,21 @@ def view_windows(
 
 
 def _gmacs(model: VideoMSPreTrainedModel, clip_shape: Sequence[int], selection: str) -> float:
-    with _selection(model.config, selection):
+    with changed_config(model.config, token_selection=selection):
         return model.flops(tuple(clip_shape)) / 1e9
 
 
 @contextlib.contextmanager
-def _selection(config: VideoMSConfig, selection: str | None) -> Iterator[None]:
-    """Within this context the configuration has another `token_selection`, unless it is `None`."""
-    before = config.token_selection
-    config.token_selection = selection or before
+def changed_config(config: VideoMSConfig, **fields) -> Iterator[None]:
+    """Within this context `fields` replace those of the configuration, except where they are `None`."""
+    before = {name: getattr(config, name) for name in fields}
     try:
+        for name, value in fields.items():
+            setattr(config, name, before[name] if value is None else value)
         yield
     finally:
-        config.token_selection = before
+        for name, value in before.items():
+            setattr(config, name, value)
 
 
 def clip_windows(video_length: int, num_frames: int, stride: int) -> list[np.ndarray]:
