@@ -19,7 +19,7 @@ setup(
     packages=[*find_packages(include=["videoms_hf", "videoms_hf.*"]), "videoms_hf.scripts", "videoms_hf.model_cards"],
     package_dir={"videoms_hf.scripts": "scripts", "videoms_hf.model_cards": "model_cards"},
     package_data={
-        "videoms_hf.scripts": ["recipes/*/*.yaml", "accelerate/*"],
+        "videoms_hf.scripts": ["recipes/*/*.yaml", "accelerate/*", "space/*"],
         "videoms_hf.model_cards": ["template.md"],
         "videoms_hf.data": ["class_names/*.txt"],
     },
@@ -56,6 +56,8 @@ setup(
         "charts": ["matplotlib"],
         "docs": DOCS,
         "export": EXPORT,
+        "space": ["gradio>=6.31,<7"],
+        "browser": ["gradio>=6.31,<7", "selenium"],  # tests/test_space_browser.py
         "tensorboard": ["tensorboard"],
     },
 )

@@ -2,6 +2,8 @@
 
 videoms publish runs/mine someone/videoms-mine --evaluation runs/evaluation/evaluation.json
 videoms publish runs/mine someone/videoms-mine --dry_run      (writes the card, uploads nothing)
+
+--space also uploads a demo for the browser, which shows the model's kept tokens and answers.
 """
 
 import argparse
@@ -10,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videoms_hf.command_line import CommandParser, run
-from videoms_hf.hub import publish, write_card
-from videoms_hf.hub.publish import adopt_evaluation, contents
+from videoms_hf.hub import publish, publish_space, write_card
+from videoms_hf.hub.publish import adopt_evaluation, contents, space_contents
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -26,6 +28,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
     parser.add_argument("--revision", help="branch to commit to; default: main")
     parser.add_argument("--commit_message", default="Upload model", help="message of the commit")
+    parser.add_argument("--space", help="also publish a demo of the model as this Gradio Space: someone/videoms-demo")
     parser.add_argument("--dry_run", action="store_true", help="write the card and list the files, but upload nothing")
     return parser.parse_args(arguments)
 
@@ -46,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for operation in contents(args.folder, args.local_paths):
             is_redacted = isinstance(operation.path_or_fileobj, bytes)
             print(f"  {operation.path_in_repo}{' (without local paths)' if is_redacted else ''}")
+        if args.space:
+            print(f"and to the Space {args.space}: {len(space_contents())} files, the app and this package")
         return
     commit = publish(
         args.folder,
@@ -57,6 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **facts,
     )
     print(f"Published: {commit.commit_url}")
+    if args.space:
+        model = commit.repo_url.repo_id
+        print(f"Published: {publish_space(args.space, model, args.private).commit_url}")
+        if args.private:
+            print(f"{model} is private: give the Space a secret HF_TOKEN that may read it")
 
 
 if __name__ == "__main__":

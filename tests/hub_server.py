@@ -44,6 +44,7 @@ class Repository:
 
     commits: list[tuple[str, dict[str, Stored]]] = field(default_factory=list)
     private: bool = False
+    variables: dict[str, str] = field(default_factory=dict)  # of a Space
 
     def add(self, files: dict[str, Stored]) -> str:
         text = f"{len(self.commits)}" + "".join(f"{path} {files[path].etag}\n" for path in sorted(files))
@@ -123,7 +124,7 @@ class Request(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         url = urlsplit(self.path)
-        path = unquote(url.path)
+        path = unquote(url.path).replace("/api/spaces/", "/api/models/spaces/")
         self.query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         body = self.read_body()
         try:
@@ -190,6 +191,7 @@ class Request(BaseHTTPRequestHandler):
         name = (
             wish["name"] if "/" in wish["name"] else f"{wish.get('organization') or self.server.owner}/{wish['name']}"
         )
+        name = f"spaces/{name}" if wish.get("type") == "space" else name
         url = f"{self.server.address}/{name}"
         if name in self.server.repositories:
             raise Answer(409, {"error": "You already created this model repo", "url": url})
@@ -265,6 +267,13 @@ class Request(BaseHTTPRequestHandler):
         url = f"{self.server.address}/{name}/commit/{sha}"
         raise Answer(200, {"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
 
+    def variable(self, body: bytes, name: str) -> None:
+        self.need_token()
+        wish = json.loads(body)
+        variables = self.repository(name).variables
+        variables[wish["key"]] = wish["value"]
+        raise Answer(200, {key: {"key": key, "value": value} for key, value in variables.items()})
+
     def info(self, body: bytes, name: str, revision: str | None) -> None:
         sha, files = self.commit_at(name, revision or "main")
         private = self.repository(name).private
@@ -314,7 +323,7 @@ class Request(BaseHTTPRequestHandler):
         raise Answer(206, content[first : last + 1], **headers)
 
 
-NAME = r"([\w.-]+/[\w.-]+)"
+NAME = r"((?:spaces/)?[\w.-]+/[\w.-]+)"  # a Space's in addresses, and in `Hub.repositories`
 ROUTES = [
     ("/api/whoami-v2", Request.whoami),
     ("/api/repos/create", Request.create),
@@ -323,6 +332,7 @@ ROUTES = [
     (rf"/{NAME}\.git/info/lfs/objects/batch", Request.batch),
     ("/large/([0-9a-f]{64})", Request.store),
     (f"/api/models/{NAME}/commit/([^/]+)", Request.commit),
+    (f"/api/models/{NAME}/variables", Request.variable),
     (f"/api/models/{NAME}(?:/revision/([^/]+))?", Request.info),
     (f"/api/models/{NAME}/tree/([^/]+)(?:/(.+))?", Request.tree),
     (f"/api/models/{NAME}/paths-info/([^/]+)", Request.paths),

@@ -47,7 +47,8 @@ def said_by(call, *arguments):
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
 
 words = [job["model"], "first", "--evaluation", job["evaluation"], "--data", "Tiny motions", "--license", "mit"]
-found["first"] = said_by(push, words)
+found["dry run"] = said_by(push, [*words, "--space", "demo", "--dry_run"])
+found["first"] = said_by(push, [*words, "--space", "demo"])
 
 # The same name again, with weights of another shape in shards, and without the evaluation.
 found["before"] = said_by(push, [job["other"], "someone/changed", "--evaluation", job["evaluation of the other"]])
@@ -190,6 +191,20 @@ def test_the_script_publishes_all_that_belongs_to_a_model_and_nothing_else(world
     check_contents(files, world["job"]["model"])
     assert f"Published: {world['hub'].address}/tester/first/commit/" in world["found"]["first"]["out"]
     assert len(world["hub"].repositories["tester/first"].commits) == 2  # the empty one and ours
+
+
+def test_the_script_publishes_a_space_as_it_is_with_the_package_and_the_models_name(world):
+    assert "Space demo: " in world["found"]["dry run"]["out"]
+    space, files = world["hub"].repositories["spaces/tester/demo"], world["hub"].files("spaces/tester/demo")
+    assert f"Published: {world['hub'].address}/spaces/tester/demo/commit/" in world["found"]["first"]["out"]
+    assert space.variables == {"VIDEOMS_MODEL": "tester/first"} and len(space.commits) == 2
+    expected = {path.name: path for path in (ROOT / "scripts" / "space").iterdir() if path.is_file()}
+    assert {"app.py", "README.md", "requirements.txt"} <= expected.keys()
+    package = ROOT / "videoms_hf"
+    expected |= {f"videoms_hf/{path.relative_to(package)}": path for path in package.rglob("*.py")}
+    expected |= {f"videoms_hf/{path.relative_to(package)}": path for path in package.rglob("*.txt")}
+    assert files.keys() == expected.keys() | {".gitattributes"}
+    assert all(files[name] == path.read_bytes() for name, path in expected.items())
 
 
 def test_large_weights_go_by_lfs_and_small_files_with_the_commit(world):

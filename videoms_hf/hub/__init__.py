@@ -2,7 +2,7 @@
 """Model repositories: the card, and what is uploaded."""
 
 from .card import write_card
-from .publish import UploadError, publish
+from .publish import UploadError, publish, publish_space
 
 
-__all__ = ["UploadError", "publish", "write_card"]
+__all__ = ["UploadError", "publish", "publish_space", "write_card"]

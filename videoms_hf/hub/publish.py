@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HFValidationError
 
-from ..files import atomic_path
+from ..files import atomic_path, shipped
 from .card import write_card
 from .model_folder import (
     EVALUATION_FILE,
@@ -29,6 +29,7 @@ OURS = re.compile(
     r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|\w+_videoms\.py|recipe\.yaml|(training_log|evaluation)\.json|"
     r"training_log\.png"
 )
+OF_SPACE = re.compile(r"videoms_hf/.*")
 
 
 class UploadError(RuntimeError):
@@ -74,20 +75,61 @@ def publish(
         full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if full_name != repo_id:  # given without the account's name
             write_card(folder, name=full_name, local_paths=local_paths)
-        added = contents(folder, local_paths)
-        names = {operation.path_in_repo for operation in added}
-        there = api.list_repo_files(full_name, revision=revision)
-        stale = [name for name in there if OURS.fullmatch(name) and name not in names]
-        return api.create_commit(
-            full_name,
-            [*added, *(CommitOperationDelete(name) for name in stale)],
-            commit_message=commit_message,
-            revision=revision,
-        )
+        return _commit(api, full_name, "model", contents(folder, local_paths), OURS, commit_message, revision)
     except HFValidationError:
         raise  # the name is none
     except Exception as error:  # the client has errors of its own, of its transport and of the system
         raise UploadError(_failure(error, folder, repo_id)) from error
+
+
+def publish_space(repo_id: str, model: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
+    """The commit that uploads the demo of `model`, a name on the Hub, to the Space `repo_id`, which is created if missing.
+
+    The files are those of [`space_contents`], unchanged: the Space reads the model's name from a variable.
+
+    Raises:
+        ValueError: The name of the Space is invalid.
+        UploadError: The Hub refused or could not be reached.
+    """
+    api = HfApi(token=token)
+    try:
+        options = {"repo_type": "space", "space_sdk": "gradio", "private": private, "exist_ok": True}
+        full_name = api.create_repo(repo_id, **options).repo_id
+        api.add_space_variable(full_name, "VIDEOMS_MODEL", model)
+        return _commit(api, full_name, "space", space_contents(), OF_SPACE, f"Demo of {model}")
+    except HFValidationError:
+        raise  # the name is none
+    except Exception as error:
+        raise UploadError(_failure(error, "the demo", repo_id)) from error
+
+
+def space_contents() -> list[CommitOperationAdd]:
+    """Every file of a Space: `scripts/space` as it is, and this package, which no index may have."""
+    app, package = shipped("scripts/space"), Path(__file__).parents[1]
+    files = {path.name: path for path in app.iterdir() if path.is_file()}
+    for path in package.rglob("*"):
+        name = path.relative_to(package)
+        if path.suffix in (".py", ".txt") and name.parts[0] not in ("scripts", "model_cards"):
+            files[f"{package.name}/{name.as_posix()}"] = path
+    return [CommitOperationAdd(name, files[name]) for name in sorted(files)]
+
+
+def _commit(
+    api: HfApi,
+    repo_id: str,
+    repo_type: str,
+    added: list[CommitOperationAdd],
+    ours: re.Pattern,
+    message: str,
+    revision: str | None = None,
+) -> CommitInfo:
+    """One commit that adds files and removes those of an earlier upload (`ours`) that are not among them."""
+    names = {operation.path_in_repo for operation in added}
+    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    stale = [CommitOperationDelete(name) for name in there if ours.fullmatch(name) and name not in names]
+    return api.create_commit(
+        repo_id, [*added, *stale], repo_type=repo_type, commit_message=message, revision=revision
+    )
 
 
 def contents(folder: Path, local_paths: bool = False) -> list[CommitOperationAdd]:
@@ -115,7 +157,7 @@ def adopt_evaluation(folder: Path, evaluation: Path) -> None:
             shutil.copyfile(evaluation, partial)
 
 
-def _failure(error: Exception, folder: Path, repo_id: str) -> str:
+def _failure(error: Exception, what: Path | str, repo_id: str) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     reason = re.sub(r"For more information check: \S+", "", str(cause))
     status = getattr(getattr(cause, "response", None), "status_code", None)
@@ -123,6 +165,6 @@ def _failure(error: Exception, folder: Path, repo_id: str) -> str:
     if status in (401, 403):
         advice = "log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
     return (
-        f"the upload of {folder} to {repo_id} failed: {' '.join(reason.split())}. Files there change all at once or "
+        f"the upload of {what} to {repo_id} failed: {' '.join(reason.split())}. Files there change all at once or "
         f"not at all; {advice}"
     )
