@@ -49,9 +49,9 @@ from videoms_hf.visualization.picture import MARGIN, Panels
 
 MAX_BYTES, MAX_SECONDS, KEPT_SECONDS = 50 << 20, 60.0, 3600  # of uploads
 TIMING_SECONDS = 0.4  # small models run up to 5 times, and the fastest counts
-TYPES = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".mpg", ".mpeg", ".gif")
+TYPES = (".mp4", ".webm", ".mov", ".m4v", ".mkv", ".avi", ".mpg", ".mpeg")
 PANEL_WIDTH, SLOWEST = 392, 12.0  # pixels, frames per second of the animations
-EXAMPLES = {"up_right": 10, "left": 3, "down": 21, "right": 8}  # motion: seed
+EXAMPLES = {"right": 52, "up_left": 35, "down": 48, "up_right": 39}  # motion: seed
 SELECTORS = ("motion", "random", "tube")
 TITLES = {"kept": "Kept tokens", "compare": "Compare selectors", "reconstruction": "Reconstruction"}
 EMPTY = '<div class="vm-empty">Upload a video, record one, or choose an example.</div>'
@@ -71,7 +71,8 @@ CSS = """
 .vm-tile {padding: .7rem .9rem; border-radius: 12px; background: var(--background-fill-secondary);
   border: 1px solid var(--border-color-primary)}
 .vm-tile b {display: block; font-size: 1.3rem; line-height: 1.4; white-space: nowrap; font-variant-numeric: tabular-nums}
-.vm-tile span, .vm-note, .vm-note p {color: var(--body-text-color-subdued); font-size: .86rem}
+.vm-tile span, .vm-note, .vm-note p {color: color-mix(in srgb, var(--body-text-color) 70%, transparent); font-size: .86rem}
+.vm-note {margin: .45rem 0}
 .vm-bars {display: grid; grid-template-columns: minmax(6rem, max-content) 1fr 3.2rem; gap: .15rem .8rem; align-items: center}
 .vm-bars i {display: block; height: .62rem; border-radius: 4px; min-width: 2px; background: #ff9d00}
 .vm-bars .vm-all i {background: #9aa0a8; height: .38rem}
@@ -80,7 +81,13 @@ CSS = """
 .vm-bars .vm-gap {grid-column: 1 / -1; height: .25rem}
 .vm-key {display: inline-block; width: .8rem; height: .8rem; border-radius: 3px; margin: 0 .35rem -1px .8rem}
 .vm-table {width: 100%; border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums}
-.vm-table td, .vm-table th {text-align: left; padding: .4rem .7rem; border-bottom: 1px solid var(--border-color-primary)}
+.vm-table td, .vm-table th {text-align: left; padding: .4rem .7rem; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important}
+#examples .gallery {display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem}
+#examples .gallery-item {width: 100%; aspect-ratio: 1; min-width: 0}
+#examples .gallery-item > span, #examples .gallery-item .container {display: block; width: 100% !important; height: 100%;
+  max-width: none !important; max-height: none !important}
+#examples video {width: 100% !important; height: 100% !important; max-width: none; object-fit: cover}
 """
 # Without a camera there is nothing to record with: CSS then hides the choice.
 HIDE_CAMERA = """async () => {
@@ -104,7 +111,9 @@ class Demo:
     def describe(self) -> str:
         config, steps = self.model.config, self.model.config.token_grid
         size = " x ".join(map(str, config.image_shape))
-        text = f"Model: **{html.escape(self.name)}**, {self.model.num_parameters() / 1e6:.3g} million parameters; a clip"
+        text = (
+            f"Model: **{html.escape(self.name)}**, {self.model.num_parameters() / 1e6:.3g} million parameters; a clip"
+        )
         return f"{text} is {config.num_frames} frames of {size}, {np.prod(steps)} tokens."
 
     def show(self, tab: str, path: str | None, moment: float, ratio: float) -> str:
@@ -239,7 +248,9 @@ def _place(view: ClipView, fps: float, length: int) -> str:
 
 
 def _tiles(*tiles: tuple[str, str]) -> str:
-    cells = "".join(f'<div class="vm-tile"><b>{_text(big)}</b><span>{_text(small)}</span></div>' for big, small in tiles)
+    cells = "".join(
+        f'<div class="vm-tile"><b>{_text(big)}</b><span>{_text(small)}</span></div>' for big, small in tiles
+    )
     return f'<div class="vm-tiles">{cells}</div>'
 
 
@@ -266,15 +277,28 @@ def build(demo: Demo, examples: Sequence[str]) -> gr.Blocks:
         gr.Markdown(HEAD)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                video = gr.Video(examples[0], sources=["upload", "webcam"], label="Video", height=260, elem_id="video", loop=True)
+                video = gr.Video(
+                    examples[0], sources=["upload", "webcam"], label="Video", height=260, elem_id="video", loop=True
+                )
                 ratio = gr.Slider(
-                    0.05, 1, demo.ratio, step=0.05, label="Keep ratio", info="Share of the tokens to keep", elem_id="ratio"
+                    0.05,
+                    1,
+                    demo.ratio,
+                    step=0.05,
+                    label="Keep ratio",
+                    info="Share of the tokens to keep",
+                    elem_id="ratio",
                 )
                 moment = gr.Slider(
                     0, 100, 50, step=5, label="Moment", info="Where in the video, in percent", elem_id="moment"
                 )
-                gr.Examples([[path] for path in examples], [video], label="Examples, rendered by this app")
-                limits = f"At most {MAX_BYTES >> 20} MB and {MAX_SECONDS:.0f} s; uploads are deleted after an hour."
+                chosen = gr.Examples(
+                    [[path] for path in examples], [video], label="Examples, rendered by this app", elem_id="examples"
+                )
+                limits = (
+                    f"Videos of at most {MAX_BYTES >> 20} MB and {MAX_SECONDS:.0f} s, also those that the browser cannot "
+                    "play. Results are not stored; uploads are deleted after an hour."
+                )
                 gr.Markdown(f"{demo.describe()}\n\n{limits}", elem_classes="vm-note")
             with gr.Column(scale=5, min_width=420):
                 first = demo.show_tabs("kept", examples[0], 50, demo.ratio)  # and the model is warm
@@ -285,14 +309,10 @@ def build(demo: Demo, examples: Sequence[str]) -> gr.Blocks:
                     tabs.append(box)
         opened = gr.State("kept")
         given = [video, moment, ratio]
-        gr.on(
-            [video.change, moment.change, ratio.change],
-            demo.show_tabs,
-            [opened, *given],
-            contents,
-            trigger_mode="always_last",
-            **own,
-        )
+        # Not `change`, which every visit would trigger: the first example's result is part of the page.
+        update = {"fn": demo.show_tabs, "inputs": [opened, *given], "outputs": contents, **own}
+        gr.on([video.input, video.clear, moment.input, ratio.input], trigger_mode="always_last", **update)
+        chosen.load_input_event.then(**update)
         for tab, box in zip(demo.tabs, tabs, strict=True):
             box.select(partial(_open, demo, tab), given, [opened, *contents], **own)
         page.load(None, js=HIDE_CAMERA)

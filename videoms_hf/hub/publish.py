@@ -127,9 +127,7 @@ def _commit(
     names = {operation.path_in_repo for operation in added}
     there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
     stale = [CommitOperationDelete(name) for name in there if ours.fullmatch(name) and name not in names]
-    return api.create_commit(
-        repo_id, [*added, *stale], repo_type=repo_type, commit_message=message, revision=revision
-    )
+    return api.create_commit(repo_id, [*added, *stale], repo_type=repo_type, commit_message=message, revision=revision)
 
 
 def contents(folder: Path, local_paths: bool = False) -> list[CommitOperationAdd]:
