@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,28 @@ def run_program(command: Sequence[str], seconds: float = SECONDS, **options) -> 
             said = (error.stderr or b"").decode(errors="replace")[-3000:]
             pytest.fail(f"{command} still ran after {seconds} s and was killed; it said: {said}")
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@contextmanager
+def running_program(
+    command: Sequence[str], ready: str, seconds: float = SECONDS, **options
+) -> Iterator[subprocess.Popen]:
+    """A program whose output has had a line with `ready`; it is told to end at the end, and killed if it does not."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(command, **pipes, **options) as process, killed_on_failure(process.pid):
+        watchdog = threading.Timer(seconds, process.kill)
+        watchdog.start()
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if ready in line:
+                break
+        else:
+            pytest.fail(f"{command} ended before it said {ready!r}; it said: {''.join(said)[-3000:]}")
+        watchdog.cancel()
+        yield process
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def run_torchrun(program: Sequence[object], num_processes: int = 2, **environment: str) -> subprocess.CompletedProcess:

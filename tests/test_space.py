@@ -206,9 +206,12 @@ def test_no_file_of_the_machine_is_served(served, files, path):
     assert status == 403 and b"root:" not in said and b"File not allowed" in said
 
 
-def test_no_file_of_the_machine_is_analysed(served, files):
-    answer = ask(served[1], str(files / "red.mp4"), "thief")
+@pytest.mark.parametrize("path", ["{folder}/red.mp4", "file://{folder}/red.mp4", "{address}/config", "/etc/passwd"])
+def test_nothing_but_an_upload_is_analysed(served, files, path):
+    path = path.format(folder=files, address=served[1])
+    answer = ask(served[1], path, "thief")
     assert not answer["success"] and "webp" not in json.dumps(answer)
+    assert fetch(f"{served[1]}/gradio_api/file={path}")[0] in (400, 403)  # nor fetched from a service of this machine
 
 
 def test_two_users_at_once_get_their_own_results_and_their_uploads_are_deleted(served, files):
