@@ -47,7 +47,7 @@ def running_program(
         else:
             pytest.fail(f"{command} ended before it said {ready!r}; it said: {''.join(said)[-3000:]}")
         watchdog.cancel()
-        yield process
+        yield
         process.terminate()
         process.communicate(timeout=60)
 

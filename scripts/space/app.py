@@ -3,9 +3,9 @@
 python scripts/space/app.py --model runs/mine
 python scripts/space/app.py      (random weights, which already select by motion)
 
-On the Hub, `videoms publish runs/mine someone/videoms-mine --space someone/videoms-demo` uploads this folder as a Space
-that reads the model's name from its variable VIDEOMS_MODEL. Nothing is stored: every result depends on its own request
-alone, results are part of the page, and uploads are deleted after an hour and at the end.
+`videoms publish runs/mine someone/videoms-mine --space someone/videoms-demo` uploads this folder as a Space, which
+reads the model's name from its variable VIDEOMS_MODEL. Nothing is stored: every result depends on its own request alone and
+is part of the page, and uploads are deleted after an hour and at the end.
 """
 
 import argparse
@@ -57,37 +57,7 @@ TITLES = {"kept": "Kept tokens", "compare": "Compare selectors", "reconstruction
 EMPTY = '<div class="vm-empty">Upload a video, record one, or choose an example.</div>'
 HEAD = """# VideoMS: compute on what moves
 Most of a video stands still. VideoMS scores each token by its motion, keeps the share that moves most and drops the
-rest **before** the transformer. Choose a video and that share: see what is kept, what the model answers, what it costs.
-"""
-CSS = """
-.gradio-container {max-width: 1240px !important; margin: 0 auto !important}
-.vm-no-camera #video .source-selection {display: none}
-.vm-empty, .vm-error {padding: 3.5rem 1.5rem; border-radius: 12px; text-align: center; color: var(--body-text-color-subdued);
-  border: 1px dashed var(--border-color-primary)}
-.vm-error {padding: 1.2rem 1.5rem; text-align: left; color: var(--body-text-color); border: 1px solid #d9423a;
-  background: color-mix(in srgb, #d9423a 9%, transparent)}
-.vm-picture {display: block; width: 100%; border-radius: 12px; border: 1px solid var(--border-color-primary)}
-.vm-tiles {display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: .7rem; margin: .8rem 0}
-.vm-tile {padding: .7rem .9rem; border-radius: 12px; background: var(--background-fill-secondary);
-  border: 1px solid var(--border-color-primary)}
-.vm-tile b {display: block; font-size: 1.3rem; line-height: 1.4; white-space: nowrap; font-variant-numeric: tabular-nums}
-.vm-tile span, .vm-note, .vm-note p {color: color-mix(in srgb, var(--body-text-color) 70%, transparent); font-size: .86rem}
-.vm-note {margin: .45rem 0}
-.vm-bars {display: grid; grid-template-columns: minmax(6rem, max-content) 1fr 3.2rem; gap: .15rem .8rem; align-items: center}
-.vm-bars i {display: block; height: .62rem; border-radius: 4px; min-width: 2px; background: #ff9d00}
-.vm-bars .vm-all i {background: #9aa0a8; height: .38rem}
-.vm-bars .vm-name {grid-row: span 2; overflow-wrap: anywhere}
-.vm-bars .vm-value {font-size: .82rem; text-align: right; font-variant-numeric: tabular-nums; line-height: 1.1}
-.vm-bars .vm-gap {grid-column: 1 / -1; height: .25rem}
-.vm-key {display: inline-block; width: .8rem; height: .8rem; border-radius: 3px; margin: 0 .35rem -1px .8rem}
-.vm-table {width: 100%; border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums}
-.vm-table td, .vm-table th {text-align: left; padding: .4rem .7rem; border: 0 !important;
-  border-bottom: 1px solid var(--border-color-primary) !important}
-#examples .gallery {display: grid; grid-template-columns: repeat(4, 1fr); gap: .5rem}
-#examples .gallery-item {width: 100%; aspect-ratio: 1; min-width: 0}
-#examples .gallery-item > span, #examples .gallery-item .container {display: block; width: 100% !important; height: 100%;
-  max-width: none !important; max-height: none !important}
-#examples video {width: 100% !important; height: 100% !important; max-width: none; object-fit: cover}
+rest **before** the transformer. Choose a video and a share: see what is kept, what the model answers, and what it costs.
 """
 # Without a camera there is nothing to record with: CSS then hides the choice.
 HIDE_CAMERA = """async () => {
@@ -199,8 +169,8 @@ class Demo:
     def _compare(self, path: str, moment: float, ratio: float) -> str:
         view, fps, length = self._view(self.encoder, path, moment, ratio, SELECTORS)
         rows = "".join(
-            f"<tr><td>{name}</td><td>{int(look.kept.sum())}</td><td>{_motion_share(look):.0%}</td>"
-            f"<td>{view.gmacs[name]:.3g}</td><td>{1000 * look.seconds:.0f}</td><td>{_text(look.answer or '-')}</td></tr>"
+            f"<tr><td>{name}</td><td>{int(look.kept.sum())}</td><td>{_motion_share(look):.0%}</td><td>"
+            f"{view.gmacs[name]:.3g}</td><td>{1000 * look.seconds:.0f}</td><td>{_text(look.answer or '-')}</td></tr>"
             for name, look in view.looks.items()
         )
         head = "<th>selector</th><th>tokens</th><th>motion in them</th><th>GMACs</th><th>ms</th><th>answer</th>"
@@ -243,8 +213,8 @@ def _motion_share(look: ClipTokens) -> float:
 def _place(view: ClipView, fps: float, length: int) -> str:
     first, last = view.numbers[[0, -1]]
     step = view.numbers[1] - view.numbers[0]
-    text = f"{len(view.numbers)} frames, {step} apart, from {first / fps:.1f} to {last / fps:.1f} s of {length / fps:.1f} s"
-    return f'<p class="vm-note">{text}</p>'
+    place = f"from {first / fps:.1f} to {last / fps:.1f} s of {length / fps:.1f} s"
+    return f'<p class="vm-note">{len(view.numbers)} frames, {step} apart, {place}</p>'
 
 
 def _tiles(*tiles: tuple[str, str]) -> str:
@@ -296,8 +266,8 @@ def build(demo: Demo, examples: Sequence[str]) -> gr.Blocks:
                     [[path] for path in examples], [video], label="Examples, rendered by this app", elem_id="examples"
                 )
                 limits = (
-                    f"Videos of at most {MAX_BYTES >> 20} MB and {MAX_SECONDS:.0f} s, also those that the browser cannot "
-                    "play. Results are not stored; uploads are deleted after an hour."
+                    f"Videos of at most {MAX_BYTES >> 20} MB and {MAX_SECONDS:.0f} s, also those that the browser "
+                    "cannot play. Results are not stored; uploads are deleted after an hour."
                 )
                 gr.Markdown(f"{demo.describe()}\n\n{limits}", elem_classes="vm-note")
             with gr.Column(scale=5, min_width=420):
@@ -336,7 +306,7 @@ def start(demo: Demo, folder: Path, port: int | None = None, **options) -> gr.Bl
         ssr_mode=False,
         footer_links=["settings"],
         theme=gr.themes.Default(primary_hue="orange", font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        css=CSS,
+        css_paths=Path(__file__).with_name("style.css"),
         **options,
     )
     return page

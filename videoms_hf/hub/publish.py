@@ -83,9 +83,10 @@ def publish(
 
 
 def publish_space(repo_id: str, model: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
-    """The commit that uploads the demo of `model`, a name on the Hub, to the Space `repo_id`, which is created if missing.
+    """The commit that uploads the demo of `model`, a name on the Hub, to the Space `repo_id`.
 
-    The files are those of [`space_contents`], unchanged: the Space reads the model's name from a variable.
+    A missing Space is created. The files are those of [`space_contents`], unchanged: the Space reads the model's name
+    from a variable.
 
     Raises:
         ValueError: The name of the Space is invalid.
