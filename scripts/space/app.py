@@ -3,8 +3,8 @@
 python scripts/space/app.py --model runs/mine
 python scripts/space/app.py      (random weights, which already select by motion)
 
-`videoms publish runs/mine someone/videoms-mine --space someone/videoms-demo` uploads this folder as a Space, which
-reads the model's name from its variable VIDEOMS_MODEL. Nothing is stored: every result depends on its own request alone and
+`videoms publish runs/mine someone/videoms-mine --space someone/videoms-demo` uploads this folder as a Space that reads
+the model's name from its variable VIDEOMS_MODEL. Nothing is stored: every result depends on its own request alone and
 is part of the page, and uploads are deleted after an hour and at the end.
 """
 
@@ -55,14 +55,16 @@ EXAMPLES = {"right": 52, "up_left": 35, "down": 48, "up_right": 39}  # motion: s
 SELECTORS = ("motion", "random", "tube")
 TITLES = {"kept": "Kept tokens", "compare": "Compare selectors", "reconstruction": "Reconstruction"}
 EMPTY = '<div class="vm-empty">Upload a video, record one, or choose an example.</div>'
+WAITING = '<div class="vm-empty">Computing ...</div>'
 HEAD = """# VideoMS: compute on what moves
 Most of a video stands still. VideoMS scores each token by its motion, keeps the share that moves most and drops the
-rest **before** the transformer. Choose a video and a share: see what is kept, what the model answers, and what it costs.
+rest **before** the transformer. Choose a video and a share: see what is kept, what the model answers, what it costs.
 """
-# Without a camera there is nothing to record with: CSS then hides the choice.
-HIDE_CAMERA = """async () => {
+# The choice between upload and camera is hidden by the style sheet where there is no camera.
+FIND_CAMERA = """async () => {
   const devices = await navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
-  document.body.classList.toggle("vm-no-camera", !devices.some(device => device.kind === "videoinput"));
+  const shown = devices.some(device => device.kind === "videoinput") ? "flex" : "none";
+  document.documentElement.style.setProperty("--vm-camera", shown);
 }"""
 
 
@@ -102,7 +104,7 @@ class Demo:
 
     def show_tabs(self, tab: str, path: str | None, moment: float, ratio: float) -> list[str]:
         """The contents of all tabs: the others are computed when they are opened."""
-        return [self.show(tab, path, moment, ratio) if other == tab else EMPTY for other in self.tabs]
+        return [self.show(tab, path, moment, ratio) if other == tab else WAITING for other in self.tabs]
 
     def _view(self, model: VideoMSPreTrainedModel, path: str, moment: float, ratio: float, names: Sequence[str] = ()):
         """What `model` does with a clip, seconds of the video's frames, and its number of frames."""
@@ -271,26 +273,29 @@ def build(demo: Demo, examples: Sequence[str]) -> gr.Blocks:
                 )
                 gr.Markdown(f"{demo.describe()}\n\n{limits}", elem_classes="vm-note")
             with gr.Column(scale=5, min_width=420):
-                first = demo.show_tabs("kept", examples[0], 50, demo.ratio)  # and the model is warm
+                for _ in range(2):  # the first time is slow, and would be shown
+                    first = demo.show_tabs("kept", examples[0], 50, demo.ratio)
                 tabs, contents = [], []
                 for tab, content in zip(demo.tabs, first, strict=True):
                     with gr.Tab(TITLES[tab], id=tab) as box:
                         contents.append(gr.HTML(content, elem_id=f"{tab}-result"))
                     tabs.append(box)
         opened = gr.State("kept")
-        given = [video, moment, ratio]
+        given, hidden = [video, moment, ratio], {"show_progress": "hidden"}
         # Not `change`, which every visit would trigger: the first example's result is part of the page.
         update = {"fn": demo.show_tabs, "inputs": [opened, *given], "outputs": contents, **own}
-        gr.on([video.input, video.clear, moment.input, ratio.input], trigger_mode="always_last", **update)
+        changes = [video.input, video.stop_recording, video.clear, moment.input, ratio.input]
+        gr.on(changes, trigger_mode="always_last", **update)
         chosen.load_input_event.then(**update)
         for tab, box in zip(demo.tabs, tabs, strict=True):
-            box.select(partial(_open, demo, tab), given, [opened, *contents], **own)
-        page.load(None, js=HIDE_CAMERA)
+            box.select(partial(_open, demo, tab), [opened, *given], [opened, *contents], **own | hidden)
+        page.load(None, js=FIND_CAMERA)
     return page.queue(max_size=30)
 
 
-def _open(demo: Demo, tab: str, *given) -> list[str]:
-    return [tab, *demo.show_tabs(tab, *given)]
+def _open(demo: Demo, tab: str, opened: str, *given) -> list:
+    """`tab` with the contents of all tabs; nothing for the one that is open, which every visit selects."""
+    return [tab, *demo.show_tabs(tab, *given)] if tab != opened else [gr.skip()] * (1 + len(demo.tabs))
 
 
 def start(demo: Demo, folder: Path, port: int | None = None, **options) -> gr.Blocks:
