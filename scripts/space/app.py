@@ -322,7 +322,7 @@ def load(source: str | None) -> Demo:
         name = Path(source).resolve().name if os.path.isdir(source) else source
         return Demo(load_any(source), load_processor(source), name)
     set_seed(0)
-    model = VideoMSModel(VideoMSConfig.from_size("small")).eval()
+    model = VideoMSModel(VideoMSConfig.from_size("small", keep_ratio=0.3)).eval()
     return Demo(model, VideoMSVideoProcessor(), "random weights")
 
 
