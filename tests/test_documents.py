@@ -92,7 +92,7 @@ def test_the_readme_shows_its_commands_and_names_what_tutorials_load():
     first_screen = text.split("\n## ")[0]
     for part in (
         "docs/kept_tokens.webp",
-        "docs/scaling.png",
+        "docs/selectors.png",
         "pip install .",
         "videoms quickstart",
         "I know VideoMAE",
