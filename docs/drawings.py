@@ -109,14 +109,14 @@ def draw_frame_selection() -> None:
         chosen = set(model(pixels_of(frames, config)).slice_ids[0].tolist())
         importance = model.embeddings.importance(pixels_of(frames, config))[0]
     order = importance.argsort(descending=True)[: int(config.pretraining_keep_ratio * len(importance))]
-    counts = torch.bincount(order // (len(importance) // 12), minlength=12)
+    counts = torch.bincount(order // (len(importance) // 12), minlength=12).tolist()
     figure, axes = plt.subplots(2, 12, figsize=(10, 2.3), dpi=130, height_ratios=(1, 1.1))
     for step in range(12):
         color = BLUE if step in chosen else GREY
         above, below = axes[:, step]
         above.bar(0, counts[step], color=color)
-        above.set(ylim=(0, counts.max() * 1.25), xlim=(-0.7, 0.7))
-        above.text(0, counts[step], int(counts[step]), ha="center", va="bottom", fontsize=9, color=INK)
+        above.set(ylim=(0, max(counts) * 1.25), xlim=(-0.7, 0.7))
+        above.text(0, counts[step], counts[step], ha="center", va="bottom", fontsize=9, color=INK)
         above.axis("off")
         picture = frames[2 * step].permute(1, 2, 0).numpy()
         below.imshow(picture if step in chosen else (0.35 * picture + 130).astype(np.uint8))
