@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.picture and drawn is not None:
         Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         view, config = view_of(model, video_views(processor, drawn, **views)[0][0, 0]), model.config
-        draw_clip(view, config.tubelet_size, view.heading(config.keep_ratio)).save(args.picture)
+        draw_clip(view, config.tubelet_size, view.heading(config.kept_share)).save(args.picture)
         print(f"kept tokens of {printable(name_of(drawn))}: {args.picture}")
     return 2 if failed else 0
 

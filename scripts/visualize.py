@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = model.to(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     config = model.config
     is_pretraining = isinstance(model, VideoMSForPreTraining)
-    ratio = config.pretraining_keep_ratio if is_pretraining else config.keep_ratio
+    ratio = config.pretraining_keep_ratio if is_pretraining else config.kept_share
     left_out = () if args.model else ("reconstruction",)
     left_out = ("importance", "reconstruction") if args.compare else left_out
     rows = args.rows or [row for row in ROWS if row not in left_out]

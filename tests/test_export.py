@@ -173,3 +173,21 @@ def test_the_example_classifies_as_the_model_without_torch_or_transformers(expor
         probabilities = model(**pixels).logits[0].softmax(dim=0)
     order = probabilities.argsort(descending=True).tolist()
     assert done.stdout.splitlines() == [f"{probabilities[i]:7.2%}  {CLASSES[i]}" for i in order]
+
+
+def test_a_number_of_kept_tokens_is_exported_as_the_share_that_it_is(tmp_path):
+    folder = export(tmp_path, num_kept_tokens=10)
+    settings = json.loads((folder / "preprocessing.json").read_text())
+    model = VideoMSForVideoClassification.from_pretrained(tmp_path / "model").eval()
+    clips = torch.randn(2, model.config.num_frames, 3, 32, 32)
+    inputs = {"pixel_values": clips.numpy(), "keep_ratio": np.array(settings["keep_ratio"])}
+    (kept_ids,) = session_of(folder).run(["kept_ids"], inputs)
+    with torch.no_grad():
+        assert kept_ids.shape[1] == 10 and torch.from_numpy(kept_ids).equal(model(clips).kept_ids)
+
+
+@pytest.mark.parametrize("fields", [{"importance_threshold": 0.5}, {"group_quota": 0.5, "temporal_groups": 2}])
+def test_a_selection_that_the_file_cannot_express_is_refused(tmp_path, fields):
+    with pytest.raises(ValueError, match=f"{next(iter(fields))} is 0.5, which the exported file cannot do"):
+        export(tmp_path, **fields)
+    assert not (tmp_path / "onnx").exists()

@@ -301,3 +301,16 @@ def test_the_readmes_animation_is_small_and_shows_kept_tokens_in_colour():
     panel = picture[module["TOP"] : module["TOP"] + 448, -448 - module["MARGIN"] : -module["MARGIN"]]
     middles = panel[16::32, 16::32]  # of the tokens
     assert middles[3, 5].tolist() == [200, 20, 200] and (middles.max(axis=2) > 50).sum() == 1
+
+
+def test_a_model_that_keeps_a_number_of_tokens_or_as_many_as_a_clip_needs_is_drawn(tmp_path):
+    video = write_noise(tmp_path / "a.mp4", 20, 0)
+    for fields in ({"num_kept_tokens": 8}, {"importance_threshold": 0.5, "min_keep_ratio": 0.25}):
+        folder = save_classifier(tmp_path / next(iter(fields)), **fields)
+        output = tmp_path / f"{folder.name}.png"
+        runpy.run_path(str(SCRIPT))["main"]([str(video), "--model", str(folder), "--output", str(output)])
+        with Image.open(output) as picture:
+            assert picture.width > 100
+        predict = SCRIPT.with_name("predict.py")
+        words = [str(video), "--model", str(folder), "--num_workers", "0", "--picture", str(tmp_path / "kept.png")]
+        assert not runpy.run_path(str(predict))["main"](words) and (tmp_path / "kept.png").is_file()

@@ -212,6 +212,11 @@ class VideoMSConfig(PreTrainedConfig):
         return next((name, getattr(self, name)) for name in BUDGETS if getattr(self, name) is not None)
 
     @property
+    def kept_share(self) -> float:
+        """`keep_ratio`, or the share that `num_kept_tokens` is of such a clip's tokens."""
+        return self.keep_ratio or self.num_kept_tokens / self.num_tokens
+
+    @property
     def num_candidate_frames(self) -> int:
         """Frames to load for one clip: `num_frames`, or `candidate_ratio` times as many for frame selection."""
         return math.ceil(self.token_grid[0] * self.candidate_ratio - 1e-6) * self.tubelet_size

@@ -75,7 +75,7 @@ class Demo:
         self.model, self.processor, self.name, self.lock = model, processor, name, threading.Lock()
         self.encoder = model.base_model if isinstance(model, VideoMSForPreTraining) else model
         config = model.config
-        self.ratio = config.keep_ratio or round(config.num_kept_tokens / config.num_tokens, 2)
+        self.ratio = round(config.kept_share, 2)
         config.keep_ratio, config.num_kept_tokens = self.ratio, None  # the slider's
         self.own = "motion" if config.token_selection == "none" else config.token_selection
         self.tabs = [tab for tab in TITLES if tab != "reconstruction" or model is not self.encoder]

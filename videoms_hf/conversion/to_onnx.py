@@ -64,7 +64,8 @@ def export_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is not installed.
-        ValueError: The processor does not resize, crop, rescale and normalise, or onnxruntime disagrees with torch.
+        ValueError: The number of kept tokens differs between clips or has a quota, the processor does not resize, crop,
+            rescale and normalise, or onnxruntime disagrees with torch.
     """
     try:
         import onnxruntime
@@ -74,10 +75,13 @@ def export_onnx(
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if not getattr(processor, name):
             raise ValueError(f"the processor's {name} is off, which {PREPROCESSING_FILE} cannot say; switch it on")
+    for name, off in (("importance_threshold", None), ("group_quota", 0)):
+        if (value := getattr(model.config, name)) != off:
+            raise ValueError(f"{name} is {value}, which the exported file cannot do; it must be {off}")
     model = model.float().eval()
     model.set_attn_implementation("eager")  # sdpa's code asks how many tokens there are
     config, by_motion = model.config, model.config.token_selection == "motion"
-    ratios = sorted({*KEEP_RATIOS, float(config.keep_ratio)}) if by_motion else [None]
+    ratios = sorted({*KEEP_RATIOS, config.kept_share}) if by_motion else [None]
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder) as partial, torch.no_grad():
@@ -102,7 +106,7 @@ def export_onnx(
                 **({"keep_ratio": "float64 (), in (0, 1]"} if by_motion else {}),
             },
             "outputs": {"logits": "float32 (batch, classes)", "kept_ids": "int64 (batch, kept tokens)"},
-            "keep_ratio": config.keep_ratio,
+            "keep_ratio": config.kept_share,
             "classes": [config.id2label[i] for i in range(config.num_labels)],
             "preprocessing": {
                 "num_frames": config.num_candidate_frames,

@@ -118,9 +118,9 @@ class ClipView(NamedTuple):
     def heading(self, keep_ratio: float) -> str:
         """What holds for the whole picture; of several selections each has its own cost and answer."""
         if len(self.looks) > 1:
-            return f"keep ratio {keep_ratio:g}"
+            return f"keep ratio {keep_ratio:.3g}"
         ((name, look),) = self.looks.items()
-        return f"keep ratio {keep_ratio:g}, {self.gmacs[name]:.3g} GMACs, {1000 * look.seconds:.0f} ms a clip"
+        return f"keep ratio {keep_ratio:.3g}, {self.gmacs[name]:.3g} GMACs, {1000 * look.seconds:.0f} ms a clip"
 
 
 def view_of(model: VideoMSPreTrainedModel, clip: Tensor) -> ClipView:
