@@ -19,11 +19,12 @@ import numpy as np
 from videoms_hf.command_line import parse_recipe, read_recipe, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.splits import few_shot
-from videoms_hf.experiments.comparison import Panel, comparison_table, save_chart
+from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
 from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.single_run import evaluate_once, train_once
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
+from videoms_hf.visualization.charts import save_chart
 
 
 SCRATCH = "scratch"  # the control without pre-training
@@ -65,8 +66,8 @@ class ComparisonArguments:
     equal_time: bool = field(
         default=False,
         metadata={
-            "help": "Train each cell again, with as many steps as take the processor time of the first selection at "
-            "the first ratio, pre-training included."
+            "help": "Train each cell again, with as many steps as take the processor time of the slowest cell, "
+            "pre-training included."
         },
     )
     few_shot: int | None = field(default=None, metadata={"help": "Labelled videos of each class, drawn by the seed."})
@@ -143,13 +144,13 @@ def run_seed(args: ComparisonArguments, clips: dict, seed: int) -> tuple[dict, d
     }
     if not args.equal_time:
         return cells, {}
-    first = next(iter(next(iter(cells.values())).values()))
-    time = first.pretrain_seconds + first.seconds
+    every = [cell for row in cells.values() for cell in row.values()]
+    longest = max(cell.pretrain_seconds + cell.seconds for cell in every)
     again = {}
     for budget, row in cells.items():
         for name, cell in row.items():
-            scale = (time - cell.pretrain_seconds) / cell.seconds
-            steps = args.finetune_steps if abs(scale - 1) < 0.05 else max(round(scale * args.finetune_steps), 1)
+            scale = (longest - cell.pretrain_seconds) / cell.seconds  # at least 1
+            steps = args.finetune_steps if abs(scale - 1) < 0.05 else round(scale * args.finetune_steps)
             again.setdefault(budget, {})[name] = run_cell(args, clips, seed, budget, name, steps)
     return cells, again
 
@@ -204,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if args.chart is not None:
         gmacs = {budget: next(iter(row.values())).gmacs for budget, row in steps[0].items()}
         chance = next(iter(next(iter(steps[0].values())).values())).chance
-        save_chart([Panel("", hits_of(steps), gmacs, chance)], args.chart)
+        print(save_chart(draw_panels, args.chart, [Panel("", hits_of(steps), gmacs, chance)]) or args.chart)
 
 
 if __name__ == "__main__":

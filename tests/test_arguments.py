@@ -103,6 +103,13 @@ def test_both_stages_of_the_recipes_for_small_data_have_one_network_and_clips_an
     assert [run.get_warmup_steps(run.max_steps) for run in (before, after)] == [steps[0] // 20, steps[1] // 10]
 
 
+def test_workers_that_persist_need_workers():
+    for num_workers in (0, 2):
+        words = ["--dataloader_persistent_workers", "true", "--dataloader_num_workers", str(num_workers)]
+        training = parse("small/finetune", *REQUIRED, *words)[3]
+        assert training.dataloader_persistent_workers == (num_workers > 0)
+
+
 def test_rates_scale_with_the_total_batch(monkeypatch):
     training = parse("ucf101/pretrain", "--gradient_accumulation_steps", "8")[-1]
     assert training.total_batch_size == 192  # one process instead of eight, eight steps instead of one

@@ -16,8 +16,9 @@ from videoms_hf.command_line import read_recipe
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.experiments import single_run as comparison
-from videoms_hf.experiments.comparison import Panel, comparison_table, mean_and_interval, save_chart
+from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels, mean_and_interval
 from videoms_hf.experiments.in_memory import ClipsInMemory
+from videoms_hf.visualization.charts import save_chart
 
 
 videos = test_training_scripts.videos  # a fixture
@@ -127,6 +128,9 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
     compare(arguments)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == times
     assert json.loads((tmp_path / "out" / "comparison.json").read_text())["equal_steps"] == [cells]
+    for other in (["--num_frames", "4"], ["--few_shot", "1"], ["--num_segments", "2"]):
+        with pytest.raises(FileExistsError, match="was made by other options, another recipe or other videos"):
+            compare([*arguments, *other])
 
 
 def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
@@ -156,8 +160,8 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     ]  # fmt: skip
     runs.clear()
     compare([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}", "--equal_time", "true"])
-    # Pre-training takes 30 s, 800 steps take 80 s, or 160 s on all tokens.
-    assert [run["max_steps"] for run in runs if run["max_steps"] not in (800, 6000)] == [1100, 400, 400, 550]
+    # Pre-training takes 30 s, 800 steps take 80 s, or 160 s on all tokens; so the slowest cell takes 190 s.
+    assert [run["max_steps"] for run in runs if run["max_steps"] not in (800, 6000)] == [1600, 1600, 1900, 950]
     runs.clear()
     compare([*base, "--num_kept_tokens", "13"])
     assert [run["num_kept_tokens"] for run in runs] == [13, 13] and "keep_ratio" not in runs[0]
@@ -169,11 +173,28 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
         compare([*base, "--stage", "both"])
 
 
+def test_results_of_several_comparisons_become_a_chart_and_tables(tmp_path, monkeypatch, capsys):
+    cells = [
+        {ratio: {name: {"hits": [True, hit], "gmacs": float(ratio) / 10, "chance": 0.1} for name in names}}
+        for hit in (True, False)
+        for ratio, names in {"0.3": ["motion", "random"]}.items()
+    ]
+    for seed, row in enumerate(cells):
+        row["1.0"] = {"none": {"hits": [seed == 0, False], "gmacs": 0.1, "chance": 0.1}}
+    (tmp_path / "a.json").write_text(json.dumps({"equal_steps": cells}))
+    words = [f"One={tmp_path / 'a.json'}", "--plot", str(tmp_path / "a.png")]
+    monkeypatch.setattr("sys.argv", ["compared.py", *words])
+    runpy.run_path(str(COMPARE.parent / "benchmarks" / "compared.py"))["main"]()
+    said = capsys.readouterr().out
+    assert "| tokens | GMACs | motion | random | none |" in said and "| 30% | 0.030 | 75.0 (" in said
+    assert "| 100% | 0.100 |  |  | 25.0 (" in said and (tmp_path / "a.png").is_file()
+
+
 def test_the_chart_has_a_curve_for_each_selection(tmp_path):
     pytest.importorskip("matplotlib")
     hits = {ratio: {"motion": np.eye(4)[:2], "random": np.eye(4)[2:]} for ratio in (0.1, 0.3)}
     hits[1.0] = {"none": np.ones((2, 4))}
     panel = Panel("EgoGestAR", hits, {0.1: 0.01, 0.3: 0.03, 1.0: 0.1}, 0.25)
-    save_chart([panel, panel], tmp_path / "chart.png")
+    assert save_chart(draw_panels, tmp_path / "chart.png", [panel, panel]) is None
     with Image.open(tmp_path / "chart.png") as picture:
         assert picture.width > 400

@@ -216,6 +216,20 @@ def test_the_random_crop_keeps_to_its_area_and_aspect():
     assert 0.7 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.42
 
 
+def test_crops_are_as_large_as_wanted_and_an_area_outside_its_range_is_refused():
+    transform = FinetuningTransform(32, rand_augment=None, flip=False, random_erasing=0, min_crop_area=0.4)
+    areas = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        red, green = transform(coordinates_clip(96, 128))[0, :2].float()
+        spans = [(channel.amax() - channel.amin()) * 32 / 31 for channel in (red, green)]
+        areas.append((spans[0] * spans[1] / (96 * 128)).item())
+    assert 0.36 < min(areas) < 0.48 and max(areas) < 1.05
+    for area in (0, 1.5):
+        with pytest.raises(ValueError, match=f"min_crop_area is {area}; it must be a share of the frame"):
+            FinetuningTransform(32, min_crop_area=area)
+
+
 def test_finetuning_in_bytes_is_the_official_order_in_floats_but_for_a_level():
     transform = FinetuningTransform(32, rand_augment=None, flip=False, random_erasing=0)
     frames = noise_clip(3, 50, 70)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from videoms_hf.experiments.comparison import Panel, mean_and_interval, save_chart
+from videoms_hf.experiments.comparison import Panel, draw_panels, mean_and_interval
+from videoms_hf.visualization.charts import save_chart
 
 
 def read_panel(title: str, path: str) -> Panel:
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--plot", required=True, help="the PNG file")
     args = parser.parse_args()
     panels = [read_panel(*words.split("=", 1)) for words in args.comparisons]
-    save_chart(panels, args.plot)
+    if problem := save_chart(draw_panels, args.plot, panels):
+        print(problem)
     for panel in panels:
         print(f"\n{panel.title}\n\n{table(panel)}")
 

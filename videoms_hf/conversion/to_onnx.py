@@ -64,8 +64,8 @@ def export_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is not installed.
-        ValueError: The number of kept tokens differs between clips or has a quota, the processor does not resize, crop,
-            rescale and normalise, or onnxruntime disagrees with torch.
+        ValueError: The number of kept tokens differs between clips or has a quota, the processor does not resize,
+            crop, rescale and normalise, or onnxruntime disagrees with torch.
     """
     try:
         import onnxruntime

@@ -1,7 +1,6 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """How sure a difference of training methods is, when each was trained with several seeds and has few test videos."""
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -65,17 +64,13 @@ class Panel(NamedTuple):
     chance: float
 
 
-def save_chart(panels: Sequence[Panel], path: str | os.PathLike) -> None:
-    """Write charts side by side, a curve for each method with its 95 % interval; needs matplotlib.
+def draw_panels(figure, panels: Sequence[Panel]) -> None:
+    """Charts side by side, a curve for each method with its 95 % interval; see `charts.save_chart`.
 
     "none", all tokens, is a level line that the curves can be compared with.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.4), squeeze=False, sharey=True)
+    figure.set_size_inches(4.6 * len(panels) + 0.8, 3.4)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axis, panel in zip(axes[0], panels, strict=True):
         names = dict.fromkeys(name for cells in panel.hits.values() for name in cells)
         for name in names:
@@ -95,9 +90,5 @@ def save_chart(panels: Sequence[Panel], path: str | os.PathLike) -> None:
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axis.axhline(100 * panel.chance, color="grey", linestyle=":", linewidth=1, label="chance")
         axis.set(xlabel="GMACs per clip", xlim=(0, None), ylim=(0, 100), title=panel.title)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("top-1, %")
     axes[0, -1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from ..command_line import parse_recipe
+from ..command_line import parse_recipe, read_recipe
 from ..data.collate import MixingCollator, collate_clips
-from ..data.tables import video_names
+from ..data.tables import table_fingerprint, video_names
 from ..data.transforms import PretrainingTransform, processor_of
 from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
@@ -31,17 +31,18 @@ ALWAYS = {"train_data": "in memory", "dataloader_num_workers": 0, "save_strategy
 COST_FILE = "cost.json"  # written last
 
 
-def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> float:
+def train_once(recipe: str, clips: ClipsInMemory, folder: Path, **options) -> float:
     """Train a model into `folder`, with its processor; returns the seconds of processor time that its steps took.
 
     Labelled clips are for fine-tuning, others for pre-training; `options` are laid over the recipe's. A finished model
-    is left as it is.
+    is left as it is; `FileExistsError` if it was trained in another way.
     """
-    if (folder / COST_FILE).is_file():
-        return json.loads((folder / COST_FILE).read_text())["seconds"]
     kinds = (FineTuningArguments, AugmentationArguments) if clips.with_labels else (PreTrainingArguments,)
-    options = ALWAYS | options | {"output_dir": folder}
-    words = [str(recipe), *(f"--{name}={value}" for name, value in options.items())]
+    words = [f"--{name}={value}" for name, value in (ALWAYS | options).items()]
+    made_by = {"recipe": read_recipe(recipe), "options": words, "videos": table_fingerprint(clips.table)}
+    if done := _done(folder / COST_FILE, made_by):
+        return done["seconds"]
+    words = [str(recipe), *words, f"--output_dir={folder}"]
     model_args, data_args, training_args, *augmentation = parse_recipe(
         ModelArguments, DataArguments, *kinds, arguments=words
     )
@@ -66,20 +67,33 @@ def train_once(recipe: Path, clips: ClipsInMemory, folder: Path, **options) -> f
     trainer.train()
     seconds = time.process_time() - start
     trainer.save_model()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    write_json({"seconds": seconds, "losses": losses}, folder / COST_FILE)
+    write_json({"seconds": seconds, "made_by": made_by}, folder / COST_FILE)
     return seconds
+
+
+def _done(path: Path, made_by: dict) -> dict | None:
+    """What is in a file, or `None` without one; `FileExistsError` if it was made in another way."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("made_by") != made_by:
+        raise FileExistsError(
+            f"{path} was made by other options, another recipe or other videos; give another --output_dir, or remove "
+            f"{path.parent} yourself"
+        )
+    return content
 
 
 def evaluate_once(folder: Path, test_data: str, num_segments: int) -> dict:
     """The report of a fine-tuned model on several views of the test videos; one that is there is read."""
-    if (folder / "evaluation.json").is_file():
-        return json.loads((folder / "evaluation.json").read_text())
     model = load_classifier(str(folder))
     names = class_names(model)
     table = labelled_videos(test_data, names)
+    made_by = {"num_segments": num_segments, "videos": table_fingerprint(table)}
+    if done := _done(folder / "evaluation.json", made_by):
+        return done
     views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)
     report = evaluation_report(predict_views(model, views, start_accelerator(), 32), video_names(table), names)
-    report["gmacs_per_clip"] = model.flops() / 1e9
+    report |= {"gmacs_per_clip": model.flops() / 1e9, "made_by": made_by}
     write_json(report, folder / "evaluation.json")
     return report
