@@ -314,3 +314,13 @@ def test_a_model_that_keeps_a_number_of_tokens_or_as_many_as_a_clip_needs_is_dra
         predict = SCRIPT.with_name("predict.py")
         words = [str(video), "--model", str(folder), "--num_workers", "0", "--picture", str(tmp_path / "kept.png")]
         assert not runpy.run_path(str(predict))["main"](words) and (tmp_path / "kept.png").is_file()
+
+
+def test_clips_that_need_fewer_tokens_than_others_show_only_theirs(tmp_path):
+    folder = save_classifier(tmp_path / "model", importance_threshold=0.5, min_keep_ratio=0.25)
+    model = VideoMSForVideoClassification.from_pretrained(folder).eval()
+    clips = torch.randn(2, 8, 3, 32, 32)
+    clips[0] = clips[0, :1]  # nothing moves
+    with torch.no_grad():
+        kept = model(clips).num_kept.tolist()
+    assert kept[0] < kept[1] and [int(look.visible.sum()) for look in clip_tokens(model, clips)] == kept
