@@ -214,6 +214,7 @@ def test_mistakes_on_the_command_line_are_named():
         ("--ema_decay=1", "ema_decay is 1.0; it must be greater than 0 and less than 1"),
         ("--base_learning_rate=0", "base_learning_rate is 0.0; it must be greater than 0"),
         ("--warmup_epochs=-1", "warmup_epochs is -1.0; it must be at least 0"),
+        ("--min_crop_area=2", r"min_crop_area is 2.0; it must be in \(0, 1\]"),
         ("--random_erasing=2", r"random_erasing is 2.0; it must be in \[0, 1\]"),
         ("--mixup=-1", "mixup is -1.0; it must be at least 0"),
         ("--remove_unused_columns=true", "remove_unused_columns is true; it must be false"),

@@ -44,7 +44,7 @@ GROUPS = {
     ),
     "data": re.compile(
         r"data_root|class_names|num_(frames|segments|crops|samples|workers)|frame_stride|image_size|max_bad_share|"
-        r"few_shot.*|skip_broken|random_.*|rand_augment|horizontal_flip|mixup|cutmix|videos|split|cache_.*|batch_size"
+        r"few_shot.*|skip_broken|random_.*|min_crop_area|rand_augment|horizontal_flip|mixup|cutmix|videos|split|cache_.*|batch_size"
     ),
 }
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
@@ -76,7 +76,7 @@ RANGES = (
     (
         "in (0, 1]",
         lambda value: 0 < value <= 1,
-        "keep_ratio keep_ratios pretraining_keep_ratio min_keep_ratio max_keep_ratio layer_decay",
+        "keep_ratio keep_ratios pretraining_keep_ratio min_keep_ratio max_keep_ratio layer_decay min_crop_area",
     ),
     ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio ema_decay"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
