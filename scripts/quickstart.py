@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--test", help="test videos, likewise; default: a fifth of each class of --data")
     parser.add_argument("--output_dir", type=Path, default=Path("quickstart"), help="folder of everything it makes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the training runs")
-    parser.add_argument("--pretrain_steps", type=int, default=6000, help="steps of pre-training, of 16 clips")
+    parser.add_argument("--pretrain_steps", type=int, default=10000, help="steps of pre-training, of 16 clips")
     parser.add_argument("--finetune_steps", type=int, default=400, help="steps of each fine-tuning, of 8 clips")
     parser.add_argument("--num_segments", type=int, default=4, help="temporal positions of the test views")
     return parser.parse_args(arguments)
