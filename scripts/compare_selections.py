@@ -21,6 +21,7 @@ from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.splits import few_shot
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
 from videoms_hf.experiments.in_memory import ClipsInMemory
+from videoms_hf.experiments.selectors import SELECTORS
 from videoms_hf.experiments.single_run import evaluate_once, train_once
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
@@ -52,7 +53,10 @@ class ComparisonArguments:
     )
     selections: list[str] = field(
         default_factory=lambda: ["motion", "random", "tube"],
-        metadata={"help": "The first one is compared to others.", "choices": ["motion", "random", "tube"]},
+        metadata={
+            "help": "The first one is compared to others; those with + spend a share on the background.",
+            "choices": ["motion", "random", "tube", *SELECTORS],
+        },
     )
     keep_ratios: list[float] = field(
         default_factory=lambda: [0.3], metadata={"help": "Shares of tokens kept in fine-tuning; 1: all of them."}
@@ -118,16 +122,16 @@ def run_cell(args: ComparisonArguments, clips: dict, seed: int, budget: float | 
         weights["model_name_or_path"] = Path(args.pretrain_dir or out) / f"pretrain-{name}-{seed}"
         seconds = train_once(
             f"{args.recipes}/pretrain.yaml", clips[False], weights["model_name_or_path"],
-            token_selection=name, seed=seed, max_steps=args.pretrain_steps, **args.clip_options,
+            selection=name, seed=seed, max_steps=args.pretrain_steps, **args.clip_options,
         )  # fmt: skip
     chosen = "none" if is_all(budget) else "motion" if args.stage == "pretrain" or name == SCRATCH else name
     folder = out / f"finetune-{name}-{budget}-{seed}{'' if steps == args.finetune_steps else f'-{steps}-steps'}"
     share = {"keep_ratio" if isinstance(budget, float) else "num_kept_tokens": budget}
     own_seconds = train_once(
         f"{args.recipes}/finetune.yaml", clips[True], folder,
-        token_selection=chosen, seed=seed, max_steps=steps, **share, **weights, **args.clip_options,
+        selection=chosen, seed=seed, max_steps=steps, **share, **weights, **args.clip_options,
     )  # fmt: skip
-    report = evaluate_once(folder, args.test_data, args.num_segments)
+    report = evaluate_once(folder, chosen, args.test_data, args.num_segments)
     hits = [video["predicted"] == video["label"] for video in report["videos"]]
     print(f"seed {seed}, {words(budget)} by {name}, {steps} steps: top-1 {np.mean(hits):.1%}", flush=True)
     return Cell(hits, report["chance_top1"], report["gmacs_per_clip"], seconds, own_seconds)

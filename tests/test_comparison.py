@@ -152,10 +152,10 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     data = {"train_data": videos / "train.csv", "test_data": videos / "val.csv", "output_dir": tmp_path / "out"}
     base = [*words(data), *["--selections", "motion", "tube", "--seeds", "0", "--keep_ratios", "0.3", "1"]]
     compare(base)
-    assert [run["token_selection"] for run in runs] == ["motion", "tube", "none"]
+    assert [run["selection"] for run in runs] == ["motion", "tube", "none"]
     runs.clear()
     compare([*base, "--stage", "pretrain", f"--pretrain_data={videos / 'pretrain.csv'}"])
-    assert [run["token_selection"] for run in runs] == ["motion", "motion", "tube", "motion", "motion"] + [
+    assert [run["selection"] for run in runs] == ["motion", "motion", "tube", "motion", "motion"] + [
         "motion", "none", "tube", "none", "none",
     ]  # fmt: skip
     runs.clear()

@@ -245,3 +245,17 @@ def test_numbers_out_of_range_are_refused(tmp_path, field, value, wanted):
     with pytest.raises(ValueError, match=f"{field} is {value}.*{wanted}"):
         render_motion_dataset(tmp_path / "motion", **{**SMALL, field: value})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_moving_camera_moves_the_background(tmp_path):
+    a, b = (
+        render_motion_clip("left", 32, 6, np.random.default_rng(seed), moving_camera=True).float() for seed in (1, 2)
+    )
+    still = render_motion_clip("left", 32, 6, np.random.default_rng(1)).float()
+    for clip in (a, b):
+        assert ((clip[-1] - clip[0]).abs().mean(dim=0) > 4).float().mean() > 0.6
+    assert ((still[-1] - still[0]).abs().mean(dim=0) > 4).float().mean() < 0.6
+    folder = render_motion_dataset(tmp_path / "motion", moving_camera=True, **SMALL)
+    assert json.loads((folder / synthetic.SETTINGS_FILE).read_text())["moving_camera"] is True
+    with pytest.raises(FileExistsError, match="wanted is"):
+        render_motion_dataset(folder, **SMALL)

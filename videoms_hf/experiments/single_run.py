@@ -24,6 +24,7 @@ from ..training.starting_weights import classification_model, pretraining_model
 from ..training.trainer import VideoMSTrainer
 from ..training.training_arguments import FineTuningArguments, PreTrainingArguments
 from .in_memory import ClipsInMemory
+from .selectors import configured_selection, with_selector
 
 
 # The frames are in memory already, and a run is done again from its beginning.
@@ -31,15 +32,18 @@ ALWAYS = {"train_data": "in memory", "dataloader_num_workers": 0, "save_strategy
 COST_FILE = "cost.json"  # written last
 
 
-def train_once(recipe: str, clips: ClipsInMemory, folder: Path, **options) -> float:
+def train_once(recipe: str, clips: ClipsInMemory, folder: Path, selection: str, **options) -> float:
     """Train a model into `folder`, with its processor; returns the seconds of processor time that its steps took.
 
-    Labelled clips are for fine-tuning, others for pre-training; `options` are laid over the recipe's. A finished model
-    is left as it is; `FileExistsError` if it was trained in another way.
+    Labelled clips are for fine-tuning, others for pre-training; `selection` is the package's or one of [`SELECTORS`];
+    `options` are laid over the recipe's. A finished model is left as it is; `FileExistsError` if it was trained in
+    another way.
     """
+    options["token_selection"] = configured_selection(selection)
     kinds = (FineTuningArguments, AugmentationArguments) if clips.with_labels else (PreTrainingArguments,)
     words = [f"--{name}={value}" for name, value in (ALWAYS | options).items()]
     made_by = {"recipe": read_recipe(recipe), "options": words, "videos": table_fingerprint(clips.table)}
+    made_by |= {"selection": selection}
     if done := _done(folder / COST_FILE, made_by):
         return done["seconds"]
     words = [str(recipe), *words, f"--output_dir={folder}"]
@@ -56,6 +60,7 @@ def train_once(recipe: str, clips: ClipsInMemory, folder: Path, **options) -> fl
         choose = finetuning_clip
         clips.transform = finetuning_transform(data_args, *augmentation, model.config)
         collate = MixingCollator(len(names), training_args.label_smoothing_factor)
+    with_selector(model, selection)
     clips.choose_frames = partial(choose, num_frames=data_args.num_frames, stride=data_args.frame_stride)
     processor = processor_of(model.config, data_args.frame_stride)
     trainer = VideoMSTrainer(
@@ -84,12 +89,12 @@ def _done(path: Path, made_by: dict) -> dict | None:
     return content
 
 
-def evaluate_once(folder: Path, test_data: str, num_segments: int) -> dict:
+def evaluate_once(folder: Path, selection: str, test_data: str, num_segments: int) -> dict:
     """The report of a fine-tuned model on several views of the test videos; one that is there is read."""
-    model = load_classifier(str(folder))
+    model = with_selector(load_classifier(str(folder)), selection)
     names = class_names(model)
     table = labelled_videos(test_data, names)
-    made_by = {"num_segments": num_segments, "videos": table_fingerprint(table)}
+    made_by = {"num_segments": num_segments, "videos": table_fingerprint(table), "selection": selection}
     if done := _done(folder / "evaluation.json", made_by):
         return done
     views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)

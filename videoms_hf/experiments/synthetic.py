@@ -58,15 +58,25 @@ def motion_places(motion: str, num_frames: int, rng: np.random.Generator) -> np.
     return (start + speed * np.arange(num_frames)[:, None] * np.array(MOTIONS[motion])) % 1.0
 
 
-def render_motion_clip(motion: str, image_size: int, num_frames: int, rng: np.random.Generator) -> Tensor:
+def render_motion_clip(
+    motion: str, image_size: int, num_frames: int, rng: np.random.Generator, moving_camera: bool = False
+) -> Tensor:
     """One random video of the class `motion`, uint8 (T, 3, H, W).
+
+    A moving camera pans at a constant velocity over a background of finer texture; the class stays the motion over
+    that background.
 
     Everything random comes from `rng`, the class only from `motion`: two calls with equal generators differ in nothing
     but the path on the torus.
     """
     places = motion_places(motion, num_frames, rng)
     angle, radius = 2 * math.pi * rng.random(), SMALLEST_RADIUS * (LARGEST_RADIUS / SMALLEST_RADIUS) ** rng.random()
-    frames = _background(image_size, rng).expand(num_frames, -1, -1, -1)
+    if moving_camera:
+        angle_of_pan, speed = 2 * math.pi * rng.random(), rng.uniform(*SPEEDS)
+        pan = speed * np.arange(num_frames)[:, None] * np.array([math.cos(angle_of_pan), math.sin(angle_of_pan)])
+        frames, places = _panned_background(image_size, pan, rng), (places - pan) % 1.0
+    else:
+        frames = _background(image_size, rng).expand(num_frames, -1, -1, -1)
     frames = _paste(frames, _sprite(rng), places, angle, radius)
     noise = rng.standard_normal((num_frames, image_size, image_size, 3), dtype=np.float32) * NOISE_LEVEL
     pixels = frames.permute(0, 2, 3, 1) * 255 + torch.from_numpy(noise)
@@ -93,6 +103,7 @@ def render_motion_dataset(
     image_size: int = 64,
     num_frames: int = 24,
     seed: int = 0,
+    moving_camera: bool = False,
 ) -> Path:
     """Render the data set into `folder` and return the folder; a complete one with the same settings is reused.
 
@@ -109,6 +120,7 @@ def render_motion_dataset(
         image_size: height and width in pixels, even, at least 32.
         num_frames: frames of each video, at least 2.
         seed: at least 0; the same seed gives the same pixels.
+        moving_camera: see [`render_motion_clip`].
 
     Raises:
         ValueError: A number is out of its range.
@@ -125,6 +137,8 @@ def render_motion_dataset(
         "seed": seed,
     }
     _check_settings(settings)
+    if moving_camera:
+        settings["moving_camera"] = True
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         _check_complete(folder, settings)
         return folder
@@ -181,7 +195,13 @@ def _render(folder: Path, settings: dict[str, int]) -> None:
                 # In every turn each class has its own mixture of containers, over the turns an even one.
                 codec, suffix, options = ENCODINGS[(turn + label) % len(ENCODINGS)]
                 rng = np.random.default_rng([settings["seed"], split_number, i])
-                clip = render_motion_clip(names[label], settings["image_size"], settings["num_frames"], rng)
+                clip = render_motion_clip(
+                    names[label],
+                    settings["image_size"],
+                    settings["num_frames"],
+                    rng,
+                    settings.get("moving_camera", False),
+                )
                 path = f"{split}/{names[label]}/{turn:04d}{suffix}"
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 encode_video(clip, folder / path, codec, options)
@@ -208,6 +228,17 @@ def _background(size: int, rng: np.random.Generator) -> Tensor:
     """A still, muted colour texture (3, size, size) in [0, 1]."""
     tint = torch.from_numpy(rng.uniform(0.33, 0.57, 3).astype(np.float32))[:, None, None]
     return (tint + 0.1 * _smooth_noise(size, 3, 2, rng)).clamp(0, 1)
+
+
+def _panned_background(size: int, pan: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """A textured background seen from `pan` (T, 2), in pictures, at most 1: (T, 3, size, size) in [0, 1]."""
+    tint = torch.from_numpy(rng.uniform(0.33, 0.57, 3).astype(np.float32))[:, None, None]
+    world = (tint + 0.1 * _smooth_noise(3 * size, 3, 18, rng)).clamp(0, 1)  # of three pictures along each side
+    column, row = torch.from_numpy(pan.astype(np.float32)).T[..., None, None]
+    place = (torch.arange(size) + 0.5) / size - 0.5
+    x, y = (place + column).expand(-1, size, -1), (place[:, None] + row).expand(-1, -1, size)
+    grid = torch.stack([x, y], dim=-1) / 1.5
+    return F.grid_sample(world.expand(len(pan), -1, -1, -1), grid, align_corners=False)
 
 
 def _sprite(rng: np.random.Generator) -> Tensor:
