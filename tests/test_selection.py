@@ -239,25 +239,7 @@ def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
             token_counts(tiny_config(token_selection=selection), keep_ratio=0.01)
 
 
-# --- quotas and adaptive numbers -----------------------------------------------------------------------------------
-
-
-def test_every_part_of_a_clip_keeps_its_quota_and_the_rest_goes_to_the_most_moving(tiny_config):
-    importance = torch.rand(2, 64)
-    importance[:, 48:] += 10  # a burst in the last of 4 time steps
-    grid, kept = (4, 4, 4), {}
-    for quota in (0, 0.5, 1):
-        selector = VideoMSTokenSelector(tiny_config(group_quota=quota, temporal_groups=4))
-        kept[quota] = selector.keep(importance, 2, grid, 0.25, "cpu")
-        counts = [[int((row // 16 == step).sum()) for step in range(4)] for row in kept[quota]]
-        assert counts == [{0: [0, 0, 0, 16], 0.5: [2, 2, 2, 10], 1: [4, 4, 4, 4]}[quota]] * 2
-        for b in range(2):  # the best of each part
-            for step, count in enumerate(counts[b]):
-                best = sorted(range(16 * step, 16 * step + 16), key=lambda i: -importance[b, i])[:count]
-                assert set(best) <= set(kept[quota][b].tolist())
-    assert kept[0].equal(VideoMSTokenSelector(tiny_config()).keep(importance, 2, grid, 0.25, "cpu"))
-    with pytest.raises(ValueError, match="temporal_groups is 3; it must divide the 4 time steps"):
-        VideoMSModel(tiny_config(group_quota=0.5, temporal_groups=3))
+# --- adaptive numbers ------------------------------------------------------------------------------------------------
 
 
 def test_tokens_above_the_threshold_are_kept_within_the_limits():

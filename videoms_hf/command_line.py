@@ -60,7 +60,7 @@ RANGES = (
         "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
         "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
         "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split "
-        "num_samples num_kept_tokens temporal_groups",
+        "num_samples num_kept_tokens",
     ),
     (
         "at least 0",
@@ -84,7 +84,7 @@ RANGES = (
         "in [0, 1]",
         lambda value: 0 <= value <= 1,
         "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor "
-        "max_bad_share random_erasing group_quota",
+        "max_bad_share random_erasing",
     ),
     ("from 0 to 51", lambda value: 0 <= value <= 51, "crf"),
 )

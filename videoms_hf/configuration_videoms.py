@@ -70,9 +70,6 @@ class VideoMSConfig(PreTrainedConfig):
         num_kept_tokens (`int`, *optional*):
             Number of tokens kept instead, which leaves `keep_ratio` `None`: the cost of a clip then hardly depends on
             its frames and resolution. `"tube"` rounds it down to whole tubes.
-        temporal_groups (`int`, defaults to 4), group_quota (`float`, defaults to 0.0):
-            Share of the kept tokens that is divided equally among `temporal_groups` equal parts of the clip, in
-            [0, 1], so that one burst of motion cannot take them all (FluxViT, arXiv:2503.14237); 0 turns it off.
         importance_threshold (`float`, *optional*):
             Keep the tokens with a higher importance instead of a fixed number, which then differs between clips:
             between the shares `min_keep_ratio` (0.1) and `max_keep_ratio` (1.0). `videoms calibrate` finds the value
@@ -127,8 +124,6 @@ class VideoMSConfig(PreTrainedConfig):
     mask_ratio: float | int = 0.9
     keep_ratio: float | int | None = None  # 0.6 without num_kept_tokens
     num_kept_tokens: int | None = None
-    temporal_groups: int = 4
-    group_quota: float | int = 0.0
     importance_threshold: float | int | None = None
     min_keep_ratio: float | int = 0.1
     max_keep_ratio: float | int = 1.0
@@ -238,7 +233,7 @@ class VideoMSConfig(PreTrainedConfig):
             (["head_init_scale"], "greater than 0", lambda value: 0 < value < math.inf),
             (["drop_path_rate"], "in [0, 1)", lambda value: 0 <= value < 1),
             (
-                ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "group_quota"],
+                ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"],
                 "in [0, 1]",
                 lambda value: 0 <= value <= 1,
             ),

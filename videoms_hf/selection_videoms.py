@@ -67,15 +67,6 @@ def calibrated_threshold(importance: Tensor, share: float, least: int, most: int
     return candidates[high].item()
 
 
-def reserve_groups(importance: Tensor, num_groups: int, num_reserved: int) -> Tensor:
-    """Scores with the `num_reserved` highest of each of `num_groups` equal parts of the clip raised to infinity.
-
-    Source: the group-wise selection of FluxViT (Wang et al., arXiv:2503.14237).
-    """
-    groups = importance.unflatten(1, (num_groups, -1)).flatten(0, 1)
-    return groups.scatter(1, most_important(groups, num_reserved), torch.inf).reshape(importance.shape)
-
-
 def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
     """Split kept tokens (B, K): the `num_visible` with the smallest noise (B, K) are visible, the others targets."""
     kept_ids = kept_ids.gather(1, stable_order(noise))
@@ -196,9 +187,6 @@ class VideoMSTokenSelector(nn.Module):
         if num_kept == num_tokens:
             return torch.arange(num_tokens, device=device).expand(batch_size, -1)
         if self.uses_motion:
-            if self.config.group_quota > 0:
-                num_reserved = floor_share(self.config.group_quota / self.config.temporal_groups, num_kept)
-                importance = reserve_groups(importance, self.config.temporal_groups, num_reserved)
             return most_important(importance, num_kept).sort(dim=1).values
         return self._split_places(batch_size, grid, num_kept, None, device).visible_ids
 

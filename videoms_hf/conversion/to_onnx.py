@@ -64,7 +64,7 @@ def export_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is not installed.
-        ValueError: The number of kept tokens differs between clips or has a quota, the processor does not resize,
+        ValueError: The number of kept tokens differs between clips, the processor does not resize,
             crop, rescale and normalise, or onnxruntime disagrees with torch.
     """
     try:
@@ -75,9 +75,8 @@ def export_onnx(
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if not getattr(processor, name):
             raise ValueError(f"the processor's {name} is off, which {PREPROCESSING_FILE} cannot say; switch it on")
-    for name, off in (("importance_threshold", None), ("group_quota", 0)):
-        if (value := getattr(model.config, name)) != off:
-            raise ValueError(f"{name} is {value}, which the exported file cannot do; it must be {off}")
+    if (threshold := model.config.importance_threshold) is not None:
+        raise ValueError(f"importance_threshold is {threshold}, which the exported file cannot do; it must be None")
     model = model.float().eval()
     model.set_attn_implementation("eager")  # sdpa's code asks how many tokens there are
     config, by_motion = model.config, model.config.token_selection == "motion"

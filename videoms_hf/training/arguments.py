@@ -32,8 +32,6 @@ class ModelArguments:
     mask_ratio: float | None = option(None, "1 - visible share in pre-training, in (0, 1).")
     keep_ratio: float | None = option(None, "Share of tokens kept in classification, in (0, 1]; 1: no selection.")
     num_kept_tokens: int | None = option(None, "Number of tokens kept in classification, instead of keep_ratio.")
-    temporal_groups: int | None = option(None, "Equal parts of a clip that share group_quota of the kept tokens.")
-    group_quota: float | None = option(None, "Share of the kept tokens divided among them, in [0, 1]; 0: off.")
     candidate_ratio: float | None = option(None, "Frame selection: load this many times num_frames, at least 1 (off).")
     norm_pix_loss: bool | None = option(None, "Predict normalised pixels (the default).")
     drop_path_rate: float | None = option(None, "Stochastic depth of the last block, in [0, 1).")
