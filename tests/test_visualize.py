@@ -169,6 +169,12 @@ def test_the_summary_equals_a_count_by_hand():
     )
 
 
+def test_moments_that_two_clips_show_are_averaged():
+    maps = [torch.ones(2, 2, 2), torch.full((2, 2, 2), 3.0)]
+    found = motion_summary(maps, [np.array([0.0, 1.0]), np.array([1.0, 2.0])])
+    assert found.seconds.tolist() == [0, 1, 2] and found.over_time.tolist() == [1, 2, 3]
+
+
 def test_a_still_video_has_a_summary():
     found = motion_summary([torch.zeros(2, 2, 2)], [np.arange(2.0)])
     assert found.kept_motion.tolist() == [0.0] * 100 and "0.0 s |  | 1.0 s" in describe_motion(found)

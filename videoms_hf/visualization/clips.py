@@ -291,15 +291,15 @@ class MotionSummary(NamedTuple):
 def motion_summary(maps: Sequence[Tensor], seconds: Sequence[np.ndarray], num_ratios: int = 100) -> MotionSummary:
     """Summary of clips: importance of each, (t, h, w), and the seconds of its time steps in the video, (t,)."""
     importance = np.stack([np.asarray(clip, dtype=np.float64) for clip in maps])
-    times = np.concatenate(seconds)
-    order = times.argsort(kind="stable")
+    # The last clip of a video may overlap the one before it: what it shows again is averaged.
+    times, place, count = np.unique(np.concatenate(seconds), return_inverse=True, return_counts=True)
     total = importance.sum() or 1.0
     ratios = np.arange(1, num_ratios + 1) / num_ratios
     tokens = -np.sort(-importance.reshape(len(importance), -1), axis=1)  # most important first
     held = np.pad(tokens.cumsum(axis=1).sum(axis=0), (1, 0)) / total
     return MotionSummary(
-        seconds=times[order],
-        over_time=importance.mean(axis=(2, 3)).reshape(-1)[order],
+        seconds=times,
+        over_time=np.bincount(place, importance.mean(axis=(2, 3)).reshape(-1)) / count,
         over_space=importance.sum(axis=(0, 1)) / total,
         ratios=ratios,
         kept_motion=held[[floor_share(ratio, tokens.shape[1]) for ratio in ratios]],
