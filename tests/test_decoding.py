@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from videoms_hf import decoding_videoms, open_video, packets_videoms, reader_videoms
+from videoms_hf import decoding_videoms, open_video, packets_videoms, reader_videoms, sources_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads, probe_video
 from videoms_hf.pictures_videoms import Crop
 from videoms_hf.reader_videoms import StaleInfoError, redraws
@@ -373,13 +373,13 @@ def test_a_size_that_cannot_be_read_is_no_reason_to_scale_down(tmp_path):
     ("module", "limit", "value", "reason"),
     [
         (
-            decoding_videoms,
+            sources_videoms,
             "MAX_FRAME_PIXELS",
             3000,
             "frames of 64 x 48, but 3000 pixels are allowed|frames have more than 3000 pixels",
         ),
         (reader_videoms, "MAX_CLIP_BYTES", 20000, "3 frames of 64 x 48 were asked for, 27648 bytes, but 20000 are"),
-        (decoding_videoms, "MAX_SECONDS", -1.0, "takes longer to read than is allowed"),
+        (sources_videoms, "MAX_SECONDS", -1.0, "takes longer to read than is allowed"),
         (packets_videoms, "MAX_PACKETS", 20, "more than 20 frames, which are allowed: cut it into parts"),
     ],
 )

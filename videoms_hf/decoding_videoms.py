@@ -12,7 +12,6 @@ frames are wanted. (Only in MPEG-4 Part 2 can a damaged header still change how 
 """
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
@@ -25,10 +24,8 @@ from .packets_videoms import (
     WHOLE,
     Damaged,
     Irregular,
-    OpenVideo,
     Pictures,
     Table,
-    check_time,
     demux_packets,
     packet_table,
     promised_frames,
@@ -37,27 +34,23 @@ from .packets_videoms import (
 from .pictures_videoms import Painter
 from .reader_videoms import StaleInfoError, VideoInfo, VideoReader, redraws
 from .sources_videoms import (
-    FORMATS,
-    IO_TIMEOUT_SECONDS,
+    CONCEALED,
+    COUNTED,
+    STRICT,
+    TRUSTED,
+    OpenVideo,
     VideoDecodeError,
     downloaded,
-    is_mp4,
     located,
-    video_stream,
 )
 
 
-# Limits: a corrupt or hostile file must raise an error, not fill the memory or run forever.
-MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
-MAX_SECONDS = 600.0  # for one call
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
 
 # Skipping frames that no other refers to is bit-exact here. HEVC's mark of such frames allows references from higher
 # temporal layers, and the decoders of VP9 and AV1 ignore the setting.
 DROPPABLE_CODECS = {"h264", "mpeg4"}
-# How far a file is trusted. Each finding to the contrary is one step down.
-TRUSTED, STRICT, CONCEALED, COUNTED = range(4)
 
 
 class FileReader(VideoReader):
@@ -114,55 +107,33 @@ class FileReader(VideoReader):
             try:
                 if self._video is None:
                     self._video = self._open()
-                self._video.deadline = time.monotonic() + MAX_SECONDS
+                self._video.start_clock()
                 if self._given_length not in (None, length := self._given_length and self._length()):
                     self._given_length = None
                     raise StaleInfoError(self.name, f"{length} frames can be decoded, not what its header says")
                 return read(*args)
             except Irregular as error:
-                if self._video.is_trusted:
-                    self._level = STRICT
-                else:
-                    is_damaged = self._level < CONCEALED and isinstance(error, Damaged)
-                    self._level = CONCEALED if is_damaged else COUNTED
+                is_next = self._video.level == TRUSTED or self._video.level == STRICT and isinstance(error, Damaged)
+                self._level = self._video.level + 1 if is_next else COUNTED
             except av.error.FFmpegError as error:
-                if (file := downloaded(self._source, MAX_SECONDS)) is None:
+                if (file := downloaded(self._source)) is None:
                     reason = f"FFmpeg cannot read it ({error.strerror}): not a video file, or corrupt"
                     raise VideoDecodeError(self.name, f"{reason}; download it again or leave it out") from error
                 self._source, self._level = file, TRUSTED
             self.close()
 
     def _open(self) -> OpenVideo:
-        """The file, just opened. An mp4 that is trusted is opened by its header, without decoding its first frames to
-        see what they are. Down to `STRICT` the decoder refuses damaged frames, of which else it makes what it can."""
-        import av
-
-        name, file, protocols, read_all = located(self._source)
-        is_trusted, is_strict = self._level == TRUSTED and is_mp4(self._source), self._level <= STRICT
-        limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
-        options = limit | {"format_whitelist": FORMATS, "protocol_whitelist": protocols}
-        options |= {"skip_frame": "all", "analyzeduration": "1"} if is_trusted else {}
-        # Metadata is not UTF-8 in many old files, and not used here.
-        container = av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS)
-        try:
-            is_trusted &= len(container.streams.video) == 1  # or the first frames tell which one is shown
-            stream = video_stream(container, name, MAX_FRAME_PIXELS)
-            context, threads = stream.codec_context, self._num_threads if is_strict else 1
-            threads = decoder_threads(context.width * context.height) if threads is None else threads
-            context.options = limit | ({"err_detect": "explode"} if is_strict else {})
-            context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
-            size, codec = (context.height, context.width), context.codec.canonical_name
-        except BaseException:
-            container.close()
-            raise
-        self._painter, kind = Painter(*size), container.format.name.split(",")[0]
-        deadline = time.monotonic() + MAX_SECONDS
-        return OpenVideo(name, container, stream, codec, kind, size, read_all, is_trusted, is_strict, deadline)
+        video = OpenVideo(self._source, self._level)
+        threads, context = self._num_threads if video.level <= STRICT else 1, video.stream.codec_context
+        threads = decoder_threads(video.width * video.height) if threads is None else threads
+        context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
+        self._painter = Painter(video.height, video.width)
+        return video
 
     def _table(self, window: tuple[float | None, float | None]) -> Table:
         """The frames of a window, at least one; raises `Irregular` where the packets do not tell them."""
         if window not in self._tables:
-            if self._level == COUNTED:
+            if self._video.level == COUNTED:
                 stamps = [stamp for stamp, _ in self._frames_from_start(window)]
                 # Where time jumps back, as between recordings that were joined, it goes on.
                 table = Table(len(stamps), np.diff(stamps).clip(0).sum())
@@ -189,36 +160,36 @@ class FileReader(VideoReader):
         self._given_size, video = self._size, self._video
         if self._window == WHOLE:
             self._given_length = table.num_frames
-        rate, span = _rate(video), float(table.ticks * video.stream.time_base)
+        rate, span = video.rate, float(table.ticks * video.stream.time_base)
         duration = span + (1 / rate if rate else span / max(table.num_frames - 1, 1))  # the last frame lasts, too
         fps = table.num_frames / duration if duration else rate
         promised = promised_frames(video, table.num_frames)
         return VideoInfo(table.num_frames, fps, *self._size[::-1], duration, promised, video.codec)
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        last, missing, num_seen = int(wanted[-1]), set(wanted.tolist()), 0
-        if self._level == COUNTED:
+        last, missing, num_seen, video = int(wanted[-1]), set(wanted.tolist()), 0, self._video
+        if video.level == COUNTED:
             numbered = enumerate(frame for _, frame in self._frames_from_start(self._window))
         else:
             table = self._table(self._window)
             if last >= table.num_frames:
                 raise self._no_such_frame(last, table.num_frames)
-            self._video.stream.codec_context.flush_buffers()  # an earlier call may have ended in the middle
+            video.stream.codec_context.flush_buffers()  # an earlier call may have ended in the middle
             parts = table.parts(wanted)
-            if self._level == CONCEALED:
-                numbered = _decode_damaged(self._video, parts[0][0])
+            if video.level == CONCEALED:
+                numbered = _decode_damaged(video, parts[0][0])
             else:
-                numbered = chain.from_iterable(_decode(self._video, *part) for part in parts)
+                numbered = chain.from_iterable(_decode(video, *part) for part in parts)
         for number, frame in numbered:
             num_seen += 1
             if number in missing:
-                if self._video.is_trusted and (frame.height, frame.width) != self._video.size:
+                if video.level == TRUSTED and (frame.height, frame.width) != (video.height, video.width):
                     raise Irregular
                 missing.remove(number)
                 yield number, self._painter.paint(frame)
                 if not missing:
                     return
-        raise self._no_such_frame(last, num_seen) if self._level == COUNTED else Damaged
+        raise self._no_such_frame(last, num_seen) if video.level == COUNTED else Damaged
 
     def _no_such_frame(self, wanted: int, num_frames: int) -> VideoDecodeError:
         start, end = self._window
@@ -231,11 +202,6 @@ class FileReader(VideoReader):
         return VideoDecodeError(self.name, f"frame {wanted} was asked for, but {found}: ask for 0 to {num_frames - 1}")
 
 
-@redraws
-def _frames_of(video: VideoReader, indices: Iterable[int] | None) -> torch.Tensor:
-    return video.frames(indices)
-
-
 def decode_frames(
     source: str | os.PathLike | bytes | BinaryIO,
     indices: Iterable[int] | None = None,
@@ -246,7 +212,7 @@ def decode_frames(
 ) -> torch.Tensor:
     """Frames of a file that is not read any further; `None`: all of them. See [`FileReader`]."""
     with FileReader(source, num_threads) as video:
-        return _frames_of(video.window(start_seconds, end_seconds), indices)
+        return redraws(FileReader.frames)(video.window(start_seconds, end_seconds), indices)
 
 
 def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
@@ -268,16 +234,11 @@ def decoder_threads(num_pixels: int) -> int:
     return min(max(cores // worker.num_workers, 1), MAX_THREADS)
 
 
-def _rate(video: OpenVideo) -> float:
-    """Frames per second by the header, 0 if it does not say."""
-    return float(video.stream.average_rate or video.stream.guessed_rate or 0)
-
-
 def _frames_from_start(video: OpenVideo, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:
     """Yields (time stamp, frame) for all frames of a window, as decoding everything gives them."""
     import av
 
-    ticks = 1 / ((_rate(video) or 1.0) * float(video.stream.time_base))
+    ticks = 1 / ((video.rate or 1.0) * float(video.stream.time_base))
     origin, number, stamp = None, 0, -ticks
     for packet in chain(demux_packets(video), [None]):
         try:
@@ -314,7 +275,7 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     # Of others only damage is of interest. Frames shown before their key frame may lack what they refer to.
     is_leading = pictures.pts < key_pts[np.searchsorted(keys, np.arange(len(pictures.pts)), "right") - 1]
     for i, packet in pictures.packets(np.flatnonzero(needed)):
-        check_time(video)
+        video.check_time()
         if packet.pos != pictures.pos[i]:
             raise Irregular
         # Decoders pass the time stamp on to the frame, so it can carry the frame's number.
@@ -346,7 +307,7 @@ def _decode_damaged(video: OpenVideo, pictures: Pictures) -> Iterator[tuple[int,
     context, last, following, is_damaged = video.stream.codec_context, None, 0, False
     gaps: dict[int, Any] = {}  # frames that have not come, though later ones have, and what they repeat
     for i, packet in chain(pictures.packets(np.arange(len(pictures.rank))), [(None, None)]):
-        check_time(video)
+        video.check_time()
         if packet is not None:
             packet.pts = int(pictures.rank[i]) if pictures.rank[i] >= 0 else None
         try:

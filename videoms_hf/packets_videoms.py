@@ -5,16 +5,14 @@ In the containers and codecs of video datasets a packet is one picture, and time
 Where that cannot be trusted, `Irregular` is raised, and frames have to be decoded and counted.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import dropwhile, islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sources_videoms import VideoDecodeError
+from .sources_videoms import STRICT, OpenVideo, VideoDecodeError
 
 
 # Files up to this size and length are read whole; of longer ones only a part, where the container allows it.
@@ -30,6 +28,7 @@ MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets after a picture in which one may follow that is shown earlier; the standards allow 16
 INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
+MPEG4_AVI = ("mpeg4", "avi")
 PACKED_SIGN = b"DivX"  # an encoder that may pack several pictures into a packet signs with this name
 MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may stand for "no picture"
 
@@ -40,21 +39,6 @@ class Irregular(Exception):  # noqa: N818 - not an error: packets do not tell th
 
 class Damaged(Irregular):
     """A decoder refuses a packet, or makes another frame of it than expected."""
-
-
-@dataclass
-class OpenVideo:
-    name: str
-    container: Any
-    stream: Any
-    codec: str
-    format: str
-    size: tuple[int, int]  # height, width
-    read_all: Callable[[], bytes] | None  # the whole file, independent of the container
-    is_trusted: bool  # opened by its header alone, which may be wrong
-    is_strict: bool  # its decoder refuses damaged frames instead of concealing the damage
-    deadline: float  # of `time.monotonic`
-    is_fresh: bool = True  # no packet has been read
 
 
 class Pictures(NamedTuple):
@@ -83,12 +67,9 @@ def packet_table(video: OpenVideo, window) -> Table:
     seconds = (video.container.duration or 0) / 1e6
     is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
     is_long &= video.format in SEEKABLE_CONTAINERS
-    index = mp4_index(video) if is_long and window == WHOLE and video.is_strict else None
-    if index is not None:
-        keys, shown = index
-        first, last = (video.stream.index_entries[int(i)].timestamp for i in (shown[0], shown[-1]))
-        return Table(len(shown), last - first, partial(mp4_parts, video, keys, shown))
-    if is_long and window[0] is not None and video.is_strict:
+    if is_long and window == WHOLE and video.level <= STRICT and (table := _indexed(video)) is not None:
+        return table
+    if is_long and window[0] is not None and video.level <= STRICT:
         pictures = window_pictures(video, window)
     else:
         pictures = all_pictures(video, window, is_checked=not is_long)
@@ -131,8 +112,8 @@ def window_pictures(video: OpenVideo, window) -> Pictures:
     return _in_window(video, _tabulate(video, read, is_start=key.pos == before), window, origin)
 
 
-def mp4_index(video: OpenVideo) -> tuple[np.ndarray, np.ndarray] | None:
-    """Numbers of the packets that are key frames, and of those that are shown, by the index of a complete mp4."""
+def _indexed(video: OpenVideo) -> Table | None:
+    """The frames of a complete mp4, told from its index; packets are read only around those that are wanted."""
     entries = video.stream.index_entries
     if video.format != "mov" or not video.stream.frames or not len(entries):  # fragments are indexed one by one
         return None
@@ -143,10 +124,11 @@ def mp4_index(video: OpenVideo) -> tuple[np.ndarray, np.ndarray] | None:
     if not len(shown) or not len(keys) or keys[0]:
         return None
     _tabulate(video, lambda: islice(_read(video), MAX_REORDER))  # raises if the start is irregular
-    return keys, shown
+    first, last = (entries[int(i)].timestamp for i in (shown[0], shown[-1]))
+    return Table(len(shown), last - first, partial(_indexed_parts, video, keys, shown))
 
 
-def mp4_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tuple[Pictures, np.ndarray]]:
+def _indexed_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterator[tuple[Pictures, np.ndarray]]:
     """Runs of packets, each with the wanted frames in it, read one by one."""
     # In decode order a picture is near its place in presentation order. Everything shown before a picture has been
     # read from one key frame earlier than its own to MAX_REORDER packets after it.
@@ -175,27 +157,24 @@ def _tabulate(
     video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 0, is_start=True, is_checked=False
 ) -> Pictures:
     """The pictures in packets; `first_rank` is the number of frames in the packets before these."""
-    held, held_bytes, rows, types = [], 0, [], []
-    length_size = _unit_length_size(video) if is_checked else 0
+    held, held_bytes, rows = [], 0, []
+    is_avi, length_size = video.format == "avi", _unit_length_size(video) if is_checked else 0
     for packet in read():
         # Where the file is truncated, only the decoder knows whether a packet gives a picture.
         if packet.is_corrupt or length_size and not _has_picture(packet, length_size, video.codec == "hevc"):
             raise Irregular
-        rows.append((packet.pos, packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard))
+        kind = None
+        if video.codec == "mpeg4":
+            data = bytes(packet)
+            kind = _mpeg4_type(data)
+            if not is_avi and (data.count(MPEG4_PICTURE) != 1 or len(data) <= MPEG4_DUMMY_BYTES):
+                raise Irregular
+        stamp = packet.dts if is_avi else packet.pts
+        rows.append((packet.pos, stamp, packet.is_keyframe, not packet.is_discard, kind))
         held_bytes += packet.size
         if held_bytes <= HELD_BYTES:
             held.append(packet)
-        if video.codec == "mpeg4":
-            data = bytes(packet)
-            found = [data[start + 4] >> 6 for start in _mpeg4_pictures(data, video.format != "avi")]
-            if video.format != "avi" and (len(found) != 1 or packet.size <= MPEG4_DUMMY_BYTES):
-                raise Irregular
-            types.append(found[0] if found else None)
-    if not rows:
-        raise Irregular
-    pos, pts, dts, is_key, is_shown = zip(*rows, strict=True)
-    pts = dts if video.format == "avi" else pts
-    if None in pts:
+    if not rows or any(row[1] is None for row in rows):
         raise Irregular
 
     def packets(numbers):
@@ -204,10 +183,10 @@ def _tabulate(
         wanted = set(numbers.tolist())
         return (pair for pair in enumerate(islice(read(), max(wanted, default=-1) + 1)) if pair[0] in wanted)
 
-    if video.format == "avi" and types:
-        return _ranked_mpeg4(packets, pos, pts, types)
-    pts = np.array(pts, dtype=np.int64)
-    return _ranked(packets, pos, pts, np.array(is_key), np.array(is_shown), first_rank, is_start)
+    pos, stamps, is_key, is_shown, types = zip(*rows, strict=True)
+    if (video.codec, video.format) == MPEG4_AVI:
+        return _ranked(packets, pos, *_as_displayed(stamps, types))
+    return _ranked(packets, pos, np.array(stamps), np.array(is_key), np.array(is_shown), first_rank, is_start)
 
 
 def _unit_length_size(video: OpenVideo) -> int:
@@ -229,43 +208,42 @@ def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     """`_tabulate` for MPEG-4 in AVI, 3x faster: by its index and bytes; `None` if these are inconsistent."""
     entries = video.stream.index_entries
-    if (video.codec, video.format) != ("mpeg4", "avi") or video.read_all is None or not len(entries):
+    if (video.codec, video.format) != MPEG4_AVI or video.reopen is None or not 0 < len(entries) <= MAX_PACKETS:
         return None
-    if video.container.size > SCANNED_AVI_BYTES or len(entries) > MAX_PACKETS:
+    if video.container.size > SCANNED_AVI_BYTES:
         return None
-    data = video.read_all()
-    if PACKED_SIGN in data:
-        return None
-    chunk, end = data[entries[0].pos :][:4], max(entries[0].pos, 0)
-    places, types = [], []
+    with video.reopen() as file:
+        data = file.read()
+    chunk, end, pictures, types = data[entries[0].pos :][:4], max(entries[0].pos, 0), [], []
     for entry in entries:
         start, stop = entry.pos + 8, entry.pos + 8 + entry.size
         is_there = end <= entry.pos and stop <= len(data) and data[entry.pos : start - 4] == chunk
         if not is_there or int.from_bytes(data[start - 4 : start], "little") != entry.size:
             return None
-        if end != entry.pos and data.find(chunk, end, entry.pos) >= 0:  # the index lacks a picture
+        if data.find(chunk, end, entry.pos) >= 0:  # the index lacks a picture
             return None
-        end, picture = stop, data.find(MPEG4_PICTURE, start, stop - 1)
-        if picture >= 0 and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
+        pictures.append(data[start:stop])
+        types.append(_mpeg4_type(pictures[-1]))
+        if types[-1] is not None and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
             return None
-        places.append((start, stop))
-        types.append(data[picture + 4] >> 6 if picture >= 0 else None)
+        end = stop
     index = data.find(b"idx1", end)
-    if data.find(chunk, end, index if index >= 0 else None) >= 0:
+    if PACKED_SIGN in data or data.find(chunk, end, index if index >= 0 else None) >= 0:
         return None
 
     def packets(numbers):
-        return ((i, _packet_of(data[slice(*places[i])])) for i in numbers.tolist())
+        return ((i, _packet_of(pictures[i])) for i in numbers.tolist())
 
-    return _ranked_mpeg4(packets, [None] * len(places), [entry.timestamp for entry in entries], types)
+    stamps = [entry.timestamp for entry in entries]
+    return _ranked(packets, [None] * len(stamps), *_as_displayed(stamps, types))
 
 
-def _ranked_mpeg4(packets, pos, stamps: Sequence[int], types: list[int | None]) -> Pictures:
-    """Pictures of MPEG-4 in AVI, which stores decode order only."""
-    order, stamps = _mpeg4_order(types), np.array(stamps, dtype=np.int64)
-    is_key, is_shown = np.array(types) == MPEG4_I, order >= 0
+def _as_displayed(stamps: Sequence[int], types: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Time stamps, `is_key` and `is_shown` of MPEG-4 pictures, for AVI, which stores their decode order only."""
+    order, stamps = _mpeg4_order(types), np.array(stamps)
+    is_shown = order >= 0
     stamps[is_shown] = np.sort(stamps[is_shown])[order[is_shown]]
-    return _ranked(packets, pos, stamps, is_key, is_shown)
+    return stamps, np.array(types) == MPEG4_I, is_shown
 
 
 def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: bool = True) -> Pictures:
@@ -281,7 +259,7 @@ def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: 
     return Pictures(packets, pos, pts, is_key, rank)
 
 
-def _mpeg4_order(types: list[int | None]) -> np.ndarray:
+def _mpeg4_order(types: Sequence[int | None]) -> np.ndarray:
     """Presentation order of MPEG-4 pictures in decode order; -1 for `None`, which is not a picture.
 
     A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P shows as I B B P P.
@@ -311,9 +289,8 @@ def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
     except av.error.FFmpegError as error:
         raise Irregular from error
     packets = demux_packets(video)
-    if (video.codec, video.format) != ("mpeg4", "avi"):
-        return packets
-    return _unpacked(packets, video.stream.codec_context.extradata or b"")
+    is_avi = (video.codec, video.format) == MPEG4_AVI
+    return _unpacked(packets, video.stream.codec_context.extradata or b"") if is_avi else packets
 
 
 def demux_packets(video: OpenVideo) -> Iterator:
@@ -326,17 +303,11 @@ def demux_packets(video: OpenVideo) -> Iterator:
             if number >= MAX_PACKETS:
                 reason = f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts"
                 raise VideoDecodeError(video.name, reason)
-            check_time(video)
+            video.check_time()
             if packet.size:
                 yield packet
     except (av.error.InvalidDataError, av.error.EOFError):
         return
-
-
-def check_time(video: OpenVideo) -> None:
-    if time.monotonic() > video.deadline:
-        reason = "it takes longer to read than is allowed: cut it into parts or re-encode it"
-        raise VideoDecodeError(video.name, reason)
 
 
 def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
@@ -346,26 +317,23 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
     is a dummy or holds the next B picture. Decoders unpack these too, but then cannot skip single pictures. They do so
     only after a signature in the data.
     """
-    waiting, is_packed = None, PACKED_SIGN in extradata
+    queue, is_packed = [], PACKED_SIGN in extradata
     for packet in packets:
-        data, is_dummy = bytes(packet), packet.size <= MPEG4_DUMMY_BYTES
-        starts = _mpeg4_pictures(data, is_packed)
-        if not is_packed and PACKED_SIGN in data[: starts[0] if starts else None]:
-            is_packed, starts = True, _mpeg4_pictures(data)
-        if waiting is None and len(starts) < 2:
-            if starts and is_dummy:
-                raise Irregular  # a picture, or a sign that there is none: only the decoder knows
-            yield packet
-            continue
-        if waiting is None:
-            due, waiting, starts = data[: starts[1]], data[starts[1] :], starts[1:]
-        else:
-            due, waiting = waiting, None if is_dummy else data
-        if waiting is not None and [data[start + 4] >> 6 for start in starts] != [MPEG4_B]:
+        data = bytes(packet)
+        is_packed, is_dummy = is_packed or PACKED_SIGN in data, len(data) <= MPEG4_DUMMY_BYTES
+        if is_dummy and not queue and _mpeg4_type(data) is not None:
+            raise Irregular  # a picture, or a sign that there is none: only the decoder knows
+        if not is_dummy or not queue:
+            second = data.find(MPEG4_PICTURE, data.find(MPEG4_PICTURE) + 1, -1) if is_packed else -1
+            queue += [data] if second < 0 else [data[:second], data[second:]]
+        due, *waiting = queue
+        if waiting and (len(waiting), waiting[0].count(MPEG4_PICTURE), _mpeg4_type(waiting[0])) != (1, 1, MPEG4_B):
             raise Irregular
-        picture = _packet_of(due)
-        picture.dts = packet.dts
-        yield picture
+        if due is not data:
+            dts, packet = packet.dts, _packet_of(due)
+            packet.dts = dts
+        queue = waiting
+        yield packet
 
 
 def _packet_of(data: bytes):
@@ -376,13 +344,10 @@ def _packet_of(data: bytes):
     return packet
 
 
-def _mpeg4_pictures(data: bytes, is_packed: bool = True) -> list[int]:
-    """Where the MPEG-4 pictures in a packet start; only the first unless some are packed."""
-    starts, start = [], data.find(MPEG4_PICTURE, 0, -1)
-    while start >= 0 and (is_packed or not starts):
-        starts.append(start)
-        start = data.find(MPEG4_PICTURE, start + 4, -1)
-    return starts
+def _mpeg4_type(data: bytes) -> int | None:
+    """The type of the first MPEG-4 picture in a packet; `None` if there is no picture."""
+    place = data.find(MPEG4_PICTURE, 0, -1)
+    return None if place < 0 else data[place + 4] >> 6
 
 
 def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:

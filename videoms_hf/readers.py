@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .decoding_videoms import MAX_FRAME_PIXELS, FileReader
+from .decoding_videoms import FileReader
 from .reader_videoms import VideoInfo, VideoReader
-from .sources_videoms import VideoDecodeError
+from .sources_videoms import MAX_FRAME_PIXELS, VideoDecodeError
 
 
 IMAGE_ENDINGS = "bmp jpeg jpg png ppm tif tiff webp"

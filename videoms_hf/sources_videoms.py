@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Where a video may come from (a file, an http address, bytes, a file object), and what FFmpeg may open for it."""
+"""Opening a video, wherever it comes from: a file, an http address, bytes or a file object."""
 
 import errno
 import io
@@ -8,12 +8,18 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, BinaryIO
 
 
+# Limits: a corrupt or hostile file must raise an error, not fill the memory or run forever.
+MAX_FRAME_PIXELS = 8192 * 4320  # decoders allocate what a header claims
+MAX_SECONDS = 600.0  # for one call
 MAX_DOWNLOAD_BYTES = 1 << 30  # of an address that has to be downloaded
 IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
+# How far a file is trusted: only in an mp4 with a single video stream the header suffices to set up a decoder. Down to
+# `STRICT` the decoder refuses damaged frames, of which it otherwise makes what it can. See `FileReader`.
+TRUSTED, STRICT, CONCEALED, COUNTED = range(4)
 ADDRESS = re.compile("https?://", re.IGNORECASE)
 # Demuxers that read one file and never open another: containers, raw streams, animations and single images. Excluded
 # are playlists (concat, hls, dash, sdp, imf), numbered images (image2), filter graphs (lavfi) and devices: a file that
@@ -40,10 +46,69 @@ class VideoDecodeError(RuntimeError):
         return f"{self.source}: {self.reason}" if self.reason else self.source
 
 
-def located(source) -> tuple[str, Any, str, Callable[[], bytes] | None]:
-    """A source's name; what FFmpeg opens, and by which protocols; what reads all of it, if it can be read twice."""
+class OpenVideo:
+    """A file that has just been opened, at `level` or, if its header does not suffice, one step down."""
+
+    def __init__(self, source, level: int):
+        import av
+
+        self.name, file, protocols, self.reopen = located(source)
+        self.level = STRICT if level == TRUSTED and not is_mp4(self.reopen) else level
+        self.is_fresh = True  # no packet has been read
+        self.start_clock()
+        limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
+        options = limit | {"format_whitelist": FORMATS, "protocol_whitelist": protocols}
+        options |= {"skip_frame": "all", "analyzeduration": "1"} if self.level == TRUSTED else {}
+        # Metadata is not UTF-8 in many old files, and not used here.
+        self.container = av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS)
+        try:
+            if len(self.container.streams.video) > 1:  # the first frames tell which one is shown
+                self.level = max(self.level, STRICT)
+            self.stream = self._shown_stream()
+        except BaseException:
+            self.container.close()
+            raise
+        context = self.stream.codec_context
+        context.options = limit | ({"err_detect": "explode"} if self.level <= STRICT else {})
+        self.codec, self.format = context.codec.canonical_name, self.container.format.name.split(",")[0]
+        self.height, self.width = context.height, context.width
+        self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)  # by the header; 0: unknown
+
+    def _shown_stream(self):
+        """The stream that players show, never a cover image."""
+        from av.stream import Disposition
+
+        streams, best = self.container.streams.video, self.container.streams.best("video")
+        streams = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
+        if not streams:
+            raise VideoDecodeError(self.name, "has no video stream (only sound or a cover image); leave it out")
+        stream = best if best in streams else streams[0]
+        if (context := stream.codec_context) is None:
+            reason = "there is no decoder for its video stream; re-encode it, as H.264 for example"
+            raise VideoDecodeError(self.name, reason)
+        num_pixels, limit = context.width * context.height, MAX_FRAME_PIXELS
+        if num_pixels > limit:
+            size = f"{context.width} x {context.height}"
+            raise VideoDecodeError(self.name, f"frames of {size}, but {limit} pixels are allowed: scale it down")
+        if not num_pixels or not stream.time_base:  # decoders forget a size that their limit refuses
+            reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {limit} pixels"
+            reason = f"the size of its frames cannot be read: {reason}; download it again or leave it out"
+            raise VideoDecodeError(self.name, reason)
+        return stream
+
+    def start_clock(self) -> None:
+        self._deadline = time.monotonic() + MAX_SECONDS
+
+    def check_time(self) -> None:
+        if time.monotonic() > self._deadline:
+            reason = "it takes longer to read than is allowed: cut it into parts or re-encode it"
+            raise VideoDecodeError(self.name, reason)
+
+
+def located(source) -> tuple[str, Any, str, Callable[[], BinaryIO] | None]:
+    """A source's name; what FFmpeg opens, and by which protocols; what opens it independently, if that is possible."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"video of {len(source)} bytes", io.BytesIO(source), "none", lambda: bytes(source)
+        return f"video of {len(source)} bytes", io.BytesIO(source), "none", partial(io.BytesIO, source)
     if not isinstance(source, (str, os.PathLike)):
         if source.seekable():
             source.seek(0)
@@ -59,24 +124,21 @@ def located(source) -> tuple[str, Any, str, Callable[[], bytes] | None]:
     if is_file and not os.path.getsize(name):
         raise VideoDecodeError(name, "the file is empty; download it again or leave it out")
     # Without "file:" a name with a colon would be taken for an address.
-    return name, f"file:{name}", "file", Path(name).read_bytes if is_file else None
+    return name, f"file:{name}", "file", partial(open, name, "rb") if is_file else None
 
 
-def is_mp4(source) -> bool:
-    """Whether a file or bytes are an mp4, whose header suffices to set up a decoder."""
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return bytes(source[4:8]) == b"ftyp"
-    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):  # do not read from a pipe
+def is_mp4(reopen: Callable[[], BinaryIO] | None) -> bool:
+    if reopen is None:
         return False
-    with open(source, "rb") as file:
+    with reopen() as file:
         return file.read(8)[4:] == b"ftyp"
 
 
-def downloaded(source, max_seconds: float) -> BinaryIO | None:
+def downloaded(source) -> BinaryIO | None:
     """The file at an address whose server cannot send parts, so that FFmpeg may not reach the index of an mp4."""
     if not isinstance(source, str) or not ADDRESS.match(source):
         return None
-    file, deadline = io.BytesIO(), time.monotonic() + max_seconds
+    file, deadline = io.BytesIO(), time.monotonic() + MAX_SECONDS
     file.name = source  # for messages
     try:
         with urllib.request.urlopen(source, timeout=IO_TIMEOUT_SECONDS) as response:
@@ -89,25 +151,3 @@ def downloaded(source, max_seconds: float) -> BinaryIO | None:
     except OSError:
         return None
     return file
-
-
-def video_stream(container, name: str, max_pixels: int):
-    """The stream that players show, never a cover image."""
-    from av.stream import Disposition
-
-    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    if not streams:
-        raise VideoDecodeError(name, "has no video stream (only sound or a cover image); leave it out")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    context = stream.codec_context
-    if context is None:
-        raise VideoDecodeError(name, "there is no decoder for its video stream; re-encode it, as H.264 for example")
-    if not context.width * context.height or not stream.time_base:  # decoders forget a size that their limit refuses
-        reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {max_pixels} pixels"
-        reason = f"the size of its frames cannot be read: {reason}; download it again or leave it out"
-        raise VideoDecodeError(name, reason)
-    if context.width * context.height > max_pixels:
-        size = f"{context.width} x {context.height}"
-        raise VideoDecodeError(name, f"frames of {size}, but {max_pixels} pixels are allowed: scale it down")
-    return stream
