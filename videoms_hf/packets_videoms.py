@@ -27,7 +27,8 @@ WHOLE = (None, None)  # the window of all frames
 MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets after a picture in which one may follow that is shown earlier; the standards allow 16
 INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
-MPEG4_PICTURE, MPEG4_I, MPEG4_B = b"\x00\x00\x01\xb6", 0, 2  # start code and types (the next two bits)
+MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # start code; the next two bits are the type
+MPEG4_I, MPEG4_B, MPEG4_NONE = 0, 2, -1
 MPEG4_AVI = ("mpeg4", "avi")
 PACKED_SIGN = b"DivX"  # an encoder that may pack several pictures into a packet signs with this name
 MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may stand for "no picture"
@@ -163,7 +164,7 @@ def _tabulate(
         # Where the file is truncated, only the decoder knows whether a packet gives a picture.
         if packet.is_corrupt or length_size and not _has_picture(packet, length_size, video.codec == "hevc"):
             raise Irregular
-        kind = None
+        kind = MPEG4_NONE
         if video.codec == "mpeg4":
             data = bytes(packet)
             kind = _mpeg4_type(data)
@@ -224,7 +225,7 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
             return None
         pictures.append(data[start:stop])
         types.append(_mpeg4_type(pictures[-1]))
-        if types[-1] is not None and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
+        if types[-1] != MPEG4_NONE and entry.size <= MPEG4_DUMMY_BYTES:  # a picture, or a sign that there is none
             return None
         end = stop
     index = data.find(b"idx1", end)
@@ -238,12 +239,21 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     return _ranked(packets, [None] * len(stamps), *_as_displayed(stamps, types))
 
 
-def _as_displayed(stamps: Sequence[int], types: Sequence[int | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Time stamps, `is_key` and `is_shown` of MPEG-4 pictures, for AVI, which stores their decode order only."""
-    order, stamps = _mpeg4_order(types), np.array(stamps)
-    is_shown = order >= 0
-    stamps[is_shown] = np.sort(stamps[is_shown])[order[is_shown]]
-    return stamps, np.array(types) == MPEG4_I, is_shown
+def _as_displayed(stamps: Sequence[int], types: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Time stamps, `is_key` and `is_shown` of MPEG-4 pictures, for AVI, which stores their decode order only.
+
+    A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P shows as I B B P P.
+    """
+    stamps, types, moments = np.array(stamps), np.array(types), np.arange(len(types), dtype=float)
+    is_shown, is_b = types != MPEG4_NONE, types == MPEG4_B
+    references = np.flatnonzero(is_shown & ~is_b)
+    following = np.append(references[1:], len(types))
+    if not len(references) or is_b[: following[0]].any():
+        raise Irregular
+    moments[references] = following - 0.5
+    shown = np.flatnonzero(is_shown)
+    stamps[shown[np.argsort(moments[shown])]] = np.sort(stamps[shown])
+    return stamps, types == MPEG4_I, is_shown
 
 
 def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: bool = True) -> Pictures:
@@ -257,24 +267,6 @@ def _ranked(packets, pos, pts, is_key, is_shown, first_rank: int = 0, is_start: 
         raise Irregular
     rank = np.where(is_shown, first_rank + is_leading.sum() + np.searchsorted(ascending, pts), -1)
     return Pictures(packets, pos, pts, is_key, rank)
-
-
-def _mpeg4_order(types: Sequence[int | None]) -> np.ndarray:
-    """Presentation order of MPEG-4 pictures in decode order; -1 for `None`, which is not a picture.
-
-    A B picture is shown at once, any other when the next of its kind has been decoded: I P B B P shows as I B B P P.
-    """
-    order, shown, held, references = [-1] * len(types), 0, None, 0
-    for i, kind in enumerate(types):
-        if kind == MPEG4_B and references < 2:
-            raise Irregular
-        if kind not in (MPEG4_B, None):
-            references, held, i = references + 1, i, held
-        if kind is not None and i is not None:
-            order[i], shown = shown, shown + 1
-    if held is not None:
-        order[held] = shown
-    return np.array(order)
 
 
 def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
@@ -321,7 +313,7 @@ def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
     for packet in packets:
         data = bytes(packet)
         is_packed, is_dummy = is_packed or PACKED_SIGN in data, len(data) <= MPEG4_DUMMY_BYTES
-        if is_dummy and not queue and _mpeg4_type(data) is not None:
+        if is_dummy and not queue and _mpeg4_type(data) != MPEG4_NONE:
             raise Irregular  # a picture, or a sign that there is none: only the decoder knows
         if not is_dummy or not queue:
             second = data.find(MPEG4_PICTURE, data.find(MPEG4_PICTURE) + 1, -1) if is_packed else -1
@@ -344,10 +336,10 @@ def _packet_of(data: bytes):
     return packet
 
 
-def _mpeg4_type(data: bytes) -> int | None:
-    """The type of the first MPEG-4 picture in a packet; `None` if there is no picture."""
+def _mpeg4_type(data: bytes) -> int:
+    """The type of the first MPEG-4 picture in a packet."""
     place = data.find(MPEG4_PICTURE, 0, -1)
-    return None if place < 0 else data[place + 4] >> 6
+    return MPEG4_NONE if place < 0 else data[place + 4] >> 6
 
 
 def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:
