@@ -78,7 +78,7 @@ def test_regular_files_are_decoded_where_the_frames_are_and_not_from_the_start(o
     def refuse(*_):
         raise AssertionError("decoded from the start")
 
-    monkeypatch.setattr(decoding_videoms, "_frames_from_start", refuse)
+    monkeypatch.setattr(decoding_videoms.FileReader, "_frames_from_start", refuse)
     monkeypatch.setattr(packets_videoms, "SCAN_BYTES", 0 if is_long else 1 << 30)
     length = probe_video(odd_file(name)).num_frames
     for i in range(length):

@@ -216,7 +216,7 @@ def test_a_header_that_lies_of_the_size_is_seen_through(odd_file, tmp_path, monk
     expected, _ = every_frame(path)
     assert expected.shape == (NUM_FRAMES, 48, 64, 3)
     found = count_openings(monkeypatch)
-    monkeypatch.setattr(decoding_videoms, "_frames_from_start", refuse)
+    monkeypatch.setattr(decoding_videoms.FileReader, "_frames_from_start", refuse)
     assert np.array_equal(images(decode_frames(path, [3, 20])), expected[[3, 20]])
     assert found == openings
 

@@ -19,35 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from .packets_videoms import (
-    MAX_REORDER,
-    WHOLE,
-    Damaged,
-    Irregular,
-    Pictures,
-    Table,
-    demux_packets,
-    packet_table,
-    promised_frames,
-    window_stamps,
-)
+from .packets_videoms import MAX_REORDER, WHOLE, Damaged, Irregular, Pictures, Table, demux_packets, packet_table
 from .pictures_videoms import Painter
 from .reader_videoms import StaleInfoError, VideoInfo, VideoReader, redraws
-from .sources_videoms import (
-    CONCEALED,
-    COUNTED,
-    STRICT,
-    TRUSTED,
-    OpenVideo,
-    VideoDecodeError,
-    downloaded,
-    located,
-)
+from .sources_videoms import CONCEALED, COUNTED, STRICT, TRUSTED, OpenVideo, VideoDecodeError, downloaded, located
 
 
 MAX_THREADS = 4  # of one decoder, by default
 THREADED_PIXELS = 640 * 480  # smaller frames take longer with threads
-
 # Skipping frames that no other refers to is bit-exact here. HEVC's mark of such frames allows references from higher
 # temporal layers, and the decoders of VP9 and AV1 ignore the setting.
 DROPPABLE_CODECS = {"h264", "mpeg4"}
@@ -145,10 +124,29 @@ class FileReader(VideoReader):
         return self._tables[window]
 
     def _frames_from_start(self, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:
+        """Yields (time stamp, frame) for all frames of a window, as decoding everything gives them."""
+        import av
+
         if not self._video.is_fresh:
             self._video.container.close()
             self._video = self._open()
-        return _frames_from_start(self._video, window)
+        video, number, origin = self._video, 0, None
+        ticks = 1 / ((video.rate or 1.0) * float(video.stream.time_base))
+        stamp = -ticks
+        for packet in chain(demux_packets(video), [None]):
+            try:
+                frames = video.stream.codec_context.decode(packet)
+            except av.error.FFmpegError:  # one corrupt packet: continue with the next, as players do
+                continue
+            for frame in frames:
+                unknown = number * ticks if video.format == "avi" else stamp + ticks
+                stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
+                origin, number = stamp if origin is None else origin, number + 1
+                start, end = video.stamps(window, origin)
+                if stamp >= end:
+                    return
+                if stamp >= start:
+                    yield stamp, frame
 
     def _length(self) -> int:
         return self._table(self._window).num_frames
@@ -162,8 +160,7 @@ class FileReader(VideoReader):
             self._given_length = table.num_frames
         rate, span = video.rate, float(table.ticks * video.stream.time_base)
         duration = span + (1 / rate if rate else span / max(table.num_frames - 1, 1))  # the last frame lasts, too
-        fps = table.num_frames / duration if duration else rate
-        promised = promised_frames(video, table.num_frames)
+        fps, promised = table.num_frames / duration if duration else rate, video.promised_frames(table.num_frames)
         return VideoInfo(table.num_frames, fps, *self._size[::-1], duration, promised, video.codec)
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -196,7 +193,7 @@ class FileReader(VideoReader):
         place = "" if self._window == WHOLE else f" from {start or 0} s to {end or 'the end,'} s"
         if not num_frames:
             return VideoDecodeError(self.name, f"no frame can be decoded{place}: it is corrupt or ends earlier")
-        promised = promised_frames(self._video, num_frames)
+        promised = self._video.promised_frames(num_frames)
         promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
         found = f"{num_frames} frames can be decoded{place}{promise}"
         return VideoDecodeError(self.name, f"frame {wanted} was asked for, but {found}: ask for 0 to {num_frames - 1}")
@@ -232,28 +229,6 @@ def decoder_threads(num_pixels: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return min(max(cores // worker.num_workers, 1), MAX_THREADS)
-
-
-def _frames_from_start(video: OpenVideo, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:
-    """Yields (time stamp, frame) for all frames of a window, as decoding everything gives them."""
-    import av
-
-    ticks = 1 / ((video.rate or 1.0) * float(video.stream.time_base))
-    origin, number, stamp = None, 0, -ticks
-    for packet in chain(demux_packets(video), [None]):
-        try:
-            frames = video.stream.codec_context.decode(packet)
-        except av.error.FFmpegError:  # one corrupt packet: continue with the next, as players do
-            continue
-        for frame in frames:
-            unknown = number * ticks if video.format == "avi" else stamp + ticks
-            stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
-            origin, number = stamp if origin is None else origin, number + 1
-            start, end = window_stamps(video, window, origin)
-            if stamp >= end:
-                return
-            if stamp >= start:
-                yield stamp, frame
 
 
 def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:

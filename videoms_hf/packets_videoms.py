@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .sources_videoms import STRICT, OpenVideo, VideoDecodeError
+from .sources_videoms import INDEX_DISCARD, INDEX_KEY, STRICT, OpenVideo, VideoDecodeError
 
 
 # Files up to this size and length are read whole; of longer ones only a part, where the container allows it.
@@ -26,10 +26,8 @@ TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store when a pi
 WHOLE = (None, None)  # the window of all frames
 MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets after a picture in which one may follow that is shown earlier; the standards allow 16
-INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # start code; the next two bits are the type
 MPEG4_I, MPEG4_B, MPEG4_NONE = 0, 2, -1
-MPEG4_AVI = ("mpeg4", "avi")
 PACKED_SIGN = b"DivX"  # an encoder that may pack several pictures into a packet signs with this name
 MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may stand for "no picture"
 
@@ -78,14 +76,6 @@ def packet_table(video: OpenVideo, window) -> Table:
     return Table(len(pts), int(np.ptp(pts)) if len(pts) else 0, lambda wanted: [(pictures, wanted)])
 
 
-def promised_frames(video: OpenVideo, num_frames: int) -> int:
-    """Frames that the header promises, 0 if it does not say; more than there are only if no edit list hides them."""
-    promised = video.stream.frames
-    if promised <= num_frames or video.format != "mov":
-        return promised
-    return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in video.stream.index_entries) or promised)
-
-
 def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
     """All pictures of a file; with `is_checked`, a packet without one raises `Irregular`."""
     pictures = _tabulate_avi(video)
@@ -97,7 +87,7 @@ def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
 def window_pictures(video: OpenVideo, window) -> Pictures:
     """The pictures of a window of seconds, reading nothing before or after it."""
     origin = video.stream.start_time or 0
-    start, end = window_stamps(video, window, origin)
+    start, end = video.stamps(window, origin)
     target, before = start, None
     # Containers seek by decoding time, which can be earlier than presentation time: then seek further back.
     while (key := next(_read(video, target), None)) is not None and key.pos != before:
@@ -118,11 +108,10 @@ def _indexed(video: OpenVideo) -> Table | None:
     entries = video.stream.index_entries
     if video.format != "mov" or not video.stream.frames or not len(entries):  # fragments are indexed one by one
         return None
-    if entries[-1].pos + entries[-1].size > video.container.size:  # the file is truncated behind its index
-        return None
     flags = np.array([entry.flags for entry in entries])
     keys, shown = np.flatnonzero(flags & INDEX_KEY), np.flatnonzero(~flags & INDEX_DISCARD)
-    if not len(shown) or not len(keys) or keys[0]:
+    is_truncated = entries[-1].pos + entries[-1].size > video.container.size
+    if is_truncated or not len(shown) or not len(keys) or keys[0]:
         return None
     _tabulate(video, lambda: islice(_read(video), MAX_REORDER))  # raises if the start is irregular
     first, last = (entries[int(i)].timestamp for i in (shown[0], shown[-1]))
@@ -148,7 +137,7 @@ def _indexed_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterato
 
 def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pictures:
     """The pictures, of which only those in a window have a frame number, from 0."""
-    start, end = window_stamps(video, window, origin)
+    start, end = video.stamps(window, origin)
     inside = (pictures.rank >= 0) & (pictures.pts >= start) & (pictures.pts < end)
     first = pictures.rank[inside].min(initial=np.iinfo(np.int64).max)
     return pictures._replace(rank=np.where(inside, pictures.rank - first, -1))
@@ -185,7 +174,7 @@ def _tabulate(
         return (pair for pair in enumerate(islice(read(), max(wanted, default=-1) + 1)) if pair[0] in wanted)
 
     pos, stamps, is_key, is_shown, types = zip(*rows, strict=True)
-    if (video.codec, video.format) == MPEG4_AVI:
+    if video.is_mpeg4_avi:
         return _ranked(packets, pos, *_as_displayed(stamps, types))
     return _ranked(packets, pos, np.array(stamps), np.array(is_key), np.array(is_shown), first_rank, is_start)
 
@@ -209,9 +198,8 @@ def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     """`_tabulate` for MPEG-4 in AVI, 3x faster: by its index and bytes; `None` if these are inconsistent."""
     entries = video.stream.index_entries
-    if (video.codec, video.format) != MPEG4_AVI or video.reopen is None or not 0 < len(entries) <= MAX_PACKETS:
-        return None
-    if video.container.size > SCANNED_AVI_BYTES:
+    is_small = len(entries) <= MAX_PACKETS and video.container.size <= SCANNED_AVI_BYTES
+    if not video.is_mpeg4_avi or video.reopen is None or not len(entries) or not is_small:
         return None
     with video.reopen() as file:
         data = file.read()
@@ -219,9 +207,8 @@ def _tabulate_avi(video: OpenVideo) -> Pictures | None:
     for entry in entries:
         start, stop = entry.pos + 8, entry.pos + 8 + entry.size
         is_there = end <= entry.pos and stop <= len(data) and data[entry.pos : start - 4] == chunk
-        if not is_there or int.from_bytes(data[start - 4 : start], "little") != entry.size:
-            return None
-        if data.find(chunk, end, entry.pos) >= 0:  # the index lacks a picture
+        is_there &= int.from_bytes(data[start - 4 : start], "little") == entry.size
+        if not is_there or data.find(chunk, end, entry.pos) >= 0:  # or the index lacks a picture
             return None
         pictures.append(data[start:stop])
         types.append(_mpeg4_type(pictures[-1]))
@@ -280,9 +267,7 @@ def _read(video: OpenVideo, timestamp: int | None = None) -> Iterator:
             video.container.seek(timestamp, stream=video.stream)
     except av.error.FFmpegError as error:
         raise Irregular from error
-    packets = demux_packets(video)
-    is_avi = (video.codec, video.format) == MPEG4_AVI
-    return _unpacked(packets, video.stream.codec_context.extradata or b"") if is_avi else packets
+    return _unpacked(video) if video.is_mpeg4_avi else demux_packets(video)
 
 
 def demux_packets(video: OpenVideo) -> Iterator:
@@ -302,15 +287,15 @@ def demux_packets(video: OpenVideo) -> Iterator:
         return
 
 
-def _unpacked(packets: Iterable, extradata: bytes) -> Iterator:
+def _unpacked(video: OpenVideo) -> Iterator:
     """MPEG-4 packets of one picture each.
 
     DivX and Xvid pack a B picture into the packet of the picture that it needs. It is due with the next packet, which
     is a dummy or holds the next B picture. Decoders unpack these too, but then cannot skip single pictures. They do so
     only after a signature in the data.
     """
-    queue, is_packed = [], PACKED_SIGN in extradata
-    for packet in packets:
+    queue, is_packed = [], PACKED_SIGN in (video.stream.codec_context.extradata or b"")
+    for packet in demux_packets(video):
         data = bytes(packet)
         is_packed, is_dummy = is_packed or PACKED_SIGN in data, len(data) <= MPEG4_DUMMY_BYTES
         if is_dummy and not queue and _mpeg4_type(data) != MPEG4_NONE:
@@ -340,9 +325,3 @@ def _mpeg4_type(data: bytes) -> int:
     """The type of the first MPEG-4 picture in a packet."""
     place = data.find(MPEG4_PICTURE, 0, -1)
     return MPEG4_NONE if place < 0 else data[place + 4] >> 6
-
-
-def window_stamps(video: OpenVideo, window, origin: int) -> tuple[float, float]:
-    """The bounds of a window of seconds as time stamps, rounded as those of frames are."""
-    start, end = (seconds if seconds is None else round(seconds / video.stream.time_base) for seconds in window)
-    return -np.inf if start is None else origin + start, np.inf if end is None else origin + end

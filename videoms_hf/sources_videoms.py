@@ -3,6 +3,7 @@
 
 import errno
 import io
+import math
 import os
 import re
 import time
@@ -20,6 +21,7 @@ IO_TIMEOUT_SECONDS = 60.0  # for one access to a file or address
 # How far a file is trusted: only in an mp4 with a single video stream the header suffices to set up a decoder. Down to
 # `STRICT` the decoder refuses damaged frames, of which it otherwise makes what it can. See `FileReader`.
 TRUSTED, STRICT, CONCEALED, COUNTED = range(4)
+INDEX_KEY, INDEX_DISCARD = 1, 2  # FFmpeg's AVINDEX_KEYFRAME and AVINDEX_DISCARD_FRAME
 ADDRESS = re.compile("https?://", re.IGNORECASE)
 # Demuxers that read one file and never open another: containers, raw streams, animations and single images. Excluded
 # are playlists (concat, hls, dash, sdp, imf), numbered images (image2), filter graphs (lavfi) and devices: a file that
@@ -71,6 +73,7 @@ class OpenVideo:
         context = self.stream.codec_context
         context.options = limit | ({"err_detect": "explode"} if self.level <= STRICT else {})
         self.codec, self.format = context.codec.canonical_name, self.container.format.name.split(",")[0]
+        self.is_mpeg4_avi = (self.codec, self.format) == ("mpeg4", "avi")
         self.height, self.width = context.height, context.width
         self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)  # by the header; 0: unknown
 
@@ -95,6 +98,18 @@ class OpenVideo:
             reason = f"the size of its frames cannot be read: {reason}; download it again or leave it out"
             raise VideoDecodeError(self.name, reason)
         return stream
+
+    def promised_frames(self, num_frames: int) -> int:
+        """Frames by the header, 0: unknown; more than the `num_frames` there are only if no edit list hides them."""
+        promised = self.stream.frames
+        if promised <= num_frames or self.format != "mov":
+            return promised
+        return min(promised, sum(not entry.flags & INDEX_DISCARD for entry in self.stream.index_entries) or promised)
+
+    def stamps(self, window: tuple[float | None, float | None], origin: int) -> tuple[float, float]:
+        """The bounds of a window of seconds as time stamps, rounded as those of frames are."""
+        start, end = (seconds if seconds is None else round(seconds / self.stream.time_base) for seconds in window)
+        return -math.inf if start is None else origin + start, math.inf if end is None else origin + end
 
     def start_clock(self) -> None:
         self._deadline = time.monotonic() + MAX_SECONDS
