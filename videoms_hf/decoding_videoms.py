@@ -1,14 +1,11 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Readers of videos: open one, ask its length, choose frames, decode exactly those.
+"""Decoding exactly the frames that are asked for; frame i is the i-th that decoding the whole file gives.
 
-Frame i is the i-th frame that decoding the whole file gives. To find it without decoding, the packets are read first
-(`packets_videoms.py`). Decoding then starts at the key frame before a wanted frame, skips frames that no other refers
-to, and ends with the last wanted frame. Less regular files (other codecs, packets without a picture) are decoded from
-the start and counted: slower, but never another frame.
-
-If the decoder refuses a packet that promises a picture, the file is decoded from the start too, but frames keep the
-numbers of their packets, and the refused frame repeats the one before it. So frame i does not depend on which other
-frames are wanted. (Only in MPEG-4 Part 2 can a damaged header still change how later frames look.)
+Packets tell where it is (`packets_videoms.py`): decoding starts at the key frame before it, skips frames that no other
+refers to, and ends with the last wanted one. Less regular files (other codecs, packets without a picture) are decoded
+from the start and counted. So is a file of which the decoder refuses a packet, but then frames keep the numbers of
+their packets and a refused one repeats the one before it: frame i does not depend on which others are wanted. (Only in
+MPEG-4 Part 2 can a damaged header still change how later frames look.)
 """
 
 import os
@@ -35,11 +32,11 @@ DROPPABLE_CODECS = {"h264", "mpeg4"}
 class FileReader(VideoReader):
     """Reader of a video file.
 
-    A damaged frame is what the decoder makes of it; one that it refuses repeats the frame before it, or is not counted
-    if its packet shows that it holds none (H.264 and HEVC in files up to `SCAN_BYTES`). Colours follow the stream's
-    matrix and range by swscale's usual tables; alpha is dropped; frames of another size than the stream's first are
-    scaled to it. In mp4 and Matroska a window costs its own packets only, however long the file, and so do frames of
-    an mp4; Matroska has no count of frames, so all its packets are read (a second for an hour of small video).
+    A damaged frame is what the decoder makes of it, or that before it. One whose packet shows that it holds no picture
+    is not counted (H.264 and HEVC in files up to `SCAN_BYTES`). Colours follow the stream's matrix and range; alpha is
+    dropped; frames of another size than the stream's first are scaled to it. In mp4 and Matroska a window costs its
+    own packets only, however long the file. So do frames of an mp4; Matroska has no count of frames, so that all its
+    packets are read (a second for an hour of small video).
 
     Args:
         source: path, http(s) address, a file's bytes, or a binary file object, which is read from its start.
@@ -66,7 +63,7 @@ class FileReader(VideoReader):
             video.container.close()
 
     def __len__(self) -> int:
-        self._given_length = self._read(self._length)
+        self._given_length = self._read(lambda: self._table(self._window).num_frames)
         return self._given_length
 
     @property
@@ -87,7 +84,8 @@ class FileReader(VideoReader):
                 if self._video is None:
                     self._video = self._open()
                 self._video.start_clock()
-                if self._given_length not in (None, length := self._given_length and self._length()):
+                length = self._given_length and self._table(self._window).num_frames
+                if length != self._given_length:
                     self._given_length = None
                     raise StaleInfoError(self.name, f"{length} frames can be decoded, not what its header says")
                 return read(*args)
@@ -148,9 +146,6 @@ class FileReader(VideoReader):
                 if stamp >= start:
                     yield stamp, frame
 
-    def _length(self) -> int:
-        return self._table(self._window).num_frames
-
     def _describe(self) -> VideoInfo:
         table = self._table(WHOLE)
         if self._size is None:
@@ -172,11 +167,8 @@ class FileReader(VideoReader):
             if last >= table.num_frames:
                 raise self._no_such_frame(last, table.num_frames)
             video.stream.codec_context.flush_buffers()  # an earlier call may have ended in the middle
-            parts = table.parts(wanted)
-            if video.level == CONCEALED:
-                numbered = _decode_damaged(video, parts[0][0])
-            else:
-                numbered = chain.from_iterable(_decode(video, *part) for part in parts)
+            decode = _decode_damaged if video.level == CONCEALED else _decode
+            numbered = chain.from_iterable(decode(video, *part) for part in table.parts(wanted))
         for number, frame in numbered:
             num_seen += 1
             if number in missing:
@@ -189,14 +181,13 @@ class FileReader(VideoReader):
         raise self._no_such_frame(last, num_seen) if video.level == COUNTED else Damaged
 
     def _no_such_frame(self, wanted: int, num_frames: int) -> VideoDecodeError:
-        start, end = self._window
+        (start, end), promised = self._window, self._video.promised_frames(num_frames)
         place = "" if self._window == WHOLE else f" from {start or 0} s to {end or 'the end,'} s"
         if not num_frames:
             return VideoDecodeError(self.name, f"no frame can be decoded{place}: it is corrupt or ends earlier")
-        promised = self._video.promised_frames(num_frames)
-        promise = f" (its header promises {promised})" if promised > num_frames and not place else ""
-        found = f"{num_frames} frames can be decoded{place}{promise}"
-        return VideoDecodeError(self.name, f"frame {wanted} was asked for, but {found}: ask for 0 to {num_frames - 1}")
+        place += f" (its header promises {promised})" if promised > num_frames and not place else ""
+        reason = f"frame {wanted} was asked for, but {num_frames} frames can be decoded{place}"
+        return VideoDecodeError(self.name, f"{reason}: ask for 0 to {num_frames - 1}")
 
 
 def decode_frames(
@@ -219,10 +210,7 @@ def probe_video(source: str | os.PathLike | bytes | BinaryIO) -> VideoInfo:
 
 
 def decoder_threads(num_pixels: int) -> int:
-    """Threads for a decoder of frames of that size: in a worker of a `DataLoader` its share of the cores.
-
-    That is the cores over the number of workers, at most `MAX_THREADS`. Elsewhere, and for small frames, it is 1.
-    """
+    """Threads for a decoder: a `DataLoader` worker's share of the cores, if frames are large; elsewhere 1."""
     worker = torch.utils.data.get_worker_info()
     if worker is None or num_pixels < THREADED_PIXELS:
         return 1
@@ -247,7 +235,7 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     for start, stop in zip(keys[last_key], at, strict=True):
         needed[start : stop + 1] = True
     is_wanted = np.isin(np.arange(len(needed)), at)
-    # Of others only damage is of interest. Frames shown before their key frame may lack what they refer to.
+    # Of other frames only damage is of interest, but those shown before their key frame may lack what they refer to.
     is_leading = pictures.pts < key_pts[np.searchsorted(keys, np.arange(len(pictures.pts)), "right") - 1]
     for i, packet in pictures.packets(np.flatnonzero(needed)):
         video.check_time()
@@ -272,7 +260,7 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
                     yield frame.pts, frame
 
 
-def _decode_damaged(video: OpenVideo, pictures: Pictures) -> Iterator[tuple[int, Any]]:
+def _decode_damaged(video: OpenVideo, pictures: Pictures, _) -> Iterator[tuple[int, Any]]:
     """Yields all frames as (number, frame), decoded in order; one that the decoder refuses repeats the one before it.
 
     The first ones repeat the first that can be decoded. Frames that are missing without an error raise `Irregular`.

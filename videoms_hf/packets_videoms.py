@@ -1,11 +1,12 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Which packet of a video holds which frame, found without decoding (a few microseconds per packet).
 
-In the containers and codecs of video datasets a packet is one picture, and time stamps give the order of display.
-Where that cannot be trusted, `Irregular` is raised, and frames have to be decoded and counted.
+In video datasets a packet is mostly one picture, and time stamps give the order of display. Where that cannot be
+trusted, `Irregular` is raised, and frames have to be decoded and counted.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import dropwhile, islice, takewhile
 from typing import Any, NamedTuple
@@ -19,10 +20,10 @@ from .sources_videoms import INDEX_DISCARD, INDEX_KEY, STRICT, OpenVideo, VideoD
 SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
 HELD_BYTES = 64 << 20  # packets up to this sum stay in memory until they are decoded; beyond it they are read twice
 SCANNED_AVI_BYTES = 64 << 20  # files up to this size are read whole if they have an index
-# In these codecs a packet is one picture.
-REGULAR_CODECS = {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"}
+# Codecs in which a packet is one picture, by the containers that store when it is shown; AVI needs none that reorders.
+CODECS = dict.fromkeys(("mov", "matroska", "mpegts", "flv"), {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"})
+CODECS["avi"] = {"mpeg4", "mjpeg"}
 SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key frame before a time without reading what lies before it
-TIMED_CONTAINERS = {"mov", "matroska", "mpegts", "flv"}  # these store when a picture is shown
 WHOLE = (None, None)  # the window of all frames
 MAX_PACKETS = 10_000_000  # 46 hours at 60 frames a second
 MAX_REORDER = 64  # packets after a picture in which one may follow that is shown earlier; the standards allow 16
@@ -32,8 +33,8 @@ PACKED_SIGN = b"DivX"  # an encoder that may pack several pictures into a packet
 MPEG4_DUMMY_BYTES = 19  # FFmpeg's MAX_NVOP_SIZE: a packet up to this size may stand for "no picture"
 
 
-class Irregular(Exception):  # noqa: N818 - not an error: packets do not tell the frames, which have to be counted
-    pass
+class Irregular(Exception):  # noqa: N818 - not an error
+    """Packets do not tell the frames."""
 
 
 class Damaged(Irregular):
@@ -60,15 +61,14 @@ class Table(NamedTuple):
 
 def packet_table(video: OpenVideo, window) -> Table:
     """The frames of a window of seconds, told from packets; raises `Irregular` where these do not tell them."""
-    is_timed = video.format in TIMED_CONTAINERS or (video.format == "avi" and video.codec in ("mpeg4", "mjpeg"))
-    if video.codec not in REGULAR_CODECS or not is_timed:
+    if video.codec not in CODECS.get(video.format, ()):
         raise Irregular
-    seconds = (video.container.duration or 0) / 1e6
-    is_long = video.container.size > SCAN_BYTES or seconds > SCAN_SECONDS
+    is_long = video.container.size > SCAN_BYTES or (video.container.duration or 0) / 1e6 > SCAN_SECONDS
     is_long &= video.format in SEEKABLE_CONTAINERS
-    if is_long and window == WHOLE and video.level <= STRICT and (table := _indexed(video)) is not None:
+    is_partly_read = is_long and video.level <= STRICT
+    if is_partly_read and window == WHOLE and (table := _indexed(video)) is not None:
         return table
-    if is_long and window[0] is not None and video.level <= STRICT:
+    if is_partly_read and window[0] is not None:
         pictures = window_pictures(video, window)
     else:
         pictures = all_pictures(video, window, is_checked=not is_long)
@@ -78,9 +78,7 @@ def packet_table(video: OpenVideo, window) -> Table:
 
 def all_pictures(video: OpenVideo, window, is_checked: bool = True) -> Pictures:
     """All pictures of a file; with `is_checked`, a packet without one raises `Irregular`."""
-    pictures = _tabulate_avi(video)
-    if pictures is None:
-        pictures = _tabulate(video, lambda: _read(video), is_checked=is_checked)
+    pictures = _tabulate_avi(video) or _tabulate(video, lambda: _read(video), is_checked=is_checked)
     return _in_window(video, pictures, window, pictures.pts[pictures.rank == 0].sum())
 
 
@@ -143,15 +141,12 @@ def _in_window(video: OpenVideo, pictures: Pictures, window, origin: int) -> Pic
     return pictures._replace(rank=np.where(inside, pictures.rank - first, -1))
 
 
-def _tabulate(
-    video: OpenVideo, read: Callable[[], Iterable], first_rank: int = 0, is_start=True, is_checked=False
-) -> Pictures:
+def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_checked=False) -> Pictures:
     """The pictures in packets; `first_rank` is the number of frames in the packets before these."""
-    held, held_bytes, rows = [], 0, []
-    is_avi, length_size = video.format == "avi", _unit_length_size(video) if is_checked else 0
+    held, held_bytes, rows, is_avi = [], 0, [], video.format == "avi"
     for packet in read():
         # Where the file is truncated, only the decoder knows whether a packet gives a picture.
-        if packet.is_corrupt or length_size and not _has_picture(packet, length_size, video.codec == "hevc"):
+        if packet.is_corrupt or is_checked and _lacks_picture(video, packet):
             raise Irregular
         kind = MPEG4_NONE
         if video.codec == "mpeg4":
@@ -179,20 +174,17 @@ def _tabulate(
     return _ranked(packets, pos, np.array(stamps), np.array(is_key), np.array(is_shown), first_rank, is_start)
 
 
-def _unit_length_size(video: OpenVideo) -> int:
-    """Size of the length field before each unit of a packet, for H.264 and HEVC in mp4 and Matroska; else 0."""
+def _lacks_picture(video: OpenVideo, packet) -> bool:
+    """Whether no unit of an H.264 or HEVC packet is a slice, or they do not fill it; decoders drop such packets."""
     header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
-    return (header[place] & 3) + 1 if place and len(header) > place and header[0] == 1 else 0
-
-
-def _has_picture(packet, length_size: int, is_hevc: bool) -> bool:
-    """Whether a packet's units fill it and one is a slice; decoders drop other packets."""
-    data, place, found = memoryview(packet), 0, False
-    while place + length_size < len(data):
-        kind = data[place + length_size]
-        found = found or (kind >> 1 & 63 < 32 if is_hevc else 1 <= kind & 31 <= 5)
-        place += length_size + int.from_bytes(data[place : place + length_size], "big")
-    return found and place == len(data)
+    if place is None or len(header) <= place or header[0] != 1:  # without lengths, as outside mp4 and Matroska
+        return False
+    data, start, found, length_size = memoryview(packet), 0, False, (header[place] & 3) + 1
+    while start + length_size < len(data):
+        kind = data[start + length_size]
+        found = found or (kind >> 1 & 63 < 32 if video.codec == "hevc" else 1 <= kind & 31 <= 5)
+        start += length_size + int.from_bytes(data[start : start + length_size], "big")
+    return not found or start != len(data)
 
 
 def _tabulate_avi(video: OpenVideo) -> Pictures | None:
@@ -275,7 +267,7 @@ def demux_packets(video: OpenVideo) -> Iterator:
     import av
 
     video.is_fresh = False
-    try:
+    with suppress(av.error.InvalidDataError, av.error.EOFError):
         for number, packet in enumerate(video.container.demux(video.stream)):
             if number >= MAX_PACKETS:
                 reason = f"it has more than {MAX_PACKETS} frames, which are allowed: cut it into parts"
@@ -283,8 +275,6 @@ def demux_packets(video: OpenVideo) -> Iterator:
             video.check_time()
             if packet.size:
                 yield packet
-    except (av.error.InvalidDataError, av.error.EOFError):
-        return
 
 
 def _unpacked(video: OpenVideo) -> Iterator:

@@ -63,13 +63,9 @@ class OpenVideo:
         options |= {"skip_frame": "all", "analyzeduration": "1"} if self.level == TRUSTED else {}
         # Metadata is not UTF-8 in many old files, and not used here.
         self.container = av.open(file, "r", options=options, metadata_errors="ignore", timeout=IO_TIMEOUT_SECONDS)
-        try:
-            if len(self.container.streams.video) > 1:  # the first frames tell which one is shown
-                self.level = max(self.level, STRICT)
-            self.stream = self._shown_stream()
-        except BaseException:
-            self.container.close()
-            raise
+        if len(self.container.streams.video) > 1:  # the first frames tell which one is shown
+            self.level = max(self.level, STRICT)
+        self.stream = self._shown_stream()
         context = self.stream.codec_context
         context.options = limit | ({"err_detect": "explode"} if self.level <= STRICT else {})
         self.codec, self.format = context.codec.canonical_name, self.container.format.name.split(",")[0]
@@ -83,19 +79,18 @@ class OpenVideo:
 
         streams, best = self.container.streams.video, self.container.streams.best("video")
         streams = [stream for stream in streams if not stream.disposition & Disposition.attached_pic]
-        if not streams:
-            raise VideoDecodeError(self.name, "has no video stream (only sound or a cover image); leave it out")
-        stream = best if best in streams else streams[0]
-        if (context := stream.codec_context) is None:
+        stream = best if best in streams else next(iter(streams), None)
+        context, limit, reason = stream and stream.codec_context, MAX_FRAME_PIXELS, ""
+        if stream is None:
+            reason = "has no video stream (only sound or a cover image); leave it out"
+        elif context is None:
             reason = "there is no decoder for its video stream; re-encode it, as H.264 for example"
-            raise VideoDecodeError(self.name, reason)
-        num_pixels, limit = context.width * context.height, MAX_FRAME_PIXELS
-        if num_pixels > limit:
-            size = f"{context.width} x {context.height}"
-            raise VideoDecodeError(self.name, f"frames of {size}, but {limit} pixels are allowed: scale it down")
-        if not num_pixels or not stream.time_base:  # decoders forget a size that their limit refuses
+        elif context.width * context.height > limit:
+            reason = f"frames of {context.width} x {context.height}, but {limit} pixels are allowed: scale it down"
+        elif not context.width * context.height or not stream.time_base:  # decoders forget a size above their limit
             reason = f"it is truncated, FFmpeg cannot decode it, or frames have more than {limit} pixels"
             reason = f"the size of its frames cannot be read: {reason}; download it again or leave it out"
+        if reason:
             raise VideoDecodeError(self.name, reason)
         return stream
 
