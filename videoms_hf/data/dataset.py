@@ -1,13 +1,13 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Clips of the videos in a table: random ones to train on, fixed views to evaluate.
+"""Clips of the videos in a table (`tables.py`): random ones to train on, fixed views to evaluate.
 
-Tables are those of [`read_videos`] (see `tables.py`). Items are dictionaries with `pixel_values` uint8 (T, C, H, W),
-which [`normalize`] turns into the network's input.
+Items are dictionaries with `pixel_values` uint8 (T, C, H, W), which [`normalize`] turns into the network's input.
 """
 
 import copy
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
 
@@ -59,19 +59,19 @@ class ClipDataset(Dataset):
     """One random clip of each video of a table, with `labels` unless `with_labels` is false.
 
     A clip depends on (seed, epoch, index) alone, not on the workers. A video that cannot be decoded, has a single
-    frame, or frames one pixel high or wide is replaced by another, drawn from the same generator. It is logged once,
-    counted at every draw, never tried again, and reported: see [`~ClipDataset.bad_videos`].
+    frame, or frames one pixel high or wide is logged once and never tried again; another replaces it, drawn from the
+    same generator. [`~ClipDataset.bad_videos`] reports such videos and how often they were drawn.
 
     Args:
         choose_frames: maps a video's number of frames and `rng`, a numpy Generator, to frame indices.
         transform: maps frames uint8 (T, 3, H, W) to `pixel_values`; it draws from torch's global generator. With
             `draw_crop` and `finish`, as [`PretrainingTransform`] has them, frames are cropped while decoding.
-        seed: of all draws, at least 0. `None`: torch's global generator, which callers seed for each item themselves.
+        seed: of all draws, at least 0. `None`: torch's global generator, which callers seed for each item.
         max_bad_share: share of the table's videos that may turn out bad, in [0, 1].
         num_samples: clips of a video in one item, from one decoding; with more than one, `pixel_values` is
             (num_samples, T, C, H, W), which [`collate_clips`] flattens into the batch.
-        cache_bytes: decode whole videos on construction, the first ones that fit into this many bytes, and keep their
-            frames; clips are bit-identical. Forked workers share the memory.
+        cache_bytes: keep the decoded frames of the first videos that fit into this many bytes; clips are identical.
+            Forked workers share the memory.
     """
 
     def __init__(
@@ -124,31 +124,27 @@ class ClipDataset(Dataset):
             if attempt > 0:
                 number = (number + int(rng.integers(1, max(len(self), 2)))) % len(self)  # never the same video
                 row = self.table[number]
-            pixels = self._pixels(number, row, rng)
-            if pixels is not None:
+            if self._num_bad_draws[number] > 0:
+                self._num_bad_draws[number] += 1
+                continue
+            try:
+                with self._open(number, row) as video:
+                    pixels = self._draw(video, rng)
                 return {"pixel_values": pixels, **({"labels": row["label"]} if self.with_labels else {})}
+            except (VideoDecodeError, OSError) as error:
+                self._report(BadVideo(number, video_name(row), reason_of(error), 1, row.get("line")))
         raise ValueError(f"{MAX_ATTEMPTS} videos were tried for one clip and all are bad:\n{self._named_bad_videos()}")
 
-    def _pixels(self, number: int, row: dict, rng: np.random.Generator) -> Tensor | None:
-        """Random clips of a row's video, transformed; `None`, logged and counted, if it is bad."""
-        num_draws = int(self._num_bad_draws[number])
-        try:
-            if num_draws == 0:
-                with self._open(number, row) as video:
-                    return self._draw(video, rng)
-        except (VideoDecodeError, OSError) as error:
-            reason = reason_of(error)
-        self._num_bad_draws[number] = num_draws + 1
-        if num_draws == 0:
-            bad = BadVideo(number, video_name(row), reason, 1, row.get("line"))
-            logger.warning(f"{bad}. Another video takes its place.")
-            num_bad = int(self._num_bad_draws.count_nonzero())
-            if num_bad > self.max_bad_share * len(self):
-                raise ValueError(
-                    f"{num_bad} of {len(self)} videos are bad, more than max_bad_share {self.max_bad_share} allows; "
-                    f"fix them, leave them out, or raise it:\n{self._named_bad_videos()}"
-                )
-        return None
+    def _report(self, bad: BadVideo) -> None:
+        """Log and count a video; raises `ValueError` if too many are bad."""
+        self._num_bad_draws[bad.row] += 1
+        logger.warning(f"{bad}. Another video takes its place.")
+        num_bad = int(self._num_bad_draws.count_nonzero())
+        if num_bad > self.max_bad_share * len(self):
+            raise ValueError(
+                f"{num_bad} of {len(self)} videos are bad, more than max_bad_share {self.max_bad_share} allows; "
+                f"fix them, leave them out, or raise it:\n{self._named_bad_videos()}"
+            )
 
     def _open(self, number: int, row: dict) -> VideoReader:
         frames = self._frames.get(number)
@@ -186,18 +182,17 @@ class ClipDataset(Dataset):
 class ViewDataset(Dataset):
     """Every view of every video of a table: segment by segment, and crop by crop within a segment.
 
-    Items have `pixel_values`, `labels` and `video_id`, the video's row in the table. A single segment is the
-    validation clip, a single crop the centre. Views are cheapest in order: those of a video in one batch are decoded
-    together, and those of a segment share its resized frames.
+    Items have `pixel_values`, `labels` and `video_id`, the video's row. A single segment is the validation clip, a
+    single crop the centre. Views are cheapest in order: those of a video in one batch are decoded together, and those
+    of a segment share its resized frames.
 
     Args:
         num_frames, stride: frames of a view, and the distance between them.
         num_segments, num_crops: temporal positions, and crops of each along the longer side.
-        skip_broken: check every video on construction and leave broken ones out; they are logged and listed in
-            [`~ViewDataset.bad_videos`]. Otherwise a broken video is an error when it is read, because a score without
-            it would be that of another test set. In a distributed job the first process checks and tells the others,
-            so all of them must construct the dataset.
-        processor: resizes and normalises the frames ([`~ViewDataset.normalize`]); by default ours.
+        skip_broken: check every video on construction and leave broken ones out, which are logged and listed in
+            [`~ViewDataset.bad_videos`]; otherwise they are errors when they are read, because a score without them is
+            that of another test set. In a distributed job all processes must construct the dataset: the first checks.
+        processor: resizes and normalises the frames; by default ours.
     """
 
     def __init__(
@@ -212,19 +207,19 @@ class ViewDataset(Dataset):
         processor: VideoMSVideoProcessor | None = None,
     ):
         self.table, self.num_frames, self.stride = table, num_frames, stride
-        self.num_segments, self.num_crops = num_segments, num_crops
+        self.num_segments, self.num_crops, self.views_per_video = num_segments, num_crops, num_segments * num_crops
         for name in ("num_frames", "stride", "num_segments", "num_crops"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.transform = EvaluationTransform(size, num_crops, processor)
-        self._bad = _scan_once(table) if skip_broken else []
+        self._bad = _scan(table) if skip_broken else []
         self.rows = sorted(set(range(len(table))) - {bad.row for bad in self._bad})
         if not self.rows:
             raise ValueError(f"none of {len(table)} videos can be used; there must be at least one")
         self._last: tuple[int, dict[int, Tensor]] = -1, {}  # the row and segments decoded last
 
     def __len__(self) -> int:
-        return len(self.rows) * self.num_segments * self.num_crops
+        return len(self.rows) * self.views_per_video
 
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
@@ -247,10 +242,6 @@ class ViewDataset(Dataset):
     def normalize(self, frames: Tensor) -> Tensor:
         """Clips, on any device, normalised as the processor does: see [`normalize`]."""
         return normalize(frames, *pixel_statistics(self.transform.processor))
-
-    @property
-    def views_per_video(self) -> int:
-        return self.num_segments * self.num_crops
 
     def bad_videos(self) -> list[BadVideo]:
         """The videos that were left out as broken, by row."""
@@ -298,28 +289,26 @@ def _usable_frames(video: VideoReader, only_ends: bool) -> Tensor:
 
 def _all_frames(table: datasets.Dataset, limit: int) -> dict[int, Tensor]:
     """Frames (T, H, W, 3) of the table's first videos, by row, up to `limit` bytes; broken videos are left out."""
-    kept, used = {}, 0
 
     def decode(number: int) -> Tensor | None:
-        try:
-            with open_row(table[number]) as video:
-                return _usable_frames(video, only_ends=False).permute(0, 2, 3, 1)
-        except (VideoDecodeError, OSError):
-            return None  # said when it is drawn
+        with suppress(VideoDecodeError, OSError), open_row(table[number]) as video:  # reported when it is drawn
+            return _usable_frames(video, only_ends=False).permute(0, 2, 3, 1)
 
+    kept, used = {}, 0
     with ThreadPoolExecutor(SCAN_THREADS) as pool, tqdm(total=len(table), desc="Decoding", unit="video") as progress:
         for first in range(0, len(table), 2 * SCAN_THREADS):  # in parts: those behind the limit are not decoded
             part = range(len(table))[first : first + 2 * SCAN_THREADS]
             for number, frames in zip(part, pool.map(decode, part), strict=True):
                 progress.update()
-                if frames is not None and used + frames.nbytes > limit:
+                if frames is None:
+                    continue
+                if used + frames.nbytes > limit:
                     logger.warning(
                         f"The frames of {len(kept)} of {len(table)} videos fit into {limit / 2**30:.3g} GiB and are "
                         "kept; the others are decoded again for every clip (cache_frames sets the limit)"
                     )
                     return kept
-                if frames is not None:
-                    kept[number], used = frames, used + frames.nbytes
+                kept[number], used = frames, used + frames.nbytes
     return kept
 
 
@@ -333,30 +322,28 @@ def _fault(row: dict) -> str | None:
     return None
 
 
-def _scan_once(table: datasets.Dataset) -> list[BadVideo]:
-    """The same list on every process; otherwise a transient read error would shift the views of one of them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return _scan(table)
-    tables = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(tables, (len(table), table_fingerprint(table)))
-    if len(set(tables)) > 1:
-        raise ValueError(
-            f"the processes read different lists of {', '.join(str(count) for count, _ in tables)} videos; all must "
-            "see the same files, unchanged while the job starts"
-        )
-    found = [_scan(table) if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(found)
-    return found[0]
-
-
 def _scan(table: datasets.Dataset) -> list[BadVideo]:
-    """The broken videos of a table, each logged."""
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        # By number, so that a table of embedded videos is not read into memory as a whole.
-        faults = list(pool.map(lambda row: _fault(table[row]), range(len(table))))
-    bad = []
-    for row, fault in enumerate(faults):
-        if fault is not None:
-            bad.append(BadVideo(row, video_name(table[row]), fault, 0, table[row].get("line")))
-            logger.warning(f"{bad[-1]}. It is left out of the evaluation.")
-    return bad
+    """The broken videos of a table, each logged; all processes get the list of the first.
+
+    Otherwise a transient read error would shift the views of one of them.
+    """
+    is_distributed, found = torch.distributed.is_available() and torch.distributed.is_initialized(), [None]
+    if is_distributed:
+        tables = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(tables, (len(table), table_fingerprint(table)))
+        if len(set(tables)) > 1:
+            raise ValueError(
+                f"the processes read different lists of {', '.join(str(count) for count, _ in tables)} videos; all "
+                "must see the same files, unchanged while the job starts"
+            )
+    if not is_distributed or torch.distributed.get_rank() == 0:
+        with ThreadPoolExecutor(SCAN_THREADS) as pool:
+            # By number, so that a table of embedded videos is not read into memory as a whole.
+            faults = enumerate(pool.map(lambda number: _fault(table[number]), range(len(table))))
+            bad = [(number, table[number], fault) for number, fault in faults if fault is not None]
+        found = [[BadVideo(number, video_name(row), fault, 0, row.get("line")) for number, row, fault in bad]]
+        for video in found[0]:
+            logger.warning(f"{video}. It is left out of the evaluation.")
+    if is_distributed:
+        torch.distributed.broadcast_object_list(found)
+    return found[0]
