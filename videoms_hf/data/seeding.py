@@ -1,8 +1,8 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""What is random about a training clip depends on (seed, epoch, index, attempt) alone.
+"""(seed, epoch, index, attempt) give the one generator of a training clip's frames, crop and augmentation.
 
-They give one generator for its frames, crop and augmentation, whatever the workers and wherever a run resumes. The
-epoch travels inside the sampler's numbers: accelerate tells neither distributed datasets nor resumed samplers.
+So clips depend neither on the workers nor on where a run resumes. The epoch travels inside the sampler's numbers, as
+accelerate tells it neither to distributed datasets nor to resumed samplers.
 """
 
 import contextlib

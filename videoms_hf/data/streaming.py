@@ -2,13 +2,13 @@
 """Training clips streamed from shards, for datasets too large or too remote for random access.
 
 An epoch visits every video once, in an order that depends on the seed and the epoch alone: the shards in random order
-are concatenated and cut into equal lanes, and within a lane each block of videos is shuffled. Batch g is the next of
-lane g % num_lanes: the videos of a batch are neighbours, but consecutive batches come from far apart. Prepared shards
-hold their videos in random order, which makes up for the rest.
+are cut into equal lanes, and within a lane each block of videos is shuffled. Batch g is the next of lane
+g % num_lanes: its videos are neighbours, but consecutive batches come from far apart. (Prepared shards hold videos in
+random order.)
 
-Process r of n takes the batches g with g % n = r, and its workers take turns, as a `DataLoader` asks them; so each
-lane is read by one worker only. There are `LANES` lanes if the number of readers (processes times workers) divides it
-(1, 2, 3, 4, 6, 8, 12 ...): the batches of a step are then the same for all of these.
+Process r of n takes the batches g with g % n = r, and its workers take turns, as a `DataLoader` asks them, so that one
+worker reads a lane. If the number of readers (processes times workers) divides `LANES`, as 1, 2, 3, 4, 6, 8 and 12 do,
+the batches of a step are the same for all of these.
 """
 
 import json
@@ -55,24 +55,20 @@ def num_lanes(num_readers: int) -> int:
 def epoch_lanes(
     num_videos: int, batch_size: int, num_lanes: int, drop_last: bool, world_size: int, skip: int = 0
 ) -> list[Lane]:
-    """The lanes of an epoch, which hold every video once; with `drop_last` only as many as give each of `world_size`
-    processes equally many full batches. `skip` is the number of batches of each that a resumed run has seen.
-    """
-    num_batches = num_videos // (batch_size * world_size) * world_size
-    sizes = [batch_size] * num_batches
-    if not drop_last:
-        if batch_size > 1 and world_size > 1:  # one would wait forever for the last batch of another
-            raise ValueError(
-                f"dataloader_drop_last is false with {world_size} processes; streamed videos give all of them "
-                "equally many batches only if it is true"
-            )
-        rest = num_videos - batch_size * num_batches
-        sizes += [batch_size] * (rest // batch_size) + [rest % batch_size] * (rest % batch_size > 0)
+    """The lanes of an epoch, which hold every video once; with `drop_last` only full batches, equally many for each of
+    `world_size` processes. Of these a resumed run has seen `skip` each."""
+    sizes = [min(batch_size, num_videos - first) for first in range(0, num_videos, batch_size)]
+    if drop_last:
+        sizes = sizes[: num_videos // (batch_size * world_size) * world_size]
+    elif batch_size > 1 and world_size > 1:  # one would wait forever for the last batch of another
+        raise ValueError(
+            f"dataloader_drop_last is false with {world_size} processes; streamed videos give all of them equally "
+            "many batches only if it is true"
+        )
     lanes, first = [], 0
     for lane in range(num_lanes):
         own = tuple(sizes[lane::num_lanes])
-        skipped = sum(batch // world_size < skip for batch in range(lane, len(sizes), num_lanes))
-        lanes.append(Lane(first, own, skipped))
+        lanes.append(Lane(first, own, len(sizes[lane : skip * world_size : num_lanes])))
         first += sum(own)
     return lanes
 
@@ -80,7 +76,7 @@ def epoch_lanes(
 class VideoStream(IterableDataset):
     """Pairs (number, row) of the videos of `shards`: this worker's share of an epoch.
 
-    `rank` of `world_size` is this process. With `drop_last` an epoch's last videos are left out if they do not fill a
+    This is process `rank` of `world_size`. With `drop_last` an epoch's last videos are left out if they do not fill a
     batch of every process.
     """
 
@@ -95,23 +91,19 @@ class VideoStream(IterableDataset):
     ):
         self.shards, self.seed, self.rank, self.world_size = shards, seed, rank, world_size
         self.batch_size, self.drop_last = batch_size, drop_last
-        # Shared with workers that live longer than an epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._skip = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._progress = torch.zeros(2, dtype=torch.int64).share_memory_()  # with workers of several epochs
         self._lanes(1)  # raises early
 
     @property
     def epoch(self) -> int:
-        return int(self._epoch)
+        return int(self._progress[0])
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Continue with another epoch. The rows of its first `skip` batches, which a resumed run has seen, are `None`:
-        they are not read."""
-        self._epoch.fill_(epoch)
-        self._skip.fill_(skip)
+        """Continue with another epoch; rows of its first `skip` batches, which a resumed run has seen, are `None`."""
+        self._progress.copy_(torch.tensor([epoch, skip]))
 
     def _lanes(self, number: int) -> list[Lane]:
-        skip = int(self._skip)
+        skip = int(self._progress[1])
         return epoch_lanes(len(self.shards), self.batch_size, number, self.drop_last, self.world_size, skip)
 
     def __len__(self) -> int:
@@ -174,62 +166,54 @@ class ClipStream(ClipDataset, IterableDataset):
             yield self.clip(number, row)
 
 
-class SeededStream(IterableDataset):
-    """The items of [`SeededClips`] for the videos of a stream, as they come.
+class SeededStream(VideoStream):
+    """The items of [`SeededClips`] for the videos of shards, as they come.
 
     What a resumed run skips is neither read nor decoded: such an item has its "clip_number" only.
     """
 
-    def __init__(self, clips: SeededClips, videos: VideoStream):
-        self.clips, self.videos = clips, videos
-
-    def __len__(self) -> int:
-        return len(self.videos)
+    def __init__(self, clips: SeededClips, args: TrainingArguments):
+        place, drop_last = (args.process_index, args.world_size), args.dataloader_drop_last
+        super().__init__(clips.clips.table, args.data_seed, *place, args.train_batch_size, drop_last)
+        self.clips = clips
+        self.order = {  # what it depends on besides seed and epoch
+            "num_lanes": num_lanes(args.world_size * max(args.dataloader_num_workers, 1)),
+            "batch_size": args.train_batch_size,
+            "num_batches": args.world_size * (len(self) // args.train_batch_size),
+        }
 
     def __iter__(self) -> Iterator[dict]:
-        for row, video in self.videos:
-            number = self.videos.epoch * len(self.clips) + row
+        for row, video in super().__iter__():
+            number = self.epoch * len(self.clips) + row
             yield {"clip_number": number} if video is None else self.clips.item(number, video)
+
+    def save_order(self, checkpoint: str | os.PathLike) -> None:
+        """Write the order to a checkpoint."""
+        write_text(Path(checkpoint) / STREAM_FILE, json.dumps(self.order) + "\n")
+
+    def check_order(self, checkpoint: str | os.PathLike) -> None:
+        """Raises `ValueError` if the run that saved `checkpoint` read the stream in another order."""
+        path = Path(checkpoint) / STREAM_FILE
+        before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if before != self.order:
+            raise ValueError(
+                f"{checkpoint} lies in the middle of an epoch that was streamed in the order {before}, but now it is "
+                f"{self.order}, and videos would be lost and doubled; set per_device_train_batch_size, "
+                "dataloader_num_workers and the number of processes as they were"
+            )
 
 
 def stream_loader(clips: SeededClips, args: TrainingArguments, collate: Callable[[list[dict]], dict]) -> DataLoader:
-    """Loader of this process's share of the clips of shards, in batches of the run; its `dataset` is a
-    [`SeededStream`]. It is not for accelerate to prepare, which would have one process read for all."""
-    shards, place = clips.clips.table, (args.process_index, args.world_size)
-    videos = VideoStream(shards, args.data_seed, *place, args.train_batch_size, args.dataloader_drop_last)
+    """Loader of a [`SeededStream`] of this process, in batches of the run.
+
+    It is not for accelerate to prepare, which would have one process read for all.
+    """
+    same = ("drop_last", "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context")
     return DataLoader(
-        SeededStream(clips, videos),
+        SeededStream(clips, args),
         batch_size=args.train_batch_size,
-        drop_last=args.dataloader_drop_last,
         collate_fn=collate,
-        num_workers=args.dataloader_num_workers,
         pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
-        persistent_workers=args.dataloader_persistent_workers,
-        prefetch_factor=args.dataloader_prefetch_factor,
-        multiprocessing_context=args.dataloader_multiprocessing_context,
         worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+        **{name: getattr(args, f"dataloader_{name}") for name in same},
     )
-
-
-def stream_order(videos: VideoStream, args: TrainingArguments) -> dict[str, int]:
-    """What the order of a stream depends on besides seed and epoch."""
-    readers = args.world_size * max(args.dataloader_num_workers, 1)
-    num_batches = args.world_size * (len(videos) // args.train_batch_size)
-    return {"num_lanes": num_lanes(readers), "batch_size": args.train_batch_size, "num_batches": num_batches}
-
-
-def save_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
-    """Write the [`stream_order`] to a checkpoint."""
-    write_text(Path(checkpoint) / STREAM_FILE, json.dumps(order) + "\n")
-
-
-def check_stream_order(order: dict[str, int], checkpoint: str | os.PathLike) -> None:
-    """Raises `ValueError` if the run that saved `checkpoint` read the stream in another order."""
-    path = Path(checkpoint) / STREAM_FILE
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    if before != order:
-        raise ValueError(
-            f"{checkpoint} lies in the middle of an epoch that was streamed in the order {before}, but now it is "
-            f"{order}, and videos would be lost and doubled; set per_device_train_batch_size, dataloader_num_workers "
-            "and the number of processes as they were"
-        )

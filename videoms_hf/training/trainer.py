@@ -17,15 +17,7 @@ from transformers.utils import logging
 from ..configuration_videoms import noise_lengths
 from ..data.collate import SeededCollator
 from ..data.seeding import EpochSampler, SeededClips
-from ..data.streaming import (
-    ClipStream,
-    SeededStream,
-    VideoStream,
-    check_stream_order,
-    save_stream_order,
-    stream_loader,
-    stream_order,
-)
+from ..data.streaming import ClipStream, SeededStream, stream_loader
 from ..data.tables import video_name
 from ..data.transforms import normalize, pixel_statistics
 from ..evaluation.results import Flops
@@ -92,7 +84,7 @@ class VideoMSTrainer(Trainer):
         self.average: WeightAverage | None = None
         self.meter = StepMeter()
         self.resumed_from: str | None = None
-        self.stream: VideoStream | None = None
+        self.stream: SeededStream | None = None
         self._video_ids: Tensor | None = None
         self._num_kept: Tensor | None = None  # of the last batch, if it varies
         self._flops = Flops(self.bare_model(), training=True)
@@ -174,7 +166,7 @@ class VideoMSTrainer(Trainer):
         collate = SeededCollator(self.data_collator, seed)
         if is_stream:
             loader = stream_loader(clips, self.args, collate)
-            self.stream = loader.dataset.videos
+            self.stream = loader.dataset
             return loader
         with _set(self, train_dataset=clips, data_collator=collate):
             return super().get_train_dataloader()
@@ -304,7 +296,7 @@ class VideoMSTrainer(Trainer):
                 if self.args.should_save and self.average is not None:
                     self.average.save(checkpoint / AVERAGE_FILE)
                 if self.args.should_save and self.stream is not None:
-                    save_stream_order(stream_order(self.stream, self.args), checkpoint)
+                    self.stream.save_order(checkpoint)
                 self.accelerator.wait_for_everyone()
                 if self.args.should_save:
                     mark_complete(checkpoint)
@@ -429,7 +421,7 @@ class _TrainingCallback(TrainerCallback):
             trainer.sampler.epoch = epoch
             return
         if step > 0:
-            check_stream_order(stream_order(trainer.stream, args), trainer.resumed_from)
+            trainer.stream.check_order(trainer.resumed_from)
         trainer.stream.set_epoch(epoch, skip=step * args.gradient_accumulation_steps)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
