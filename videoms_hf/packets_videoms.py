@@ -20,7 +20,7 @@ from .sources_videoms import INDEX_DISCARD, INDEX_KEY, STRICT, OpenVideo, VideoD
 SCAN_BYTES, SCAN_SECONDS = 4 << 20, 120
 HELD_BYTES = 64 << 20  # packets up to this sum stay in memory until they are decoded; beyond it they are read twice
 SCANNED_AVI_BYTES = 64 << 20  # files up to this size are read whole if they have an index
-# Codecs in which a packet is one picture, by the containers that store when it is shown; AVI needs none that reorders.
+# Codecs in which a packet is one picture, by containers that store when it is shown (AVI does not).
 CODECS = dict.fromkeys(("mov", "matroska", "mpegts", "flv"), {"h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg"})
 CODECS["avi"] = {"mpeg4", "mjpeg"}
 SEEKABLE_CONTAINERS = {"mov", "matroska"}  # find the key frame before a time without reading what lies before it

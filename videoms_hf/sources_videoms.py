@@ -1,7 +1,6 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Opening a video, wherever it comes from: a file, an http address, bytes or a file object."""
 
-import errno
 import io
 import math
 import os
@@ -126,12 +125,10 @@ def located(source) -> tuple[str, Any, str, Callable[[], BinaryIO] | None]:
     name = os.fsdecode(source).removeprefix("file://")
     if ADDRESS.match(name):
         return name, name, "http,https,httpproxy,tcp,tls", None
-    if not os.path.exists(name):
-        if "://" in name:
-            raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
-    is_file = os.path.isfile(name)  # and not a pipe
-    if is_file and not os.path.getsize(name):
+    if "://" in name and not os.path.exists(name):
+        raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
+    num_bytes, is_file = os.stat(name).st_size, os.path.isfile(name)  # and not a pipe
+    if is_file and not num_bytes:
         raise VideoDecodeError(name, "the file is empty; download it again or leave it out")
     # Without "file:" a name with a colon would be taken for an address.
     return name, f"file:{name}", "file", partial(open, name, "rb") if is_file else None
