@@ -18,7 +18,7 @@ import numpy as np
 
 from videoms_hf.command_line import parse_recipe, read_recipe, run
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.splits import few_shot
+from videoms_hf.data.tables import few_shot
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
 from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.selectors import SELECTORS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from videoms_hf.command_line import parse_recipe, run
-from videoms_hf.data.ego4d import read_oscc
+from videoms_hf.data.annotations import read_oscc
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.prediction import evaluation_views, predict_views, start_accelerator
 from videoms_hf.evaluation.results import state_change_predictions, submission_accuracy

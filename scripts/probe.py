@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.splits import few_shot
+from videoms_hf.data.tables import few_shot
 from videoms_hf.evaluation.classifier import load_encoder, load_processor
 from videoms_hf.evaluation.features import extract_features
 from videoms_hf.evaluation.metrics import multiview_accuracies

@@ -26,8 +26,7 @@ from videoms_hf import VideoMSConfig, VideoMSForPreTraining
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import write_list
-from videoms_hf.data.splits import hold_out
-from videoms_hf.data.tables import UNLABELLED
+from videoms_hf.data.tables import UNLABELLED, hold_out
 from videoms_hf.evaluation.classifier import load_processor
 from videoms_hf.experiments.comparison import mean_and_interval
 from videoms_hf.experiments.synthetic import render_motion_dataset

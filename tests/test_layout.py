@@ -40,7 +40,7 @@ LAYERS = [
 DATA_GROUPS = [
     {"preparation", "scanning", "transcoding", "workers"},
     {"dataset", "streaming", "seeding", "transforms", "collate"},
-    {"tables", "annotations", "official_annotations", "ego4d", "stored_tables", "shards", "labels", "splits"},
+    {"tables", "annotations", "official_annotations", "stored_tables", "shards", "labels"},
 ]
 
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from tests.test_training_scripts import script, words
-from videoms_hf.data.annotations import read_videos
+from videoms_hf.data.annotations import read_oscc, read_videos
 from videoms_hf.data.dataset import ViewDataset
-from videoms_hf.data.ego4d import read_oscc
 from videoms_hf.data.labels import OSCC_CLASSES
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.prediction import ViewPredictions

@@ -12,8 +12,7 @@ import torch
 from tests.evaluation_files import save_classifier
 from tests.test_training_scripts import videos, words  # noqa: F401
 from videoms_hf.data.annotations import read_videos
-from videoms_hf.data.splits import few_shot
-from videoms_hf.data.tables import make_table
+from videoms_hf.data.tables import few_shot, make_table
 from videoms_hf.evaluation.probing import (
     attentive_probe,
     frame_differences,

@@ -3,7 +3,7 @@
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from videoms_hf.data.splits import hold_out
+from videoms_hf.data.tables import hold_out
 
 
 def table_of(labels: list[int], names: list[str]) -> Dataset:

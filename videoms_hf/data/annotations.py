@@ -20,8 +20,15 @@ from transformers.utils import logging
 from ..files import read_text
 from ..messages import count, raise_problems, shorten
 from ..readers import is_frame_folder
-from .ego4d import read_oscc
-from .labels import CLASS_NAMES_FILE, LABEL_COLUMNS, check_class_names, number_labels, read_class_names, sort_names
+from .labels import (
+    CLASS_NAMES_FILE,
+    LABEL_COLUMNS,
+    OSCC_CLASSES,
+    check_class_names,
+    number_labels,
+    read_class_names,
+    sort_names,
+)
 from .stored_tables import is_stored_table, read_stored_table
 from .tables import (
     PATH_COLUMNS,
@@ -42,6 +49,7 @@ from .tables import (
 logger = logging.get_logger(__name__)
 
 SEPARATORS = {"\t": "tab", ",": "comma", ";": "semicolon"}
+OSCC_FIELDS = ("unique_id", "video_uid", "parent_start_sec", "parent_end_sec")
 
 
 def read_videos(
@@ -170,6 +178,53 @@ def read_folder(
         what = f"{outside[0]} to {os.path.realpath(outside[0])}"
         logger.warning(f"{path}: {len(outside)} videos are links that leave the folder, such as {what}; all are used")
     return make_table(videos, labels, names)
+
+
+def read_oscc(
+    annotations: str | os.PathLike,
+    videos: str | os.PathLike,
+    class_names: Sequence[str] | None = None,
+    require_labels: bool = False,
+) -> Dataset:
+    """The table of a file of Ego4D's object state change classification: windows of 8 seconds in long recordings.
+
+    `annotations` is the dataset's `fho_oscc-pnr_*.json`. The recording of a window is `<video_uid>.mp4` in the folder
+    `videos`; decoding seeks into it. The table has `start_seconds`, `end_seconds` and `unique_id` too; `line` counts
+    the windows. Class 1 is a state change; `state_change` false, null or absent is class 0, but if no window has it
+    (the test set), all are unlabelled. [`read_videos`] describes the other arguments.
+    """
+    path, folder = Path(annotations), Path(videos)
+    try:
+        clips = json.loads(read_text(path))["clips"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f'{path} is not an OSCC file; it must be JSON: {{"clips": [{{"unique_id": ...}}, ...]}}. '
+            "If it is a list with a JSON object per line, call it .jsonl"
+        ) from error
+    names = OSCC_CLASSES if class_names is None else list(class_names)
+    problems = [f"there are {len(names)} classes, {names}; OSCC has 2"] if len(names) != 2 else []
+    is_labelled = any("state_change" in clip for clip in clips)
+    if not clips:
+        problems.append("it has no windows")
+    elif require_labels and not is_labelled:
+        problems.append("no window has state_change, but a label is needed here; take the train or val file")
+    recordings = {clip["video_uid"]: folder / f"{clip['video_uid']}.mp4" for clip in clips if clip.get("video_uid")}
+    problems += [f"there is no recording {file}" for file in recordings.values() if not file.is_file()]
+    for number, clip in enumerate(clips, 1):
+        if lacking := [name for name in OSCC_FIELDS if clip.get(name) is None]:
+            problems.append(f"window {number} ({clip.get('unique_id')}) has no {', '.join(lacking)}")
+        elif not 0 <= clip["parent_start_sec"] < clip["parent_end_sec"]:
+            seconds = f"{clip['parent_start_sec']} to {clip['parent_end_sec']} s"
+            problems.append(f"window {number} ({clip['unique_id']}) goes from {seconds}; it must end after it begins")
+    raise_problems(f"{path} with {folder} has {count(len(problems), 'problem')}:", problems)
+    table = make_table(
+        [os.path.abspath(recordings[clip["video_uid"]]) for clip in clips],
+        [int(clip.get("state_change") is True) if is_labelled else UNLABELLED for clip in clips],
+        names,
+        lines=range(1, len(clips) + 1),
+        windows={f"{end}onds": [float(clip[f"parent_{end}"]) for clip in clips] for end in ("start_sec", "end_sec")},
+    )
+    return table.add_column("unique_id", [clip["unique_id"] for clip in clips])
 
 
 class _Row(NamedTuple):
