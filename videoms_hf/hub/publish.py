@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -71,15 +73,11 @@ def publish(
     repository_files(folder)  # complete?
     write_card(folder, name=repo_id, local_paths=local_paths, **facts)
     api = HfApi(token=token)
-    try:
+    with _upload(folder, repo_id):
         full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if full_name != repo_id:  # given without the account's name
             write_card(folder, name=full_name, local_paths=local_paths)
         return _commit(api, full_name, "model", contents(folder, local_paths), OURS, commit_message, revision)
-    except HFValidationError:
-        raise  # the name is none
-    except Exception as error:  # the client has errors of its own, of its transport and of the system
-        raise UploadError(_failure(error, folder, repo_id)) from error
 
 
 def publish_space(repo_id: str, model: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
@@ -93,15 +91,11 @@ def publish_space(repo_id: str, model: str, private: bool | None = None, token: 
         UploadError: The Hub refused or could not be reached.
     """
     api = HfApi(token=token)
-    try:
+    with _upload("the demo", repo_id):
         options = {"repo_type": "space", "space_sdk": "gradio", "private": private, "exist_ok": True}
         full_name = api.create_repo(repo_id, **options).repo_id
         api.add_space_variable(full_name, "VIDEOMS_MODEL", model)
         return _commit(api, full_name, "space", space_contents(), OF_SPACE, f"Demo of {model}")
-    except HFValidationError:
-        raise  # the name is none
-    except Exception as error:
-        raise UploadError(_failure(error, "the demo", repo_id)) from error
 
 
 def space_contents() -> list[CommitOperationAdd]:
@@ -156,14 +150,20 @@ def adopt_evaluation(folder: Path, evaluation: Path) -> None:
             shutil.copyfile(evaluation, partial)
 
 
-def _failure(error: Exception, what: Path | str, repo_id: str) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    reason = re.sub(r"For more information check: \S+", "", str(cause))
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    advice = "run the same again; large files that have arrived are not sent twice"
-    if status in (401, 403):
-        advice = "log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
-    return (
-        f"the upload of {what} to {repo_id} failed: {' '.join(reason.split())}. Files there change all at once or "
-        f"not at all; {advice}"
-    )
+@contextmanager
+def _upload(what: Path | str, repo_id: str) -> Iterator[None]:
+    """Turns the client's errors, those of its transport and of the system into `UploadError`."""
+    try:
+        yield
+    except HFValidationError:
+        raise  # the name is invalid
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = re.sub(r"For more information check: \S+", "", str(cause))
+        advice = "run the same again; large files that have arrived are not sent twice"
+        if getattr(getattr(cause, "response", None), "status_code", None) in (401, 403):
+            advice = "log in (`hf auth login`, or HF_TOKEN) as somebody who may write there, and run the same again"
+        raise UploadError(
+            f"the upload of {what} to {repo_id} failed: {' '.join(reason.split())}. Files there change all at once or "
+            f"not at all; {advice}"
+        ) from error
