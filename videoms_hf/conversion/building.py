@@ -37,16 +37,8 @@ KINDS = {
 
 # Fields that no tensor shows, taken from the configuration of transformers' VideoMAE.
 _TAKEN_OVER = (
-    "image_size",
-    "num_frames",
-    "num_attention_heads",
-    "decoder_num_attention_heads",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "initializer_range",
-    "norm_pix_loss",
-    "problem_type",
+    *("image_size", "num_frames", "num_attention_heads", "decoder_num_attention_heads", "hidden_act"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "norm_pix_loss", "problem_type"),
 )
 
 

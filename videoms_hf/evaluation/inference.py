@@ -187,15 +187,9 @@ class PredictionFile:
     def _text(self, rows: list[dict], with_header: bool = False) -> str:
         if self.path.suffix == ".jsonl":
             return "".join(json.dumps(row) + "\n" for row in rows)
-        best = [f"{name}_{i}" for i in range(1, self.top_k + 1) for name in ("label", "probability")]
-        columns = [
-            "path",
-            *self.facts,
-            "duration_seconds",
-            "error",
-            *best,
-            *(f"p_{name}" for name in self.class_names),
-        ]
+        columns = ["path", *self.facts, "duration_seconds", "error"]
+        columns += [f"{name}_{i}" for i in range(1, self.top_k + 1) for name in ("label", "probability")]
+        columns += [f"p_{name}" for name in self.class_names]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         if with_header:

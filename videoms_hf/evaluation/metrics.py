@@ -177,22 +177,14 @@ def multiview_accuracies(logits: np.ndarray, video_ids: np.ndarray, labels: np.n
         ValueError: The shapes do not match, or views of one video have different labels.
     """
     ids, scores = aggregate_views(logits, video_ids)
-    module = VideoClassificationAccuracy()
-    clips = module.compute(predictions=logits, references=labels)
+    shares = {"clip": classification_accuracies(logits, labels)}
     _, first, video = np.unique(video_ids, return_index=True, return_inverse=True)
     video_labels = np.asarray(labels)[first]
     if (video_labels[video] != labels).any():
         odd = np.asarray(video_ids)[video_labels[video] != labels][0]
         raise ValueError(f"views of video {odd} have different labels; all views of a video must have its label")
-    videos = module.compute(predictions=scores, references=video_labels)
-    low, high = wilson_interval(round(videos["top1"] * len(ids)), len(ids))
-    return {
-        "clip_top1": clips["top1"],
-        "clip_top5": clips["top5"],
-        "video_top1": videos["top1"],
-        "video_top5": videos["top5"],
-        "video_top1_low": low,
-        "video_top1_high": high,
-        "num_videos": len(ids),
-        "num_clips": len(video_ids),
-    }
+    shares["video"] = classification_accuracies(scores, video_labels)
+    low, high = wilson_interval(round(shares["video"]["top1"] * len(ids)), len(ids))
+    accuracies = {f"{what}_{name}": share for what, found in shares.items() for name, share in found.items()}
+    counts = {"num_videos": len(ids), "num_clips": len(video_ids)}
+    return {**accuracies, "video_top1_low": low, "video_top1_high": high, **counts}

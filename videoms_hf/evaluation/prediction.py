@@ -160,41 +160,23 @@ def is_list(path: str) -> bool:
 
 
 class _NumberedViews(Dataset):
-    """Items (view, row in the table, clip or `None`, reason why the video is corrupt or `None`)."""
+    """Batches: (view, row) of decoded views, their clips uint8 (B, T, C, H, W), and reasons by corrupt row."""
 
     def __init__(self, views: ViewDataset, skip_broken: bool):
         self.views, self.skip_broken = views, skip_broken
 
-    def __len__(self) -> int:
-        return len(self.views)
-
-    def __getitem__(self, view: int) -> tuple[int, int, Tensor | None, str | None]:
-        return self.__getitems__([view])[0]
-
-    def __getitems__(self, views: list[int]) -> list[tuple[int, int, Tensor | None, str | None]]:
-        """The items of a batch; those of one video are decoded together."""
-        items = []
-        for video, group in groupby(views, lambda view: view // self.views.views_per_video):
-            group = list(group)
+    def __getitems__(self, views: list[int]) -> tuple[list[tuple[int, int]], Tensor | None, dict[int, str]]:
+        numbers, clips, reasons = [], [], {}
+        for video, views_of_video in groupby(views, lambda view: view // self.views.views_per_video):
+            group, row = list(views_of_video), self.views.rows[video]  # decoded together
             try:
-                clips = self.views.__getitems__(group)
-                items += [
-                    (view, clip["video_id"], clip["pixel_values"], None)
-                    for view, clip in zip(group, clips, strict=True)
-                ]
+                clips += [item["pixel_values"] for item in self.views.__getitems__(group)]
+                numbers += [(view, row) for view in group]
             except (VideoDecodeError, OSError) as error:
                 if not self.skip_broken:
                     raise
-                reason = getattr(error, "reason", str(error))
-                items += [(view, self.views.rows[video], None, reason) for view in group]
-        return items
-
-
-def _stack(items: list[tuple]) -> tuple[list[tuple[int, int]], Tensor | None, dict[int, str]]:
-    """(view, row) and clips uint8 (B, T, C, H, W) of the decoded views; reasons by corrupt row."""
-    good = [item for item in items if item[2] is not None]
-    clips = torch.stack([clip for _, _, clip, _ in good]) if good else None
-    return [item[:2] for item in good], clips, {row: reason for _, row, _, reason in items if reason is not None}
+                reasons[row] = getattr(error, "reason", str(error))
+        return numbers, torch.stack(clips) if clips else None, reasons
 
 
 def predict_views(
@@ -231,7 +213,7 @@ def predict_at_ratios(
         _NumberedViews(views, skip_broken),
         batch_sampler=[batch.tolist() for batch in batches],
         num_workers=num_workers,
-        collate_fn=_stack,
+        collate_fn=tuple,
         pin_memory=accelerator.device.type == "cuda",
     )
     model = model.to(accelerator.device).eval()
@@ -256,20 +238,13 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     reasons = {row: reason for _, _, broken, _ in parts for row, reason in broken.items()}
     numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
     logits = np.concatenate([part[1] for part in parts])
-    order = numbers.argsort()
-    rows = rows[order]
-    used = ~np.isin(rows, list(reasons))
-    if not used.any():
+    used = numbers.argsort()
+    used = used[~np.isin(rows[used], list(reasons))]
+    if not used.size:
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
-    rows = rows[used]
     found = [(row, views.table[row], reason) for row, reason in reasons.items()]
-    num_kept = np.array([number for *_, part in parts for number in part])
-    num_kept = num_kept[order][used] if len(num_kept) else None
     late = [BadVideo(row, video_name(video), reason, 1, video.get("line")) for row, video, reason in found]
-    return ViewPredictions(
-        logits[order][used],
-        rows,
-        np.asarray(views.table["label"][:])[rows],
-        sorted([*views.bad_videos(), *late]),
-        num_kept,
-    )
+    num_kept = np.array([number for *_, part in parts for number in part])
+    labels = np.asarray(views.table["label"][:])[rows[used]]
+    broken = sorted([*views.bad_videos(), *late])
+    return ViewPredictions(logits[used], rows[used], labels, broken, num_kept[used] if len(num_kept) else None)
