@@ -29,7 +29,6 @@ def options_of(name: str) -> set[str]:
     texts = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CommandParser, "print_help", lambda self: texts.append(self.format_help()))
-        patch.setattr("videoms_hf.command_line.RecipeParser.print_help", lambda self: texts.append(self.format_help()))
         with pytest.raises(SystemExit):
             parse(["--help_all"])
     return set(re.findall(r"^  (--\w+)", texts[0], re.M)) | ALWAYS

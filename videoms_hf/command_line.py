@@ -213,14 +213,20 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return super()._get_help_string(action) if has_default else action.help
 
 
-class _Parser:
-    """Help in groups, and errors that are `ValueError`s without the usage."""
+class CommandParser(HfArgumentParser):
+    """The parser of all commands: help in groups, and errors that are `ValueError`s without the usage.
 
-    shows_all = False
+    The description is a script's docstring.
+    """
 
-    def __init__(self, *positional, description: str | None = None):
+    def __init__(self, description: str | None, dataclass_types: Sequence[type] = ()):
+        self.shows_all = False
         super().__init__(
-            *positional, description=description, formatter_class=_HelpFormatter, allow_abbrev=False, epilog=EPILOG
+            dataclass_types,
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+            epilog=EPILOG,
         )
 
     def error(self, message: str):
@@ -252,17 +258,6 @@ class _Parser:
             formatter.add_text(f"--help_all also lists {hidden} options of transformers' Trainer.")
         formatter.add_text(self.epilog)
         return formatter.format_help()
-
-
-class RecipeParser(_Parser, HfArgumentParser):
-    """transformers' parser of dataclasses in the style of all commands."""
-
-
-class CommandParser(_Parser, argparse.ArgumentParser):
-    """argparse's parser in the style of all commands; the description is a script's docstring."""
-
-    def __init__(self, description: str):
-        super().__init__(description=description)
 
     def parse_args(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """argparse's, which also checks the ranges of numbers."""
@@ -331,7 +326,7 @@ def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None
     """The options that recipe and command line set to something other than the default, as a recipe of the run."""
     parser, words = _parser_and_words(dataclass_types, sys.argv[1:] if arguments is None else arguments)
     values = vars(parser.parse_known_args(words)[0])
-    without = RecipeParser(dataclass_types)
+    without = CommandParser(None, dataclass_types)
     for action in without._actions:
         action.required = False
     defaults = vars(without.parse_known_args([])[0])
@@ -340,9 +335,9 @@ def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None
 
 def _parser_and_words(
     dataclass_types: tuple[type, ...], arguments: Sequence[str], description: str | None = None
-) -> tuple[RecipeParser, list[str]]:
+) -> tuple[CommandParser, list[str]]:
     """The parser, and the command line with the recipe's settings before it."""
-    parser, words = RecipeParser(dataclass_types, description=description), list(arguments)
+    parser, words = CommandParser(description, dataclass_types), list(arguments)
     if not words or words[0].startswith("-"):
         return parser, words
     recipe, words = words[0], words[1:]

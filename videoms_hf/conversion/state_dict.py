@@ -22,7 +22,7 @@ DECODER = ("decoder.", "encoder_to_decoder.", "mask_token")
 HEAD = ("fc_norm.", "classifier.")
 
 # Names under which other modules hold a whole model: DistributedDataParallel, torch.compile, Lightning, mmengine.
-_WRAPPERS = re.compile(r"((module|_orig_mod|model|net|network|backbone)\.)+")
+_WRAPPERS = re.compile(r"^((module|_orig_mod|model|net|network|backbone)\.)+")
 
 _BLOCK = {  # official name inside a block: ours, in the order of its rows
     "attn.qkv.weight": tuple(f"attention.attention.{part}.weight" for part in ("query", "key", "value")),
@@ -76,7 +76,7 @@ def our_names(name: str) -> tuple[str, ...] | None:
 
     It is one, or query, key and value of an official block, or none for a bias of keys.
     """
-    name = _unwrapped(name)
+    name = _WRAPPERS.sub("", name)
     if match := re.fullmatch(r"(encoder\.|decoder\.|)blocks\.(\d+)\.(.+)", name):
         part = "decoder.decoder_layers" if match[1] == "decoder." else "videoms.encoder.layer"
         names = _BLOCK.get(match[3])
@@ -90,10 +90,6 @@ def our_names(name: str) -> tuple[str, ...] | None:
     return (name,) if name in _OURS_OUTSIDE else None
 
 
-def _unwrapped(name: str) -> str:
-    return _WRAPPERS.sub("", name, count=1) if _WRAPPERS.match(name) else name
-
-
 def official_name(name: str, for_pretraining: bool) -> str:
     """The official name of one of our weights; query, key and value weights share one."""
     if match := re.fullmatch(r"(videoms\.encoder\.layer|decoder\.decoder_layers)\.(\d+)\.(.+)", name):
@@ -105,7 +101,7 @@ def official_name(name: str, for_pretraining: bool) -> str:
 
 def is_official(names: Iterable[str]) -> bool:
     """Whether these are names of the official code, and not of transformers' VideoMAE or ours."""
-    return any(re.match(r"((encoder|decoder)\.)?(blocks|patch_embed)\.", _unwrapped(name)) for name in names)
+    return any(re.match(r"((encoder|decoder)\.)?(blocks|patch_embed)\.", _WRAPPERS.sub("", name)) for name in names)
 
 
 def checkpoint_kind(names: Iterable[str]) -> str:
