@@ -120,11 +120,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_file(recipe: str | os.PathLike) -> Path:
-    """The file of a recipe: `recipe` itself, or the shipped recipe of this name.
-
-    Raises:
-        FileNotFoundError: There is neither; the message names similar recipes.
-    """
+    """The file of a recipe: `recipe` itself, or the shipped one of this name; the error names similar ones."""
     if Path(recipe).is_file():
         return Path(recipe)
     name, names = os.fspath(recipe).removesuffix(".yaml"), recipe_names()
@@ -222,11 +218,7 @@ class CommandParser(HfArgumentParser):
     def __init__(self, description: str | None, dataclass_types: Sequence[type] = ()):
         self.shows_all = False
         super().__init__(
-            dataclass_types,
-            description=description,
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-            epilog=EPILOG,
+            dataclass_types, description=description, formatter_class=_HelpFormatter, allow_abbrev=False, epilog=EPILOG
         )
 
     def error(self, message: str):

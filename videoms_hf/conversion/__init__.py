@@ -5,11 +5,4 @@ from .building import convert_checkpoint, name_classes, official_weights
 from .reading import Checkpoint, is_foreign, read_checkpoint
 
 
-__all__ = [
-    "Checkpoint",
-    "convert_checkpoint",
-    "is_foreign",
-    "name_classes",
-    "official_weights",
-    "read_checkpoint",
-]
+__all__ = ["Checkpoint", "convert_checkpoint", "is_foreign", "name_classes", "official_weights", "read_checkpoint"]

@@ -54,8 +54,7 @@ def read_ucf101(
             errors.append(f"line {line}: {name!r} has the number {number!r}, but its class is {label + 1}")
         else:
             rows.append((name, label, line))
-    _raise(path, errors)
-    return _table(path, rows, names, lambda name: _either(videos, name), **missing)
+    return _table(path, rows, names, lambda name: _either(videos, name), errors, **missing)
 
 
 def read_hmdb51(
@@ -121,9 +120,7 @@ def read_kinetics(
             errors.append(f"line {line}: the label is {label!r}; the classes are {shorten(names)}")
         else:
             rows.append((f"{entry['youtube_id']}_{start:06d}_{end:06d}", number_of[label], line))
-    _raise(path, errors)
-    files = _files_by_stem(videos)
-    return _table(path, rows, names, files.get, max_missing_share, missing_list)
+    return _table(path, rows, names, _files_by_stem(videos).get, errors, max_missing_share, missing_list)
 
 
 def read_something_something(
@@ -151,8 +148,7 @@ def read_something_something(
             errors.append(f"entry {place}: the template is {template!r}, which is not in {labels}")
         else:
             rows.append((str(entry["id"]), UNLABELLED if name is None else number_of[name], place))
-    _raise(path, errors)
-    return _table(path, rows, names, _files_by_stem(videos).get, **missing)
+    return _table(path, rows, names, _files_by_stem(videos).get, errors, **missing)
 
 
 def benchmark_tables(
@@ -214,9 +210,8 @@ def benchmark_tables(
 
 
 def _one_of(folder: Path, *names: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
+    if found := [folder / name for name in names if (folder / name).is_file()]:
+        return found[0]
     raise FileNotFoundError(f"there is no {' or '.join(names)} in {folder}")
 
 
@@ -225,10 +220,12 @@ def _table(
     rows: list[tuple[str, int, int]],
     class_names: list[str],
     find: Callable[[str], str | None],
+    errors: Sequence[str] = (),
     max_missing_share: float = 0.0,
     missing_list: str | os.PathLike | None = None,
 ) -> Dataset:
-    """The table of rows (name, label, line); `find` maps a name to its file or `None`."""
+    """The table of rows (name, label, line); `find` maps a name to its file or `None`. `errors` are raised."""
+    _raise(source, errors)
     if not rows:
         raise ValueError(f"{source} lists no video")
     found = [(find(name), name, label, line) for name, label, line in rows]
@@ -253,10 +250,8 @@ def _table(
 
 def _either(folder: str | os.PathLike, name: str) -> str | None:
     """The file `class/name` in a folder, or `name` directly in it."""
-    for candidate in (os.path.join(folder, name), os.path.join(folder, name.split("/")[-1])):
-        if os.path.isfile(candidate):
-            return os.path.abspath(candidate)
-    return None
+    places = (os.path.abspath(os.path.join(folder, part)) for part in (name, name.split("/")[-1]))
+    return next((place for place in places if os.path.isfile(place)), None)
 
 
 def _files_by_stem(folder: str | os.PathLike) -> dict[str, str]:
@@ -277,5 +272,5 @@ def _check(name: str, value, allowed: Iterable) -> None:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
 
 
-def _raise(path: Path, errors: list[str]) -> None:
+def _raise(path: Path, errors: Sequence[str]) -> None:
     raise_problems(f"{path} has {count(len(errors), 'error')}:", errors)

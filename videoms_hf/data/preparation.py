@@ -126,12 +126,7 @@ def _claim(folder: Path, settings: dict) -> None:
 
 
 def _look(
-    split: str,
-    table: Dataset,
-    folder: Path,
-    encoding: Encoding | None,
-    targets: dict[str, tuple],
-    num_workers: int,
+    split: str, table: Dataset, folder: Path, encoding: Encoding | None, targets: dict[str, tuple], num_workers: int
 ) -> tuple[Dataset, list[int], dict]:
     """The usable videos of a table, encoded if there is an `encoding`, their sizes in bytes, and the report."""
     classes, names, rows = table.features["label"].names, video_names(table), table.remove_columns("video").to_list()

@@ -48,12 +48,9 @@ class Encoding:
 
 
 def transcode_video(row: Mapping, path: str | os.PathLike, encoding: Encoding) -> None:
-    """Encode a row's video or window to a file that appears when it is complete.
+    """Encode a row's video or window to a file that appears when it is complete; a variable rate becomes its mean.
 
-    A variable rate becomes its mean.
-
-    Raises:
-        VideoDecodeError, FileNotFoundError: the video cannot be decoded.
+    `VideoDecodeError` or `FileNotFoundError` if it cannot be decoded.
     """
     with open_row(row) as video:
         _transcode(video, path, encoding)

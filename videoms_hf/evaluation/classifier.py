@@ -46,8 +46,7 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
 def load_any(model: str, **config_fields) -> VideoMSPreTrainedModel:
     """The saved model `model` (a folder or a Hub name) of its own kind, in evaluation mode; see [`load_classifier`].
 
-    Raises:
-        ValueError: Its configuration names none of our classes.
+    `ValueError` if its configuration names none of our classes.
     """
     check_source(model, VideoMSConfig, {})
     classes = {kind.__name__: kind for kind in (VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel)}

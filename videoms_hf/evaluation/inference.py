@@ -42,10 +42,8 @@ def find_videos(names: Iterable[str], standard_input: Iterable[str] = ()) -> lis
 
     A name is a video file, an address, a folder of pictures (one video), a folder of videos (searched with all its
     subfolders), a pattern such as `videos/*.mp4`, a list or table of videos, or "-" for one name per line of
-    `standard_input`. A name that is none of these is returned as it is; reading it will give the reason.
-
-    Raises:
-        ValueError: A list cannot be read, or its rows are parts of longer recordings.
+    `standard_input`. A name that is none of these is returned as it is; reading it will give the reason. `ValueError`
+    if a list cannot be read, or its rows are parts of longer recordings.
     """
     videos = []
     for name in names:
@@ -132,10 +130,7 @@ class PredictionFile:
 
     Args:
         facts: what all rows have in common: the model and its keep ratio.
-        resume: keep the rows that are in the file.
-
-    Raises:
-        ValueError: the file's name has another ending, or its rows have other facts or cannot be read.
+        resume: keep the rows that are in the file; `ValueError` if they have other facts or cannot be read.
     """
 
     def __init__(

@@ -21,10 +21,7 @@ def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Number of classes ranked before the true one, (V, L) and (V,) -> int64 (V,): 0 is a top-1 hit.
 
     Of classes with equal scores the lower number comes first, as in `argmax`; so equal scores for all classes count as
-    class 0.
-
-    Raises:
-        ValueError: The shapes do not match, a label is not in [0, L), or a score is NaN.
+    class 0. `ValueError` if the shapes do not match, a label is not in [0, L), or a score is NaN.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not scores.size:
@@ -144,10 +141,8 @@ def aggregate_views(logits: np.ndarray, video_ids: np.ndarray) -> tuple[np.ndarr
     Views may come in any order and in any number per video; the result does not depend on the order, to the last
     digit. Softmax and mean are in float64.
 
-    Example: logits of two views [[0, 0], [0, log 3]] of video 7 give [7] and [[0.375, 0.625]].
-
-    Raises:
-        ValueError: The shapes do not match, or there is no view.
+    Example: logits of two views [[0, 0], [0, log 3]] of video 7 give [7] and [[0.375, 0.625]]. `ValueError` if the
+    shapes do not match, or there is no view.
     """
     logits, video_ids = np.asarray(logits), np.asarray(video_ids)
     if logits.ndim != 2 or video_ids.shape != logits.shape[:1] or not logits.size:
@@ -168,13 +163,8 @@ def multiview_accuracies(logits: np.ndarray, video_ids: np.ndarray, labels: np.n
     """Accuracies of single views and of videos, shares in [0, 1], with the 95 % interval of the videos' top-1.
 
     `logits` (V, L) and `video_ids` (V,) as in [`aggregate_views`]; `labels` (V,) is the class of each view's video.
-
-    Returns:
-        "clip_top1", "clip_top5", "video_top1", "video_top5", "video_top1_low" and "video_top1_high" (Wilson's
-        interval), "num_videos" and "num_clips".
-
-    Raises:
-        ValueError: The shapes do not match, or views of one video have different labels.
+    The keys are "clip_top1", "clip_top5", "video_top1", "video_top5", "video_top1_low" and "video_top1_high" (Wilson's
+    interval), "num_videos" and "num_clips". `ValueError` if views of one video have different labels.
     """
     ids, scores = aggregate_views(logits, video_ids)
     shares = {"clip": classification_accuracies(logits, labels)}

@@ -59,9 +59,7 @@ def labelled_videos(data: str, class_names: Sequence[str], data_root: str | None
 
     Numbers in a list are those of the model's classes, and names must be among theirs. A `classes.txt` next to the
     list must name the model's classes in order; if the model has generic names, only the number of classes must agree.
-
-    Raises:
-        ValueError: The labels are not the model's, or the list has errors, see `read_videos`.
+    `ValueError` if the labels are not the model's, or the list has errors, see `read_videos`.
     """
     names_file = Path(data).parent / CLASS_NAMES_FILE
     class_names = list(class_names)
@@ -134,10 +132,8 @@ def video_views(
 ) -> tuple[Tensor, float | None]:
     """Views (1, views, T, C, H, W), normalised, and duration in seconds (`None` for images) of a video.
 
-    The video is a file, an address, a folder of images, or a row of a table.
-
-    Raises:
-        VideoDecodeError, OSError: the video cannot be read or has a single frame.
+    The video is a file, an address, a folder of images, or a row of a table. `VideoDecodeError` or `OSError` if it
+    cannot be read or has a single frame.
     """
     with open_video(video) if isinstance(video, str) else open_row(video) as reader:
         batch = processor(reader, num_segments=num_segments, num_crops=num_crops, return_tensors="pt")
@@ -189,11 +185,8 @@ def predict_views(
 ) -> ViewPredictions:
     """Logits of every view, the same on every process.
 
-    A video that fails to decode is an error, or with `skip_broken` omitted with all its views.
-
-    Raises:
-        VideoDecodeError, OSError: see above.
-        ValueError: No view is left.
+    A video that fails to decode raises `VideoDecodeError` or `OSError`, or with `skip_broken` is omitted with all its
+    views; `ValueError` if no view is left.
     """
     return predict_at_ratios(model, views, accelerator, [None], batch_size, num_workers, skip_broken)[0]
 

@@ -64,18 +64,13 @@ class LinearProbe(NamedTuple):
 
 
 def ridge_probe(
-    features: Tensor,
-    targets: Tensor,
-    problem_type: str = "single_label_classification",
-    penalty: float | None = None,
+    features: Tensor, targets: Tensor, problem_type: str = "single_label_classification", penalty: float | None = None
 ) -> LinearProbe:
     """Ridge regression of the targets (N, C) on the standardised features (N, D), in closed form and float64.
 
     Targets are probabilities; for "multi_label_classification" 0 or 1, for "regression" any values. `penalty` is on
     the squared weights; by default the one with the smallest leave-one-out error, given the mean of all targets.
-
-    Raises:
-        ValueError: There are fewer than two clips.
+    `ValueError` if there are fewer than two clips.
     """
     num_clips = len(features)
     if num_clips < 2:

@@ -183,8 +183,7 @@ def state_change_accuracy(predictions: Mapping[str, bool], references: Mapping[s
 def state_change_predictions(predictions: ViewPredictions, table: datasets.Dataset) -> list[dict]:
     """A submission: {"unique_id", "state_change"} for each window of a table, in its order; ties mean no change.
 
-    Raises:
-        ValueError: a window has no prediction (a corrupt recording); the challenge requires all.
+    `ValueError` if a window has no prediction (a corrupt recording); the challenge requires all.
     """
     ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
     answers = {int(row): bool(score[1] > score[0]) for row, score in zip(ids, scores, strict=True)}
