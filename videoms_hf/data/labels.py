@@ -77,14 +77,14 @@ def known_dataset(name: str) -> KnownDataset | None:
 
 def read_labels(source: str | os.PathLike) -> list[str]:
     """The class names of a known dataset, or of a file ([`read_class_names`]), in the order of their numbers."""
-    if not Path(source).is_file() and (known := known_dataset(os.fspath(source))):
+    if Path(source).is_file():
+        return read_class_names(source)
+    if known := known_dataset(os.fspath(source)):
         return known.class_names
-    if not Path(source).is_file():
-        raise ValueError(
-            f"labels is {os.fspath(source)!r}; it must be a file of class names, or one of UCF101, HMDB51, "
-            "Kinetics-400, SSv2, OSCC"
-        )
-    return read_class_names(source)
+    raise ValueError(
+        f"labels is {os.fspath(source)!r}; it must be a file of class names, or one of UCF101, HMDB51, Kinetics-400, "
+        "SSv2, OSCC"
+    )
 
 
 def read_class_names(path: str | os.PathLike) -> list[str]:

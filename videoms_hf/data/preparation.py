@@ -3,6 +3,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -165,10 +166,8 @@ def _target(name: str, row: Mapping, key: tuple, folder: Path, classes: Sequence
     seconds = list(window_of(row).values())
     window = "".join("_end" if second is None else f"_{round(second * 1000)}ms" for second in seconds)
     base, what = f"{label}/{stem}{window}", (*key, *seconds)
-    name, number = base, 1
-    while targets.setdefault(name, what) != what:
-        number += 1
-        name = f"{base}_{number}"
+    names = itertools.chain([base], (f"{base}_{number}" for number in itertools.count(2)))
+    name = next(name for name in names if targets.setdefault(name, what) == what)
     path = folder / "videos" / f"{name}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

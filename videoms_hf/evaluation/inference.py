@@ -173,15 +173,14 @@ class PredictionFile:
 
     def save(self) -> None:
         """Write all rows."""
-        text = json.dumps(self.rows, indent=1) + "\n"
-        if self.path.suffix != ".json":
-            text = self._text(self.rows, with_header=True)
+        text = self._text(self.rows, with_header=True)
         with atomic_path(self.path) as partial:
             partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
     def _text(self, rows: list[dict], with_header: bool = False) -> str:
-        if self.path.suffix == ".jsonl":
-            return "".join(json.dumps(row) + "\n" for row in rows)
+        if self.path.suffix != ".csv":
+            parts = [json.dumps(rows, indent=1)] if self.path.suffix == ".json" else map(json.dumps, rows)
+            return "".join(f"{part}\n" for part in parts)
         columns = ["path", *self.facts, "duration_seconds", "error"]
         columns += [f"{name}_{i}" for i in range(1, self.top_k + 1) for name in ("label", "probability")]
         columns += [f"p_{name}" for name in self.class_names]

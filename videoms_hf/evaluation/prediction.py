@@ -107,19 +107,10 @@ def evaluation_views(
             f"the processor's size is {dict(processor.size)} and its crop_size {dict(processor.crop_size)}; the crop "
             "must be a square whose side is the shortest_edge"
         )
-    views = ViewDataset(
-        table,
-        model.config.num_candidate_frames,
-        processor.frame_stride,
-        num_segments,
-        num_crops,
-        size,
-        skip_broken=True,
-        processor=processor,
-    )
-    if not skip_broken and views.bad_videos():
-        bad = views.bad_videos()
-        lines = "\n".join(f"  {video.path} ({video.place}): {video.reason}" for video in bad)
+    clip = model.config.num_candidate_frames, processor.frame_stride
+    views = ViewDataset(table, *clip, num_segments, num_crops, size, skip_broken=True, processor=processor)
+    if (bad := views.bad_videos()) and not skip_broken:
+        lines = "\n".join(f"  {video}" for video in bad)
         raise ValueError(
             f"{len(bad)} of {len(table)} videos are corrupt, and a score without them is not that of this test set; "
             f"replace them, or give --skip_broken to evaluate the others:\n{lines}"

@@ -71,9 +71,8 @@ def write_card(
     before = _given_before(path)
     if before is None:
         return path
-    now = {"data": data, "license": license, "origin": origin, "base_model": base_model}
-    now |= {"tags": tags, "language": language, "datasets": datasets}
-    given = before | {key: value for key, value in now.items() if value is not None}
+    now = zip(GIVEN, (data, license, origin, base_model, tags, language, datasets), strict=True)
+    given = before | {key: value for key, value in now if value is not None}
     write_text(path, str(model_card(folder, name, local_paths, **given)))
     return path
 
