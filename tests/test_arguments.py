@@ -87,7 +87,7 @@ def test_the_adapted_recipes_parse_and_say_whose_they_are(name):
 
 
 @pytest.mark.parametrize(
-    "folder, shape, steps", [("small", (16, 2, 64), (6000, 1600)), ("rendered", (8, 3, 32), (10000, 400))]
+    "folder, shape, steps", [("small", (32, 1, 64), (6000, 1600)), ("rendered", (8, 3, 32), (10000, 400))]
 )
 def test_both_stages_of_the_recipes_for_small_data_have_one_network_and_clips_and_learn_in_steps(folder, shape, steps):
     (model, data, before), (other, clips, _, after) = (
