@@ -58,8 +58,9 @@ class ComparisonArguments:
             "choices": ["motion", "random", "tube", *SELECTORS],
         },
     )
-    keep_ratios: list[float] = field(
-        default_factory=lambda: [0.3], metadata={"help": "Shares of tokens kept in fine-tuning; 1: all of them."}
+    keep_ratios: list[float] | None = field(
+        default=None,
+        metadata={"help": "Shares of tokens kept in fine-tuning; 1: all of them. Default: as in the recipe."},
     )
     num_kept_tokens: list[int] | None = field(
         default=None, metadata={"help": "Numbers of tokens kept in fine-tuning, instead of shares."}
@@ -87,7 +88,10 @@ class ComparisonArguments:
     def __post_init__(self):
         if self.stage != "finetune" and self.pretrain_data is None:
             raise ValueError(f"stage is {self.stage}, but pretrain_data is not given")
-        self.budgets = self.num_kept_tokens or self.keep_ratios
+        recipe = read_recipe(f"{self.recipes}/finetune.yaml")
+        self.budgets = (
+            self.num_kept_tokens or self.keep_ratios or [recipe.get("num_kept_tokens") or recipe["keep_ratio"]]
+        )
 
     @property
     def clip_options(self) -> dict[str, int]:

@@ -166,6 +166,9 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     compare([*base, "--num_kept_tokens", "13"])
     assert [run["num_kept_tokens"] for run in runs] == [13, 13] and "keep_ratio" not in runs[0]
     runs.clear()
+    compare(base[: base.index("--keep_ratios")])
+    assert [(run["num_kept_tokens"], run.get("keep_ratio")) for run in runs] == [(76, None)] * 2, "as in the recipe"
+    runs.clear()
     compare([*base, "--few_shot", "1"])
     num_classes = len(read_videos(videos / "train.csv").features["label"].names)
     assert [run["videos"] for run in runs] == [num_classes] * 3
