@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-
 from videoms_hf.command_line import parse_recipe, run
 from videoms_hf.data.dataset import ViewDataset
 from videoms_hf.data.tables import video_names
@@ -20,7 +18,6 @@ from videoms_hf.evaluation.classifier import class_names, load_classifier, load_
 from videoms_hf.evaluation.metrics import multiview_accuracies
 from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_at_ratios, start_accelerator
 from videoms_hf.evaluation.results import (
-    Flops,
     accuracy_table,
     check_not_of_another_model,
     class_lines,
@@ -125,10 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     size = processor.crop_size["height"]
     clip_shape = (views.num_frames, model.config.num_channels, size, size)
-    flops = Flops(model, clip_shape=clip_shape)
-    gmacs, num_kept = flops(1) / 1e9, predictions.num_kept
-    if num_kept is not None:  # differs between clips: what was spent on average
-        gmacs = flops(len(num_kept), num_kept=torch.from_numpy(num_kept)) / len(num_kept) / 1e9
+    gmacs = model.flops(clip_shape) / 1e9
     num_views = args.num_segments * args.num_crops
     report = {
         **describe_origin(accelerator.num_processes),
@@ -136,7 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "weights_sha256": weights_digest(model.state_dict().items()),
         "keep_ratio": model.config.keep_ratio,
         "num_kept_tokens": model.config.num_kept_tokens,
-        "mean_kept_tokens": None if num_kept is None else num_kept.mean(),
         "num_segments": args.num_segments,
         "num_crops": args.num_crops,
         "num_frames": model.config.num_frames,
@@ -161,8 +154,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(class_lines(report["class_table"]))
     budget, value = model.config.budget
     print(f"{report['accuracies']['num_videos']} videos, {num_views} views each, {budget.replace('_', ' ')} {value}")
-    if num_kept is not None:
-        print(f"{num_kept.mean():.1f} tokens per clip on average, from {num_kept.min()} to {num_kept.max()}")
     print(f"{gmacs:.3g} GMACs per clip, {gmacs * num_views:.3g} per video; {seconds:.0f} s")
     print(f"Scores of every video: {path}")
     if args.num_mistakes:

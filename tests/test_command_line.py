@@ -21,7 +21,6 @@ SCRIPTS = Path(__file__).parents[1] / "scripts"
 MODEL = ["--model", "runs/nope", "--data", "absent.csv"]
 # What each script needs, and an option whose value is out of range.
 OUT_OF_RANGE = {
-    "calibrate": (["--model=runs/nope", "--data=absent.csv", "--keep_ratio=0.4"], "batch_size", 0),
     "compare_selections": (["--pretrain_data=a", "--train_data=a", "--test_data=a"], "keep_ratios", 60),
     "convert_checkpoint": (["--checkpoint", "absent.pth", "--output_dir", "new"], "keep_ratio", 60),
     "evaluate_model": (MODEL, "keep_ratio", 60),

@@ -184,9 +184,3 @@ def test_a_number_of_kept_tokens_is_exported_as_the_share_that_it_is(tmp_path):
     (kept_ids,) = session_of(folder).run(["kept_ids"], inputs)
     with torch.no_grad():
         assert kept_ids.shape[1] == 10 and torch.from_numpy(kept_ids).equal(model(clips).kept_ids)
-
-
-def test_a_selection_that_the_file_cannot_express_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="importance_threshold is 0.5, which the exported file cannot do"):
-        export(tmp_path, importance_threshold=0.5)
-    assert not (tmp_path / "onnx").exists()

@@ -5,7 +5,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
-from videoms_hf.evaluation.results import Flops
 
 
 HEADS = [VideoMSForPreTraining, VideoMSForVideoClassification]
@@ -61,18 +60,6 @@ def test_flops_agree_with_torchs_counter_on_a_real_step(tiny_config, cls, clip_s
         if training:
             logits.sum().backward()
     assert model.flops(clip_shape, training=training) == counter.get_total_flops() // 2
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_flops_of_clips_with_their_own_numbers_of_tokens_are_the_sum_of_each(tiny_config, training):
-    model = VideoMSForVideoClassification(tiny_config(num_labels=5, importance_threshold=0.1))
-    counted = Flops(model, training=training)
-    numbers = torch.tensor([6, 64, 23, 23])
-    assert counted(4, num_kept=numbers) == sum(
-        model.flops(num_kept_tokens=number, training=training) for number in numbers.tolist()
-    )
-    assert counted(3) == 3 * model.flops(training=training)
-    assert counted(3, 0.25) == 3 * model.flops(keep_ratio=0.25, training=training)
 
 
 def test_flops_do_not_depend_on_the_attention_implementation(tiny_config):

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
-from videoms_hf.layers_videoms import ClipLengths, drop_path
 
 from .conftest import randomize
 
@@ -335,88 +334,6 @@ def test_a_number_of_tokens_computes_the_same_as_its_share(tiny_config, training
 def test_a_keep_ratio_out_of_range_is_refused(tiny_config):
     with pytest.raises(ValueError, match=r"keep_ratio is 1\.5"):
         VideoMSForVideoClassification(tiny_config())(clips(), keep_ratio=1.5)
-
-
-# --- as many tokens as a clip needs -----------------------------------------------------------------------------
-
-
-def adaptive(config, cls=VideoMSForVideoClassification, **fields):
-    """A model that keeps from 8 to 48 of 64 tokens, and clips that move little, more and everywhere."""
-    options = {"importance_threshold": 0.5, "min_keep_ratio": 0.125, "max_keep_ratio": 0.75}
-    model = randomize(cls(config(num_labels=4, **options, **fields)))
-    pixels = torch.randn(4, 8, 3, 32, 32) * torch.tensor([0.0, 1, 1, 5])[:, None, None, None, None]
-    pixels[1:3, :, :, 8:] = 0
-    pixels[2, :, :, :, 16:] = 0
-    return model, pixels
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("training", [False, True])
-def test_clips_with_their_own_numbers_of_tokens_give_the_same_in_any_batch(tiny_config, training, attention):
-    model, pixels = adaptive(tiny_config)
-    model.set_attn_implementation(attention)
-    model.train(training)
-    labels = torch.tensor([0, 1, 2, 3])
-    with torch.set_grad_enabled(training):
-        together = model(pixels, labels=labels)
-        alone = [model(pixels[i : i + 1], labels=labels[i : i + 1]) for i in range(4)]
-        assert together.num_kept.tolist() == [8, 16, 8, 48]
-        for i, one in enumerate(alone):
-            number = int(one.num_kept)
-            fixed = model(pixels[i : i + 1], num_kept_tokens=number)  # the same tokens as the fixed path
-            assert together.kept_ids[i, :number].equal(one.kept_ids[0]) and one.kept_ids.equal(fixed.kept_ids)
-            assert (together.kept_ids[i, number:] == -1).all()
-            torch.testing.assert_close(together.logits[i], one.logits[0], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(one.logits, fixed.logits, rtol=1e-4, atol=1e-5)
-    if training:
-        parameters = list(model.parameters())
-        expected = torch.autograd.grad(sum(one.loss for one in alone) / 4, parameters)
-        for found, wanted in zip(torch.autograd.grad(together.loss, parameters), expected, strict=True):
-            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
-
-
-def test_features_of_an_adaptive_encoder_are_means_without_padding(tiny_config):
-    model, pixels = adaptive(tiny_config, VideoMSModel)
-    model.eval()
-    output = model(pixels)
-    assert output.last_hidden_state.shape == (4, 48, 16) and (output.last_hidden_state[0, 8:] == 0).all()
-    for i in range(4):
-        for features in (model.get_clip_features, model.get_time_step_features):
-            torch.testing.assert_close(features(pixels)[i], features(pixels[i : i + 1])[0], rtol=1e-4, atol=1e-5)
-    mean = output.last_hidden_state[0, :8].mean(dim=0)
-    torch.testing.assert_close(model.get_clip_features(pixels)[0], mean)
-
-
-def test_stochastic_depth_drops_whole_clips_of_a_packed_batch(tiny_config):
-    model, pixels = adaptive(tiny_config, VideoMSModel, drop_path_rate=0.5)
-    model.train().encoder.layer[0].drop_path_rate = model.encoder.layer[1].drop_path_rate = 1 - 1e-7
-    dropped = model(pixels)  # every block of every clip
-    embedded, _ = model.embeddings(pixels)
-    expected = model.layernorm(embedded)[0].split(dropped.num_kept.tolist())
-    for i, tokens in enumerate(expected):
-        torch.testing.assert_close(dropped.last_hidden_state[i, : len(tokens)], tokens)
-    lengths = ClipLengths.of(torch.tensor([3, 5, 2]))
-    for _ in range(20):
-        row = drop_path(torch.ones(1, 10, 4), 0.5, True, lengths)[0]
-        for part in row.split(lengths.counts):
-            assert part.unique().tolist() in ([0.0], [2.0])
-
-
-def test_a_given_budget_and_pretraining_keep_fixed_numbers(tiny_config, tmp_path):
-    model, pixels = adaptive(tiny_config)
-    assert model(pixels, keep_ratio=0.5).kept_ids.shape == (4, 32) and model(pixels, keep_ratio=0.5).num_kept is None
-    assert model.flops() == model.flops(keep_ratio=0.6)  # without pixels
-    assert adaptive(tiny_config, VideoMSForPreTraining)[0](pixels).num_kept is None
-    model.save_pretrained(tmp_path)
-    again = VideoMSForVideoClassification.from_pretrained(tmp_path)
-    assert again(pixels).num_kept.tolist() == model(pixels).num_kept.tolist()
-    assert VideoMSForVideoClassification.from_pretrained(tmp_path, num_kept_tokens=9)(pixels).num_kept is None
-
-
-def test_a_threshold_needs_motion_and_limits_in_order(tiny_config):
-    for fields in ({"token_selection": "random"}, {"min_keep_ratio": 0.5, "max_keep_ratio": 0.4}):
-        with pytest.raises(ValueError, match="importance_threshold is set, but"):
-            VideoMSModel(tiny_config(importance_threshold=0.1, **fields))
 
 
 # --- initialisation -----------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClas
 from videoms_hf.configuration_videoms import token_counts
 from videoms_hf.selection_videoms import (
     VideoMSTokenSelector,
-    above_threshold,
-    calibrated_threshold,
     fixed_noise,
     most_important,
     motion_importance,
@@ -237,26 +235,3 @@ def test_a_ratio_that_keeps_nothing_is_refused(tiny_config):
     for selection, least in (("motion", 0.0156), ("tube", 0.0625)):
         with pytest.raises(ValueError, match=f"keeps none of 64 tokens; it must be at least {least}"):
             token_counts(tiny_config(token_selection=selection), keep_ratio=0.01)
-
-
-# --- adaptive numbers ------------------------------------------------------------------------------------------------
-
-
-def test_tokens_above_the_threshold_are_kept_within_the_limits():
-    importance = torch.tensor([[0.0, 0, 0, 0, 0], [5, 1, 4, 2, 3], [2, 9, 9, 9, 9], [7, 7, 7, 7, 7]])
-    kept = above_threshold(importance, 2.5, 1, 4)
-    assert kept.tolist() == [
-        [True, False, False, False, False],  # the minimum
-        [True, False, True, False, True],
-        [False, True, True, True, True],
-        [True, True, True, True, False],  # the maximum; ties go to the lower index
-    ]
-
-
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.83])
-def test_the_calibrated_threshold_keeps_the_share_that_was_asked_for(share):
-    importance = torch.rand(50, 64) * torch.rand(50, 1) ** 2  # still and busy clips
-    threshold = calibrated_threshold(importance, share, 6, 60)
-    counts = above_threshold(importance, threshold, 6, 60).sum(dim=1)
-    assert share - 0.001 < counts.sum() / importance.numel() <= share
-    assert counts.min() < 64 * share < counts.max()

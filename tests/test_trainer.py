@@ -411,23 +411,6 @@ def test_each_step_draws_its_keep_ratio_by_seed_and_the_log_tells_what_it_cost(t
     assert means == [pytest.approx(sum(part) / len(part), abs=0.05) for part in parts]
 
 
-def test_a_run_whose_clips_keep_their_own_numbers_logs_the_means_of_what_was_spent(tmp_path):
-    fields = {"importance_threshold": 0.7, "min_keep_ratio": 0.25, "max_keep_ratio": 0.75}
-    trainer, numbers = tiny_trainer("finetune", tmp_path, fields, num_train_epochs=1, save_strategy="no"), []
-    count = trainer.meter.count
-    trainer.meter.count = lambda outputs, num: numbers.append(outputs["num_kept"]) or count(outputs, num)
-    trainer.train()
-    assert len({tuple(batch.tolist()) for batch in numbers}) > 1
-    assert logs_of(trainer, "kept_tokens") == [
-        pytest.approx(batch.float().mean().item(), abs=0.06) for batch in numbers
-    ]
-    model = trainer.bare_model()
-    assert trainer.state.total_flos == 2 * sum(
-        model.flops(training=True, num_kept_tokens=number) for number in torch.cat(numbers).tolist()
-    )
-    assert trainer.evaluate()["eval_loss"] > 0
-
-
 # -- starting weights -----------------------------------------------------------------------------------------------
 
 CLIPS = DataArguments(train_data="unused", num_frames=8, image_size=16)

@@ -23,7 +23,6 @@ COMMANDS = {  # name: script
     "visualize": "visualize",
     "probe": "probe",
     "features": "extract_features",
-    "calibrate": "calibrate",
     "compare": "compare_selections",
     "prepare": "prepare_dataset",
     "scan": "scan_dataset",

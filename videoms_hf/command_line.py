@@ -76,7 +76,7 @@ RANGES = (
     (
         "in (0, 1]",
         lambda value: 0 < value <= 1,
-        "keep_ratio keep_ratios pretraining_keep_ratio min_keep_ratio max_keep_ratio layer_decay min_crop_area",
+        "keep_ratio keep_ratios pretraining_keep_ratio layer_decay min_crop_area",
     ),
     ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio ema_decay"),
     ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),

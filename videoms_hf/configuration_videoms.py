@@ -70,10 +70,6 @@ class VideoMSConfig(PreTrainedConfig):
         num_kept_tokens (`int`, *optional*):
             Number of tokens kept instead, which leaves `keep_ratio` `None`: the cost of a clip then hardly depends on
             its frames and resolution. `"tube"` rounds it down to whole tubes.
-        importance_threshold (`float`, *optional*):
-            Keep the tokens with a higher importance instead of a fixed number, which then differs between clips:
-            between the shares `min_keep_ratio` (0.1) and `max_keep_ratio` (1.0). `videoms calibrate` finds the value
-            that keeps `keep_ratio` on average. A given `keep_ratio` or `num_kept_tokens` turns it off.
         candidate_ratio (`float`, defaults to 1.0):
             Frame selection: the model takes this many times `num_frames`, at least 1, and uses the time steps with the
             most important tokens; 1 turns it off.
@@ -98,7 +94,7 @@ class VideoMSConfig(PreTrainedConfig):
     model_type = "videoms"
     # Trainer's predictions are then the logits alone.
     keys_to_ignore_at_inference = ["visible_ids", "target_ids", "kept_ids", "importance", "slice_ids"]
-    keys_to_ignore_at_inference += ["num_kept", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference += ["hidden_states", "attentions"]
 
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int | list[int] | tuple[int, int] = 16
@@ -124,9 +120,6 @@ class VideoMSConfig(PreTrainedConfig):
     mask_ratio: float | int = 0.9
     keep_ratio: float | int | None = None  # 0.6 without num_kept_tokens
     num_kept_tokens: int | None = None
-    importance_threshold: float | int | None = None
-    min_keep_ratio: float | int = 0.1
-    max_keep_ratio: float | int = 1.0
     candidate_ratio: float | int = 1.0
     drop_path_rate: float | int = 0.0
     classifier_dropout: float | int = 0.0
@@ -168,7 +161,7 @@ class VideoMSConfig(PreTrainedConfig):
         Classifiers saved before `final_norm` was a field have no final norm.
         """
         if budget := {name: kwargs[name] for name in BUDGETS if kwargs.get(name) is not None}:
-            config_dict = config_dict | dict.fromkeys([*BUDGETS, "importance_threshold"]) | budget
+            config_dict = config_dict | dict.fromkeys(BUDGETS) | budget
         if config_dict.get("architectures") == ["VideoMSForVideoClassification"]:
             config_dict = {"final_norm": False} | config_dict
         return super().from_dict(config_dict, **kwargs)
@@ -224,8 +217,6 @@ class VideoMSConfig(PreTrainedConfig):
         for names, allowed, is_allowed in (
             (counts, "at least 1", lambda value: value >= 1),
             (["pretraining_keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
-            (["min_keep_ratio", "max_keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
-            (["importance_threshold"], "at least 0", lambda value: value is None or 0 <= value < math.inf),
             (["keep_ratio"], "in (0, 1]", lambda value: value is None or 0 < value <= 1),
             (["num_kept_tokens"], "at least 1", lambda value: value is None or value >= 1),
             (["mask_ratio"], "in (0, 1)", lambda value: 0 < value < 1),

@@ -7,7 +7,6 @@ attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,24 +35,11 @@ def sinusoid_table(num_positions: int, width: int) -> Tensor:
     return table.float()
 
 
-class ClipLengths(NamedTuple):
-    """How many tokens each of the clips has that lie one after the other in a batch (1, tokens, D)."""
-
-    counts: list[int]
-    bounds: Tensor  # int32 (B + 1,), where each begins, and the end
-
-    @classmethod
-    def of(cls, counts: Tensor) -> "ClipLengths":
-        return cls(counts.tolist(), F.pad(counts.cumsum(0), (1, 0)).int())
-
-
-def drop_path(x: Tensor, rate: float, training: bool, lengths: ClipLengths | None = None) -> Tensor:
+def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     """Stochastic depth: zeroes `x` of each sample with probability `rate` and scales the others by 1 / (1 - rate)."""
     if rate == 0 or not training:
         return x
-    keep = torch.rand(len(x) if lengths is None else len(lengths.counts), *[1] * (x.ndim - 1), device=x.device) >= rate
-    if lengths is not None:
-        keep = keep.repeat_interleave(lengths.bounds.diff(), dim=0).transpose(0, 1)  # (1, tokens, 1)
+    keep = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= rate
     return x * (keep / (1 - rate)).to(x.dtype)
 
 
@@ -71,24 +57,6 @@ def eager_attention_forward(
     weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
     weights = F.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-def attend_within_clips(
-    attention: Callable, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, lengths: ClipLengths, **options
-) -> Tensor:
-    """Attention of each clip's tokens to each other, (1, heads, tokens, head size) -> (1, tokens, heads, head size).
-
-    On a GPU in half precision it is one kernel; elsewhere `attention` is called clip by clip. No padding is computed.
-    """
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and not options["dropout"]:
-        from torch.nn.attention.varlen import varlen_attn
-
-        query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
-        longest = max(lengths.counts)
-        bounds = lengths.bounds, lengths.bounds, longest, longest
-        return varlen_attn(query, key, value, *bounds, scale=options["scaling"])[None]
-    clips = zip(*(x.split(lengths.counts, dim=2) for x in (query, key, value)), strict=True)
-    return torch.cat([attention(module, *clip, None, **options)[0] for clip in clips], dim=1)
 
 
 class VideoMSTubeletProjection(nn.Conv3d):
@@ -150,13 +118,8 @@ class VideoMSSelfAttention(nn.Module):
         self.key = VideoMSLinear(width, width, bias=False)
         self.value = VideoMSLinear(width, width)
 
-    def forward(
-        self, hidden_states: Tensor, num_outputs: int | None = None, lengths: ClipLengths | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all by default), and the weights.
-
-        With `lengths` the clips follow each other in one row, and there are no weights.
-        """
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> (B, num_outputs, D) for the last `num_outputs` tokens (all by default), and the weights."""
         queried = hidden_states if num_outputs is None else hidden_states[:, -num_outputs:]
         query, key, value = (
             projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (B, heads, N, head size)
@@ -166,11 +129,9 @@ class VideoMSSelfAttention(nn.Module):
             self.config._attn_implementation, eager_attention_forward
         )
         dropout = self.dropout if self.training else 0.0
-        options = {"is_causal": self.is_causal, "scaling": self.scaling, "dropout": dropout}
-        if lengths is None:
-            output, weights = attention(self, query, key, value, None, **options)
-        else:
-            output, weights = attend_within_clips(attention, self, query, key, value, lengths, **options), None
+        output, weights = attention(
+            self, query, key, value, None, is_causal=self.is_causal, scaling=self.scaling, dropout=dropout
+        )
         return output.flatten(2), weights
 
 
@@ -194,10 +155,8 @@ class VideoMSAttention(nn.Module):
         self.attention = VideoMSSelfAttention(config, width, num_heads)
         self.output = VideoMSDense(width, width, config.hidden_dropout_prob)
 
-    def forward(
-        self, hidden_states: Tensor, num_outputs: int | None = None, lengths: ClipLengths | None = None
-    ) -> Tensor:
-        return self.output(self.attention(hidden_states, num_outputs, lengths)[0])
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
+        return self.output(self.attention(hidden_states, num_outputs)[0])
 
 
 class VideoMSIntermediate(nn.Module):
@@ -234,16 +193,14 @@ class VideoMSLayer(GradientCheckpointingLayer):
         self.drop_path_rate = drop_path_rate
         self.recompute_activation = recompute_activation
 
-    def forward(
-        self, hidden_states: Tensor, num_outputs: int | None = None, lengths: ClipLengths | None = None
-    ) -> Tensor:
+    def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
         """(B, N, D) -> (B, num_outputs, D): the last `num_outputs` tokens, or all."""
-        attended = self.attention(self.layernorm_before(hidden_states), num_outputs, lengths)
+        attended = self.attention(self.layernorm_before(hidden_states), num_outputs)
         if num_outputs is not None:
             hidden_states = hidden_states[:, -num_outputs:]
-        hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training, lengths)
+        hidden_states = hidden_states + drop_path(attended, self.drop_path_rate, self.training)
         changed = self.output.dropout(self._mlp(self.layernorm_after(hidden_states)))
-        return hidden_states + drop_path(changed, self.drop_path_rate, self.training, lengths)
+        return hidden_states + drop_path(changed, self.drop_path_rate, self.training)
 
     def _mlp(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.intermediate.dense(hidden_states)
@@ -277,9 +234,9 @@ class VideoMSEncoder(nn.Module):
         )
         self.gradient_checkpointing = False
 
-    def forward(self, hidden_states: Tensor, lengths: ClipLengths | None = None) -> Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         for layer in self.layer:
-            hidden_states = layer(hidden_states) if lengths is None else layer(hidden_states, lengths=lengths)
+            hidden_states = layer(hidden_states)
         return hidden_states
 
 

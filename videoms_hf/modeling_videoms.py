@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
@@ -24,7 +23,6 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, token_counts
 from .layers_videoms import (
-    ClipLengths,
     VideoMSDecoder,
     VideoMSEncoder,
     VideoMSLayer,
@@ -41,7 +39,6 @@ from .tubelets_videoms import (
     check_clip,
     gather_slices,
     gather_tubelets,
-    mean_of_tokens,
     mean_per_time_step,
     pixel_targets,
     split_tubelets,
@@ -60,8 +57,6 @@ class VideoMSModelOutput(ModelOutput):
             final norm if the model has one.
         kept_ids (`torch.LongTensor` of shape `(batch_size, num_encoded)`): the encoded tokens, ascending, in
             [0, num_tokens); not in pre-training, nor with a mask.
-        num_kept (`torch.LongTensor` of shape `(batch_size,)`): with `importance_threshold`, the number of tokens of
-            each clip; the features after them are 0 and the `kept_ids` -1.
         visible_ids, target_ids (`torch.LongTensor`): in pre-training and with a mask, the encoded tokens and those to
             be predicted, ascending.
         importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): motion of every token, if tokens were
@@ -72,7 +67,6 @@ class VideoMSModelOutput(ModelOutput):
 
     last_hidden_state: Tensor | None = None
     kept_ids: Tensor | None = None
-    num_kept: Tensor | None = None
     visible_ids: Tensor | None = None
     target_ids: Tensor | None = None
     importance: Tensor | None = None
@@ -94,7 +88,6 @@ class VideoMSHeadOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     kept_ids: Tensor | None = None
-    num_kept: Tensor | None = None
     visible_ids: Tensor | None = None
     target_ids: Tensor | None = None
     importance: Tensor | None = None
@@ -157,18 +150,15 @@ class VideoMSEmbeddings(nn.Module):
         slice_noise: Tensor | None = None,
         num_kept_tokens: int | None = None,
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds.
-
-        With `num_kept` among the fields the tokens of all clips follow each other: (1, sum of V, D).
-        """
+        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds."""
         grid = check_clip(pixel_values, self.config)
-        fields = dict.fromkeys(("kept_ids", "num_kept", "visible_ids", "target_ids", "importance", "slice_ids"))
+        fields = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
         if self.config.candidate_ratio > 1:
             fields["slice_ids"] = self.frame_selector(self.importance(pixel_values), grid[0], slice_noise)
             pixel_values = gather_slices(pixel_values, fields["slice_ids"], self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
 
-        importance = embeddings = batch = ids = None
+        importance = embeddings = None
         if bool_masked_pos is None and self.selector.uses_motion:
             if torch.is_grad_enabled():  # score without a gradient, then embed the selected tokens with one
                 importance = self.importance(pixel_values)
@@ -182,18 +172,12 @@ class VideoMSEmbeddings(nn.Module):
         elif for_pretraining:
             split = self.selector.split(importance, batch_size, grid, noise, device)
             fields["visible_ids"], fields["target_ids"] = split
-        elif self.config.importance_threshold is not None and keep_ratio is None and num_kept_tokens is None:
-            batch, ids, fields["kept_ids"], fields["num_kept"] = self.selector.keep_important(importance)
         else:
             fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
-        if ids is None:
-            ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
+        ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
 
         if embeddings is None:
-            tubelets = gather_tubelets(split_tubelets(pixel_values, self.config), ids, batch)
-            embeddings = self.patch_embeddings(tubelets)
-        elif batch is not None:
-            embeddings = embeddings[batch, ids]
+            embeddings = self.patch_embeddings(gather_tubelets(split_tubelets(pixel_values, self.config), ids))
         elif ids.shape[1] < num_tokens:
             embeddings = embeddings.gather(1, ids[..., None].expand(-1, -1, embeddings.shape[-1]))
         return embeddings + self.position_embeddings(ids, num_tokens).to(embeddings.dtype), fields
@@ -254,7 +238,6 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
         with torch.device("meta"):
             clip = torch.empty(1, *(clip_shape or default))
             config = copy.deepcopy(self.config)
-            config.importance_threshold = None  # without pixels, what `keep_ratio` costs
             model = self._from_config(config, attn_implementation="eager").to("meta").train(training)
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
             output = model(clip, **inputs)[0]
@@ -309,18 +292,14 @@ class VideoMSModel(VideoMSPreTrainedModel):
         hidden_states, fields = self.embeddings(
             pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise, num_kept_tokens
         )
-        lengths = None if fields["num_kept"] is None else ClipLengths.of(fields["num_kept"])
-        hidden_states = self.encoder(hidden_states, lengths)
+        hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
-        if lengths is not None:
-            hidden_states = pad_sequence(hidden_states[0].split(lengths.counts), batch_first=True)
         return VideoMSModelOutput(last_hidden_state=hidden_states, **fields)
 
     def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature per clip, (B, D): the mean over its encoded tokens. `inputs` go to `forward`."""
-        outputs = self(pixel_values, **inputs | {"return_dict": True})
-        return mean_of_tokens(outputs.last_hidden_state, outputs.num_kept)
+        return self(pixel_values, **inputs | {"return_dict": True}).last_hidden_state.mean(dim=1)
 
     def get_time_step_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature per time step, (B, t, D): the mean over its encoded tokens, zeros if there are none.
@@ -422,7 +401,7 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
         options = {**kwargs, "keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens, "return_dict": True}
         outputs = self.videoms(clips, slice_noise=slice_noise, **options)
-        features = self.fc_norm(mean_of_tokens(outputs.last_hidden_state, outputs.num_kept))
+        features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
         logits = self.classifier(self.dropout(features))
         if has_views:
             logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from .configuration_videoms import VideoMSConfig, floor_share, token_counts
 
@@ -48,23 +47,6 @@ def stable_order(values: Tensor, descending: bool = False) -> Tensor:
 def most_important(importance: Tensor, num_kept: int) -> Tensor:
     """Indices of the `num_kept` highest scores, highest first, (B, N) -> (B, K)."""
     return stable_order(importance, descending=True)[:, :num_kept]
-
-
-def above_threshold(importance: Tensor, threshold: float, least: int, most: int) -> Tensor:
-    """Whether a token is kept, (B, N) -> bool (B, N): those above `threshold`, but from `least` to `most` a clip."""
-    counts = (importance > threshold).sum(dim=1, keepdim=True).clamp(least, most)
-    return stable_order(importance, descending=True).argsort(dim=1) < counts
-
-
-def calibrated_threshold(importance: Tensor, share: float, least: int, most: int) -> float:
-    """The lowest score of these clips (B, N) above which [`above_threshold`] keeps at most `share` of all tokens."""
-    candidates, target = importance.flatten().unique(), share * importance.numel()
-    low, high = -1, len(candidates) - 1  # indices: too many are kept above the first, not above the second
-    while high - low > 1:
-        middle = (low + high) // 2
-        count = (importance > candidates[middle]).sum(dim=1).clamp(least, most).sum()
-        low, high = (middle, high) if count > target else (low, middle)
-    return candidates[high].item()
 
 
 def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
@@ -189,22 +171,6 @@ class VideoMSTokenSelector(nn.Module):
         if self.uses_motion:
             return most_important(importance, num_kept).sort(dim=1).values
         return self._split_places(batch_size, grid, num_kept, None, device).visible_ids
-
-    def keep_important(self, importance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The tokens above the configured threshold, between the configured shares, of scores (B, N).
-
-        The clips and indices of the tokens of all clips, one clip after the other, (1, tokens) each; the indices in
-        rows filled with -1, (B, most); and the number of tokens of each clip, (B,).
-        """
-        least, most = (
-            max(floor_share(ratio, importance.shape[1]), 1)
-            for ratio in (self.config.min_keep_ratio, self.config.max_keep_ratio)
-        )
-        is_kept = above_threshold(importance, self.config.importance_threshold, least, most)
-        batch, ids = is_kept.nonzero(as_tuple=True)
-        counts = is_kept.sum(dim=1)
-        rows = pad_sequence(ids.split(counts.tolist()), batch_first=True, padding_value=-1)
-        return batch[None], ids[None], rows, counts
 
     def split(
         self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device

@@ -8,6 +8,7 @@ its tokens in raster order (time, row, column), V or M selected tokens, D width.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig
@@ -23,14 +24,6 @@ def check_architecture(config: VideoMSConfig) -> None:
                 f"{width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}; "
                 f"choose {heads} so that it divides {width}"
             )
-    if config.importance_threshold is not None and (
-        config.token_selection != "motion" or config.min_keep_ratio > config.max_keep_ratio
-    ):
-        raise ValueError(
-            f"importance_threshold is set, but token_selection is {config.token_selection!r}, min_keep_ratio "
-            f"{config.min_keep_ratio} and max_keep_ratio {config.max_keep_ratio}; it needs 'motion', and a minimum "
-            "that does not exceed the maximum"
-        )
     token_grid((config.num_frames, config.num_channels, *config.image_shape), config)
 
 
@@ -95,15 +88,12 @@ def split_tubelets(pixel_values: Tensor, config: VideoMSConfig) -> Tensor:
     return tubelets.unflatten(1, (-1, config.tubelet_size)).permute(0, 1, 4, 6, 3, 2, 5, 7)
 
 
-def gather_tubelets(tubelets: Tensor, ids: Tensor, batch: Tensor | None = None) -> Tensor:
-    """Tubelets of the tokens `ids` (B, V), ascending, (B, t, h, w, ...) -> (B, V, ...); only these are copied.
-
-    `batch`, as large as `ids`, are their clips, by default the rows of `ids`.
-    """
+def gather_tubelets(tubelets: Tensor, ids: Tensor) -> Tensor:
+    """Tubelets of the tokens `ids` (B, V), ascending, (B, t, h, w, ...) -> (B, V, ...); only these are copied."""
     steps, rows, columns = tubelets.shape[1:4]
-    if batch is None and ids.shape[1] == steps * rows * columns:
+    if ids.shape[1] == steps * rows * columns:
         return tubelets.flatten(1, 3)
-    batch = torch.arange(ids.shape[0], device=ids.device)[:, None] if batch is None else batch
+    batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
     return tubelets[batch, ids // (rows * columns), ids // columns % rows, ids % columns]
 
 
@@ -114,18 +104,9 @@ def gather_slices(pixel_values: Tensor, slice_ids: Tensor, tubelet_size: int) ->
     return slices[batch, slice_ids].flatten(1, 2)
 
 
-def mean_of_tokens(features: Tensor, num_kept: Tensor | None) -> Tensor:
-    """Mean of the tokens of each clip, (B, V, D) -> (B, D); after the first `num_kept` (B,), if given, are zeros."""
-    return features.mean(dim=1) if num_kept is None else features.sum(dim=1) / num_kept[:, None]
-
-
 def mean_per_time_step(features: Tensor, ids: Tensor, num_steps: int, num_patches: int) -> Tensor:
-    """Mean feature of each time step, (B, V, D) of the tokens `ids` -> (B, t, D); zeros if it has no token.
-
-    Tokens with the id -1 are padding.
-    """
-    steps = torch.arange(num_steps, device=ids.device)
-    member = (ids[..., None] // num_patches == steps).to(features.dtype)  # (B, V, T)
+    """Mean feature of each time step, (B, V, D) of the tokens `ids` -> (B, t, D); zeros if it has no token."""
+    member = F.one_hot(ids // num_patches, num_steps).to(features.dtype)  # (B, V, T)
     return member.transpose(1, 2) @ features / member.sum(dim=1).clamp_min(1)[..., None]
 
 

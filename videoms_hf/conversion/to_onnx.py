@@ -64,8 +64,7 @@ def export_onnx(
 
     Raises:
         ImportError: onnxruntime or onnxscript is not installed.
-        ValueError: The number of kept tokens differs between clips, the processor does not resize,
-            crop, rescale and normalise, or onnxruntime disagrees with torch.
+        ValueError: The processor does not resize, crop, rescale and normalise, or onnxruntime disagrees with torch.
     """
     try:
         import onnxruntime
@@ -75,8 +74,6 @@ def export_onnx(
     for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if not getattr(processor, name):
             raise ValueError(f"the processor's {name} is off, which {PREPROCESSING_FILE} cannot say; switch it on")
-    if (threshold := model.config.importance_threshold) is not None:
-        raise ValueError(f"importance_threshold is {threshold}, which the exported file cannot do; it must be None")
     model = model.float().eval()
     model.set_attn_implementation("eager")  # sdpa's code asks how many tokens there are
     config, by_motion = model.config, model.config.token_selection == "motion"

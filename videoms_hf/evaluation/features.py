@@ -63,8 +63,6 @@ def encode_views(
     num_workers: int = 0,
 ) -> Iterator[Features]:
     """Batches of this process's share of the features, on the CPU in float32."""
-    if encoder.config.importance_threshold is not None:
-        raise ValueError("the model keeps more tokens of one clip than of another; give a keep_ratio for its features")
     begin, end = (accelerator.process_index + i for i in (0, 1))
     share = range(*(len(views) * i // accelerator.num_processes for i in (begin, end)))
     loader = DataLoader(Subset(views, share), batch_size, num_workers=num_workers, collate_fn=collate_clips)

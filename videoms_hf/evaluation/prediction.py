@@ -42,7 +42,6 @@ class ViewPredictions(NamedTuple):
     video_ids: np.ndarray  # int64 (V,), the video's row in the table
     labels: np.ndarray  # int64 (V,)
     broken: list[BadVideo]  # by row; none of their views is used
-    num_kept: np.ndarray | None = None  # int64 (V,), tokens of each view, if the number varies
 
 
 def start_accelerator(mixed_precision: str = "no") -> Accelerator:
@@ -201,25 +200,24 @@ def predict_at_ratios(
         pin_memory=accelerator.device.type == "cuda",
     )
     model = model.to(accelerator.device).eval()
-    numbers, logits, reasons, num_kept = [], [], {}, []
+    numbers, logits, reasons = [], [], {}
     for batch, clips, broken in tqdm(loader, desc="Evaluating", unit="batch", disable=not accelerator.is_main_process):
         reasons |= broken
         if clips is not None:
             with torch.inference_mode(), accelerator.autocast():
                 clips = views.normalize(clips.to(accelerator.device, non_blocking=True))
-                outputs = [model(clips, keep_ratio=ratio) for ratio in keep_ratios]
+                scores = [model(clips, keep_ratio=ratio).logits.float().cpu() for ratio in keep_ratios]
             numbers += batch
-            logits.append(torch.stack([output.logits.float().cpu() for output in outputs], dim=1))
-            num_kept += [] if outputs[0].num_kept is None else outputs[0].num_kept.tolist()
+            logits.append(torch.stack(scores, dim=1))
     shape = (0, len(keep_ratios), model.num_labels)
     logits = torch.cat(logits).numpy() if logits else np.empty(shape, dtype=np.float32)
-    found = _in_order(gather_object([(numbers, logits, reasons, num_kept)]), views)
+    found = _in_order(gather_object([(numbers, logits, reasons)]), views)
     return [found._replace(logits=np.ascontiguousarray(found.logits[:, i])) for i in range(len(keep_ratios))]
 
 
 def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     """The results of all processes, view by view."""
-    reasons = {row: reason for _, _, broken, _ in parts for row, reason in broken.items()}
+    reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
     numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
     logits = np.concatenate([part[1] for part in parts])
     used = numbers.argsort()
@@ -228,7 +226,6 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
     found = [(row, views.table[row], reason) for row, reason in reasons.items()]
     late = [BadVideo(row, video_name(video), reason, 1, video.get("line")) for row, video, reason in found]
-    num_kept = np.array([number for *_, part in parts for number in part])
     labels = np.asarray(views.table["label"][:])[rows[used]]
     broken = sorted([*views.bad_videos(), *late])
-    return ViewPredictions(logits[used], rows[used], labels, broken, num_kept[used] if len(num_kept) else None)
+    return ViewPredictions(logits[used], rows[used], labels, broken)

@@ -1,7 +1,6 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Results of an evaluation: a table, a report for JSON, and answers to Ego4D's challenge."""
 
-import functools
 import hashlib
 import json
 import math
@@ -15,7 +14,6 @@ import torch
 
 from ..data.tables import UNLABELLED
 from ..messages import printable
-from ..modeling_videoms import VideoMSPreTrainedModel
 from .metrics import aggregate_views, class_accuracies, multiview_accuracies
 from .prediction import ViewPredictions
 
@@ -107,21 +105,6 @@ def ratio_lines(rows: Sequence[dict]) -> str:
         interval = f"{row['video_top1_low']:.2%} to {row['video_top1_high']:.2%}"
         lines.append(f"{row['keep_ratio']:>12g}{row['gflops_per_clip']:>9.3g}{row['video_top1']:>9.2%}   {interval}")
     return "\n".join(lines)
-
-
-class Flops:
-    """MACs of the batches of a model; `options` are those of [`~VideoMSPreTrainedModel.flops`]."""
-
-    def __init__(self, model: VideoMSPreTrainedModel, **options):
-        self.of_clip = functools.cache(lambda **budget: model.flops(**budget, **options))
-
-    def __call__(self, num_clips: int, keep_ratio: float | None = None, num_kept: torch.Tensor | None = None) -> int:
-        """MACs of all clips; `num_kept` (B,) are their tokens if the number varies."""
-        if num_kept is None:
-            return num_clips * self.of_clip(**({} if keep_ratio is None else {"keep_ratio": keep_ratio}))
-        a, b, c = (self.of_clip(num_kept_tokens=number) for number in (1, 2, 3))
-        x = num_kept.long() - 1  # a quadratic function, by Newton's forward differences
-        return int((a + x * (b - a) + x * (x - 1) // 2 * (c - 2 * b + a)).sum())
 
 
 def check_not_of_another_model(path: Path, model: str) -> None:

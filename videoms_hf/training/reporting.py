@@ -118,11 +118,9 @@ class StepMeter:
         chosen = {name: ids for name, ids in chosen.items() if ids is not None}
         for name, ids in chosen.items():
             self.token_counts[f"{name}_tokens"] += ids.shape[1]
-        if outputs.get("num_kept") is not None:  # the rows of kept_ids are padded
-            self.token_counts["kept_tokens"] += outputs["num_kept"].float().mean() - outputs["kept_ids"].shape[1]
         if (importance := outputs.get("importance")) is not None:
-            importance, ids = importance.detach(), torch.cat(list(chosen.values()), dim=1)
-            kept, total = (importance.gather(1, ids.clamp_min(0)) * (ids >= 0)).sum(), importance.sum()
+            importance = importance.detach()
+            kept, total = importance.gather(1, torch.cat(list(chosen.values()), dim=1)).sum(), importance.sum()
             share = kept / total.clamp_min(torch.finfo(total.dtype).tiny)
             self.motion = self.motion + torch.stack([total / importance.numel(), share])
 
@@ -155,8 +153,8 @@ def lowest_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, floa
     return {"lowest_learning_rate": rate * min(rates) / rates[0]} if min(rates) < rates[0] else {}
 
 
-def _mean(total: float | Tensor, count: int) -> float:
-    mean = round(float(total) / count, 1)
+def _mean(total: int, count: int) -> float:
+    mean = round(total / count, 1)
     return int(mean) if mean.is_integer() else mean
 
 

@@ -20,7 +20,6 @@ from ..data.seeding import EpochSampler, SeededClips
 from ..data.streaming import ClipStream, SeededStream, stream_loader
 from ..data.tables import video_name
 from ..data.transforms import normalize, pixel_statistics
-from ..evaluation.results import Flops
 from ..hub import publish, write_card
 from ..hub.card import as_list
 from ..modeling_videoms import VideoMSForPreTraining
@@ -86,8 +85,7 @@ class VideoMSTrainer(Trainer):
         self.resumed_from: str | None = None
         self.stream: SeededStream | None = None
         self._video_ids: Tensor | None = None
-        self._num_kept: Tensor | None = None  # of the last batch, if it varies
-        self._flops = Flops(self.bare_model(), training=True)
+        self._flops = functools.cache(functools.partial(self.bare_model().flops, training=True))
         self.add_callback(_TrainingCallback(self))
         if self.args.weight_decay_end is not None:
             self.add_callback(WeightDecaySchedule(self.args.weight_decay, self.args.weight_decay_end))
@@ -221,7 +219,6 @@ class VideoMSTrainer(Trainer):
             if not torch.isfinite(loss).all():
                 raise FloatingPointError(self._diverged(loss.mean().item()))
             self.meter.count(outputs, len(inputs[self.model.main_input_name]))
-            self._num_kept = outputs.get("num_kept")
         return (loss, outputs) if return_outputs else loss
 
     def _diverged(self, loss: float) -> str:
@@ -391,8 +388,8 @@ class VideoMSTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict) -> int:
         """FLOPs of a batch (2 per MAC), forward and backward, for Trainer's total_flos; the log has their mean."""
-        num_clips = len(inputs[self.model.main_input_name])
-        flops = 2 * self._flops(num_clips, self.args.step_keep_ratio(self.state.global_step), self._num_kept)
+        keep_ratio = self.args.step_keep_ratio(self.state.global_step)
+        flops = 2 * self._flops(keep_ratio=keep_ratio) * len(inputs[self.model.main_input_name])
         self.meter.flops += flops
         return flops
 

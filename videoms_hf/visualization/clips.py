@@ -81,8 +81,7 @@ def clip_tokens(model: VideoMSPreTrainedModel, pixel_values: Tensor, selection: 
             (target, outputs.target_ids),
         ):
             if ids is not None:  # they count within the chosen time steps
-                own = ids[i][ids[i] >= 0].cpu()  # rows of a varying number are filled with -1
-                member[slices[own // num_patches] * num_patches + own % num_patches] = True
+                member[slices[ids[i].cpu() // num_patches] * num_patches + ids[i].cpu() % num_patches] = True
         restored, answer, probabilities = None, "", None
         if isinstance(model, VideoMSForPreTraining):
             restored = _restored(config, clip, slices, scores[i], outputs.target_ids[i])
