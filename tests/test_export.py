@@ -87,6 +87,10 @@ def test_the_json_says_how_to_prepare_clips_and_what_was_compared(exported):
     assert 0 <= compared["largest_difference"] < 1e-4
 
 
+def test_a_model_that_scores_pixels_is_exported(tmp_path):
+    check_logits(export(tmp_path, motion_score="pixel"), 8, [0.1, 0.7])
+
+
 def test_other_weights_than_those_of_the_file_are_an_error(exported):
     model = VideoMSForVideoClassification.from_pretrained(exported.parent / "model").eval()
     with torch.no_grad():

@@ -6,8 +6,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassError
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
+from videoms_hf.tubelets_videoms import split_tubelets
 
 from .conftest import randomize
 
@@ -370,3 +372,29 @@ def test_the_patch_embedding_starts_as_pytorchs_convolution_does(cls):
     for parameter in (projection.weight, projection.bias):
         assert parameter.abs().max() <= bound
         assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+# --- motion of pixels ------------------------------------------------------------------------------------------------
+
+
+def test_the_pixel_score_is_the_distance_of_tubelets_and_changes_nothing_else(tiny_config):
+    config = tiny_config(motion_score="pixel", keep_ratio=0.3)
+    model = randomize(VideoMSModel(config)).eval()
+    clip = torch.rand(2, config.num_frames, config.num_channels, *config.image_shape)
+    with torch.no_grad():
+        out = model(clip)
+    tubelets = split_tubelets(clip, config).flatten(4).flatten(2, 3)
+    distance = torch.stack([(tubelets[:, t] - tubelets[:, t - 1]).square().sum(dim=-1).sqrt() for t in (1, 1, 2, 3)])
+    torch.testing.assert_close(out.importance, distance.transpose(0, 1).flatten(1))
+    trained = model(clip)  # with a gradient
+    assert trained.kept_ids.equal(out.kept_ids) and trained.last_hidden_state.equal(out.last_hidden_state)
+    mask = torch.ones(2, config.num_tokens, dtype=torch.bool).scatter(1, out.kept_ids, False)
+    assert model(clip, bool_masked_pos=mask).last_hidden_state.equal(out.last_hidden_state)
+    by_embedding = VideoMSModel(tiny_config(keep_ratio=0.3))
+    num_dropped = config.num_tokens - out.kept_ids.shape[1]
+    values = config.tubelet_size * config.num_channels * config.patch_shape[0] * config.patch_shape[1]
+    assert by_embedding.flops() - model.flops() == num_dropped * values * config.hidden_size
+    importance, embeddings = model.embeddings.importance_and_embeddings(clip)
+    assert importance.equal(out.importance) and embeddings.shape == (2, config.num_tokens, config.hidden_size)
+    with pytest.raises(StrictDataclassError, match="motion_score"):
+        tiny_config(motion_score="colour")

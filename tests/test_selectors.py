@@ -1,11 +1,10 @@
-"""The laboratory's selections: pixel distance and the control that prefers what is still."""
+"""The laboratory's selections."""
 
 import pytest
 import torch
 
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.experiments.selectors import SELECTORS, configured_selection, with_selector
-from videoms_hf.tubelets_videoms import split_tubelets
 
 
 def moving_square(config) -> torch.Tensor:
@@ -26,19 +25,6 @@ def test_every_selection_runs_with_and_without_gradients(name, kind, tiny_config
     field = "visible_ids" if kind is VideoMSForPreTraining else "kept_ids"
     assert torch.equal(out[field], again[field])
     assert configured_selection(name) == "motion" and configured_selection("tube") == "tube"
-
-
-def test_pixel_distance_is_that_of_the_tubelets(tiny_config):
-    torch.manual_seed(0)
-    model = with_selector(VideoMSForVideoClassification(tiny_config()), "pixel").eval()
-    config = model.config
-    clip = torch.rand(2, config.num_frames, config.num_channels, *config.image_shape)
-    tubelets = split_tubelets(clip, config).flatten(4).flatten(2, 3)
-    importance = model(clip).importance.unflatten(1, (tubelets.shape[1], -1))
-    for step in range(tubelets.shape[1]):
-        other = max(step, 1)
-        expected = (tubelets[:, other] - tubelets[:, other - 1]).square().sum(dim=-1).sqrt()
-        torch.testing.assert_close(importance[:, step], expected)
 
 
 def test_static_keeps_what_moves_least(tiny_config):

@@ -27,6 +27,7 @@ AUTO_CLASSES = {
 BUDGETS = ("keep_ratio", "num_kept_tokens")  # alternatives
 Selection = Literal["motion", "random", "tube", "none"]
 TOKEN_SELECTIONS = get_args(Selection)
+MotionScore = Literal["embedding", "pixel"]
 
 MODEL_SIZES = {  # width, depth, heads, decoder width, decoder heads; MLPs are 4 times as wide, decoders 4 blocks deep
     "small": (384, 12, 6, 192, 3),
@@ -59,6 +60,9 @@ class VideoMSConfig(PreTrainedConfig):
         token_selection (`str`, defaults to `"motion"`):
             How tokens are selected: `"motion"` keeps those that move most (the paper), `"random"` random ones,
             `"tube"` the same random positions in every time step, `"none"` all (in pre-training as `"random"`).
+        motion_score (`str`, defaults to `"embedding"`):
+            What moves: `"embedding"` compares patch embeddings (the paper), `"pixel"` pixels, which costs a fraction
+            and does not depend on the weights.
         pretraining_keep_ratio (`float`, defaults to 0.3):
             Share of tokens kept in pre-training, in (0, 1] (the paper's rho_pre); the others are neither encoded nor
             predicted. Frame selection ranks time steps by their number of such tokens, in classification too.
@@ -116,6 +120,7 @@ class VideoMSConfig(PreTrainedConfig):
     decoder_intermediate_size: int = 1536
     norm_pix_loss: bool = True
     token_selection: Selection = "motion"
+    motion_score: MotionScore = "embedding"
     pretraining_keep_ratio: float | int = 0.3
     mask_ratio: float | int = 0.9
     keep_ratio: float | int | None = None  # 0.6 without num_kept_tokens

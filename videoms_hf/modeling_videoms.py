@@ -115,30 +115,37 @@ class VideoMSEmbeddings(nn.Module):
 
     @torch.no_grad()
     def importance(self, pixel_values: Tensor) -> Tensor:
-        """Motion of every token, (B, T, C, H, W) -> (B, N): the norm of the change of its patch embedding."""
-        return motion_importance(self._embedded_changes(pixel_values))
+        """Motion of every token, (B, T, C, H, W) -> (B, N): the norm of the change of its embedding or its pixels."""
+        changes = self._changes(pixel_values)
+        if self.config.motion_score == "pixel":
+            distances = torch.linalg.vector_norm(changes, dim=(4, 5, 6, 7)).flatten(2)
+            return motion_importance(distances[..., None])
+        return motion_importance(self.patch_embeddings(changes, with_bias=False).flatten(2, 3))
 
     def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Motion and embeddings of all tokens, (B, N) and (B, N, D), at the cost of the embeddings alone.
 
         The embeddings of a time step are those of the first one plus all changes since.
         """
+        if self.config.motion_score == "pixel":
+            tubelets = split_tubelets(pixel_values, self.config)
+            return self.importance(pixel_values), self.patch_embeddings(tubelets).flatten(1, 3)
         first = split_tubelets(pixel_values[:, : self.config.tubelet_size], self.config)
-        first, changes = self.patch_embeddings(first).flatten(2, 3), self._embedded_changes(pixel_values)
+        first = self.patch_embeddings(first).flatten(2, 3)
+        changes = self.patch_embeddings(self._changes(pixel_values), with_bias=False).flatten(2, 3)
         dtype = torch.promote_types(changes.dtype, torch.float32)
         embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=dtype)
         return motion_importance(changes), embeddings.flatten(1, 2).to(changes.dtype)
 
-    def _embedded_changes(self, pixel_values: Tensor) -> Tensor:
-        """Change of each embedding since the previous time step, (B, T, C, H, W) -> (B, t - 1, L, D).
+    def _changes(self, pixel_values: Tensor) -> Tensor:
+        """Change of each tubelet since the previous time step, (B, T, C, H, W) -> (B, t - 1, h, w, C, ...).
 
         The embedding is linear, so pixels can be subtracted first. In float32 that is exact; the difference of two
         close embeddings would not be in bfloat16.
         """
         size, weight = self.config.tubelet_size, self.patch_embeddings.projection.weight
         frames = pixel_values.to(torch.promote_types(weight.dtype, torch.float32))
-        changes = split_tubelets(frames[:, size:] - frames[:, :-size], self.config)
-        return self.patch_embeddings(changes, with_bias=False).flatten(2, 3)
+        return split_tubelets(frames[:, size:] - frames[:, :-size], self.config)
 
     def forward(
         self,
@@ -160,7 +167,8 @@ class VideoMSEmbeddings(nn.Module):
 
         importance = embeddings = None
         if bool_masked_pos is None and self.selector.uses_motion:
-            if torch.is_grad_enabled():  # score without a gradient, then embed the selected tokens with one
+            # Score without a gradient, then embed the selected tokens with one.
+            if torch.is_grad_enabled() or self.config.motion_score == "pixel":
                 importance = self.importance(pixel_values)
             else:
                 importance, embeddings = self.importance_and_embeddings(pixel_values)

@@ -104,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--size", default="base")
     options.add_argument("--frames", type=int, nargs="+", default=[16, 32, 64])
     options.add_argument("--num_kept_tokens", type=int, nargs="+", default=[940])
+    options.add_argument("--motion_score", default="embedding", choices=["embedding", "pixel"])
     options.add_argument("--repeats", type=int, default=7)
     options.add_argument("--num_videos", type=int, default=40, help="evenly spaced in the sorted list")
     options.add_argument("--width", type=int, default=64, help="dimensions of the projections")
@@ -111,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     pretrained = VideoMSModel.from_pretrained(args.model) if args.model else None
-    model = pretrained or VideoMSModel(VideoMSConfig.from_size(args.size))
+    model = pretrained or VideoMSModel(VideoMSConfig.from_size(args.size, motion_score=args.motion_score))
     config = model.eval().config
     if args.videos is None:
         rows = [share(config, t, k, args.repeats) for t in args.frames for k in args.num_kept_tokens]

@@ -1,28 +1,12 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Laboratory: selections that are compared with those of the package. Nothing of them is saved with the weights."""
+"""Laboratory: selections that are compared with those of the package."""
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from ..modeling_videoms import VideoMSEmbeddings, VideoMSPreTrainedModel
-from ..selection_videoms import motion_importance
-from ..tubelets_videoms import split_tubelets
 from .camera import select_for_moving_camera
-
-
-class PixelEmbeddings(VideoMSEmbeddings):
-    """Embeddings that score tokens by the distance of their pixels, not of their embeddings."""
-
-    @torch.no_grad()
-    def importance(self, pixel_values: Tensor) -> Tensor:
-        size = self.config.tubelet_size
-        changes = split_tubelets(pixel_values[:, size:] - pixel_values[:, :-size], self.config)
-        return motion_importance(changes.flatten(4).flatten(2, 3))
-
-    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, None]:
-        return self.importance(pixel_values), None
 
 
 class StaticEmbeddings(VideoMSEmbeddings):
@@ -36,14 +20,18 @@ class StaticEmbeddings(VideoMSEmbeddings):
         return -importance, embeddings
 
 
-def _select_with(embeddings: type, model: VideoMSPreTrainedModel) -> None:
-    getattr(model, model.base_model_prefix, model).embeddings.__class__ = embeddings
+def _select_by_pixels(model: VideoMSPreTrainedModel) -> None:
+    model.config.motion_score = "pixel"
+
+
+def _select_static(model: VideoMSPreTrainedModel) -> None:
+    getattr(model, model.base_model_prefix, model).embeddings.__class__ = StaticEmbeddings
 
 
 # Name -> what changes a model that selects by motion.
 SELECTORS = {
-    "pixel": partial(_select_with, PixelEmbeddings),
-    "static": partial(_select_with, StaticEmbeddings),
+    "pixel": _select_by_pixels,
+    "static": _select_static,
     "camera": select_for_moving_camera,
     "camera+10%": partial(select_for_moving_camera, reference_share=0.1),
     "camera+20%": partial(select_for_moving_camera, reference_share=0.2),

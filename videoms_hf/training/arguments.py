@@ -3,9 +3,10 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import get_args
 
 from ..command_line import check_ranges
-from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, VideoMSConfig
+from ..configuration_videoms import MODEL_SIZES, TOKEN_SELECTIONS, MotionScore, VideoMSConfig
 from ..data.shards import STREAM_PREFIX
 
 
@@ -26,6 +27,7 @@ class ModelArguments:
     )
     model_size: str = option("base", "Size of a model trained from scratch.", choices=list(MODEL_SIZES))
     token_selection: str | None = option(None, "How tokens are selected.", choices=list(TOKEN_SELECTIONS))
+    motion_score: str | None = option(None, "What motion is measured by.", choices=list(get_args(MotionScore)))
     pretraining_keep_ratio: float | None = option(
         None, "Share of tokens kept in pre-training, and by which frame selection ranks, in (0, 1]."
     )
