@@ -102,13 +102,14 @@ def test_neighbours_vote_as_defined(k):
 
 
 def test_frame_differences_say_where_a_picture_changes_and_how_much():
-    clips = torch.zeros(3, 4, 3, 16, 24, dtype=torch.uint8)
-    clips[1, 1::2, :, 2:4, 3:6] = 60  # one cell of 2 x 3 pixels, on and off in all three steps
-    clips[2, 2:, :, 14:, 21:] = 60  # the last cell, once
+    clips = torch.zeros(3, 9, 3, 16, 24, dtype=torch.uint8)
+    clips[1, 1::2, :, 2:4, 3:6] = 60  # one cell of 2 x 3 pixels, on and off in all eight steps
+    clips[2, 2:, :, 14:, 21:23] = 60  # two thirds of the last cell, in the second step
     changes = frame_differences([{"pixel_values": clip} for clip in clips], batch_size=2)
-    expected = torch.zeros(3, 64)
-    expected[1, 9], expected[2, 63] = 60.0, 20.0
-    torch.testing.assert_close(changes, expected)
+    expected = torch.zeros(3, 64, 4)
+    expected[1, 9], expected[2, 63, 0] = 60.0, 20.0
+    torch.testing.assert_close(changes, expected.flatten(1))
+    assert frame_differences([{"pixel_values": clip[:3]} for clip in clips]).shape == (3, 64 * 2)
 
 
 def test_few_shots_are_as_many_of_each_class_seeded_and_nested():

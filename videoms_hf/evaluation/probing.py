@@ -19,7 +19,7 @@ from ..data.dataset import ViewDataset
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 9))  # of a ridge, times N
 SHARPNESS = 6.0  # logits of a ridge are this times its scores, which lie about between 0 and 1
-GRID = 8  # cells of a clip's frame differences, along height and width
+GRID, PARTS = 8, 4  # cells of a clip's frame differences, along height and width, and parts along time
 
 
 def standardize(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,15 +96,17 @@ def ridge_probe(
 
 
 def frame_differences(views: ViewDataset, batch_size: int = 8, num_workers: int = 0) -> Tensor:
-    """How much each part of the frame changes in each view, (V, GRID * GRID): a baseline without a network.
+    """How much each part of each view changes, (V, GRID * GRID * PARTS): a baseline without a network.
 
-    These are absolute differences of consecutive grey frames, averaged over time.
+    These are absolute differences of consecutive grey frames, averaged over the cells of a grid and over up to PARTS
+    parts of the clip.
     """
     loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate_clips)
     parts = []
     for batch in tqdm(loader, desc="Frame differences", unit="batch"):
-        cells = F.adaptive_avg_pool2d(batch["pixel_values"].float().mean(dim=2), GRID)  # (B, T, GRID, GRID)
-        parts.append(cells.diff(dim=1).abs().mean(dim=1).flatten(1))
+        changes = batch["pixel_values"].float().mean(dim=2).diff(dim=1).abs()  # (B, T - 1, H, W)
+        cells = F.adaptive_avg_pool2d(changes, GRID).flatten(2).transpose(1, 2)
+        parts.append(F.adaptive_avg_pool1d(cells, min(PARTS, cells.shape[2])).flatten(1))
     return torch.cat(parts)
 
 
