@@ -178,13 +178,13 @@ def one_seed(args: argparse.Namespace, lists: tuple[Path, Path, Path], seed: int
 def summary(results: list[dict[str, dict]], chance: float) -> str:
     """The table of all seeds, and what it says of pre-training."""
     lines = [
-        f"{'':47}{'top-1':>6}  {'95 % interval':16}{'GMACs':>6}{'train':>7}   each seed",
-        f"{'chance':47}{chance:6.1%}",
+        f"{'':49}{'top-1':>6}  {'95 % interval':16}{'GMACs':>6}{'train':>7}   each seed",
+        f"{'chance':49}{chance:6.1%}",
     ]
     for row, first in results[0].items():
         cells = [result[row] for result in results]
         tops = [cell["top1"] if "top1" in cell else np.mean(cell["hits"]) for cell in cells]
-        line = f"{row:47}{np.mean(tops):6.1%}  "
+        line = f"{row:49}{np.mean(tops):6.1%}  "
         if "hits" in first:
             _, low, high = mean_and_interval(np.array([cell["hits"] for cell in cells]))
             seconds = np.mean([cell["seconds"] for cell in cells])
