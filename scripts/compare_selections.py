@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videoms_hf.command_line import parse_recipe, read_recipe, run
+from videoms_hf.configuration_videoms import VideoMSConfig
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.tables import few_shot
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
@@ -89,9 +90,8 @@ class ComparisonArguments:
         if self.stage != "finetune" and self.pretrain_data is None:
             raise ValueError(f"stage is {self.stage}, but pretrain_data is not given")
         recipe = read_recipe(f"{self.recipes}/finetune.yaml")
-        self.budgets = (
-            self.num_kept_tokens or self.keep_ratios or [recipe.get("num_kept_tokens") or recipe["keep_ratio"]]
-        )
+        default = recipe.get("num_kept_tokens") or float(recipe.get("keep_ratio") or VideoMSConfig().keep_ratio)
+        self.budgets = self.num_kept_tokens or self.keep_ratios or [default]
 
     @property
     def clip_options(self) -> dict[str, int]:

@@ -168,6 +168,12 @@ def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):
     runs.clear()
     compare(base[: base.index("--keep_ratios")])
     assert [(run["num_kept_tokens"], run.get("keep_ratio")) for run in runs] == [(76, None)] * 2, "as in the recipe"
+    for line, ratio in (("keep_ratio: 1\n", 1), ("", 0.6)):  # all tokens, not one of them; the models' own
+        (tmp_path / "recipes").mkdir(exist_ok=True)
+        (tmp_path / "recipes" / "finetune.yaml").write_text(f"image_size: 32\n{line}")
+        runs.clear()
+        compare([*base[: base.index("--keep_ratios")], f"--recipes={tmp_path / 'recipes'}"])
+        assert {run["keep_ratio"] for run in runs} == {ratio} and "num_kept_tokens" not in runs[0]
     runs.clear()
     compare([*base, "--few_shot", "1"])
     num_classes = len(read_videos(videos / "train.csv").features["label"].names)
