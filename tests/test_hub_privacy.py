@@ -20,7 +20,7 @@ from videoms_hf.evaluation.classifier import load_classifier, load_encoder
 from videoms_hf.evaluation.results import weights_digest
 from videoms_hf.files import write_json
 from videoms_hf.hub import publish, write_card
-from videoms_hf.hub.model_folder import without_private
+from videoms_hf.hub.privacy import without_private
 from videoms_hf.hub.publish import contents
 from videoms_hf.training.reporting import write_training_log
 
