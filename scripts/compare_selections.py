@@ -22,7 +22,7 @@ from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.tables import few_shot
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
 from videoms_hf.experiments.in_memory import ClipsInMemory
-from videoms_hf.experiments.selectors import SELECTORS
+from videoms_hf.experiments.selectors import SELECTIONS
 from videoms_hf.experiments.single_run import evaluate_once, train_once
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
@@ -56,7 +56,7 @@ class ComparisonArguments:
         default_factory=lambda: ["motion", "random", "tube"],
         metadata={
             "help": "The first one is compared to others; those with + spend a share on the background.",
-            "choices": ["motion", "random", "tube", *SELECTORS],
+            "choices": list(SELECTIONS),
         },
     )
     keep_ratios: list[float] | None = field(

@@ -18,6 +18,7 @@ from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.experiments import single_run as comparison
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels, mean_and_interval
 from videoms_hf.experiments.in_memory import ClipsInMemory
+from videoms_hf.experiments.selectors import SELECTORS
 from videoms_hf.visualization.charts import save_chart
 
 
@@ -131,6 +132,27 @@ def test_cells_share_weights_and_clips_and_finished_ones_stay(
     for other in (["--num_frames", "4"], ["--few_shot", "1"], ["--num_segments", "2"]):
         with pytest.raises(FileExistsError, match="was made by other options, another recipe or other videos"):
             compare([*arguments, *other])
+
+
+def test_selections_of_the_laboratory_select_in_training_and_in_evaluation(videos, compare, tmp_path, monkeypatch):
+    changed = []
+    monkeypatch.setitem(SELECTORS, "static", changed.append)
+    options = {
+        "pretrain_data": videos / "pretrain.csv", "train_data": videos / "train.csv", "test_data": videos / "val.csv",
+        "output_dir": tmp_path / "out", "pretrain_steps": 1, "finetune_steps": 1, "num_frames": 8, "frame_stride": 1,
+        "image_size": 32, "stage": "pretrain", "recipes": tmp_path,
+    }  # fmt: skip
+    few = ["--seeds", "4", "--keep_ratios", "0.25"]
+    compare([*words(options), *few, "--selections", "pixel", "static"])
+    assert [type(model).__name__ for model in changed] == ["VideoMSForPreTraining"]
+    scores = {
+        cell: json.loads((tmp_path / "out" / cell / "config.json").read_text())["motion_score"]
+        for cell in ("pretrain-pixel-4", "finetune-pixel-0.25-4")  # the latter was fine-tuned by motion
+    }
+    assert list(scores.values()) == ["pixel", "embedding"]
+    changed.clear()
+    compare([*words(options | {"stage": "finetune", "output_dir": tmp_path / "2"}), *few, "--selections", "static"])
+    assert len(changed) == 2, "in training and in evaluation"
 
 
 def test_stages_differ_in_what_selects(videos, compare, tmp_path, monkeypatch):

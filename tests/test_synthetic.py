@@ -247,14 +247,19 @@ def test_numbers_out_of_range_are_refused(tmp_path, field, value, wanted):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_moving_camera_moves_the_background(tmp_path):
-    a, b = (
-        render_motion_clip("left", 32, 6, np.random.default_rng(seed), moving_camera=True).float() for seed in (1, 2)
+def test_a_moving_camera_moves_the_background_and_the_class_is_the_motion_over_it(tmp_path, monkeypatch):
+    paths, paste, pans, background = [], synthetic._paste, [], synthetic._panned_background
+    monkeypatch.setattr(synthetic, "_paste", lambda *args: paths.append(args[2]) or paste(*args))
+    monkeypatch.setattr(synthetic, "_panned_background", lambda *args: pans.append(args[1]) or background(*args))
+    still, moving = (
+        render_motion_clip("left", 32, 6, np.random.default_rng(1), moving_camera).float()
+        for moving_camera in (False, True)
     )
-    still = render_motion_clip("left", 32, 6, np.random.default_rng(1)).float()
-    for clip in (a, b):
-        assert ((clip[-1] - clip[0]).abs().mean(dim=0) > 4).float().mean() > 0.6
+    assert ((moving[-1] - moving[0]).abs().mean(dim=0) > 4).float().mean() > 0.6
     assert ((still[-1] - still[0]).abs().mean(dim=0) > 4).float().mean() < 0.6
+    assert 0.01 <= np.hypot(*(pans[0][1] - pans[0][0])) <= 0.03
+    # In the picture the object moves by its own motion less that of the camera, on the torus.
+    np.testing.assert_allclose((paths[0] - paths[1] - pans[0] + 0.5) % 1, 0.5)
     folder = render_motion_dataset(tmp_path / "motion", moving_camera=True, **SMALL)
     assert json.loads((folder / synthetic.SETTINGS_FILE).read_text())["moving_camera"] is True
     with pytest.raises(FileExistsError, match="wanted is"):

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Laboratory: selections that are compared with those of the package."""
+"""Laboratory: selections that are compared with each other, some of which the package does not have."""
 
 from functools import partial
 
@@ -20,17 +20,12 @@ class StaticEmbeddings(VideoMSEmbeddings):
         return -importance, embeddings
 
 
-def _select_by_pixels(model: VideoMSPreTrainedModel) -> None:
-    model.config.motion_score = "pixel"
-
-
 def _select_static(model: VideoMSPreTrainedModel) -> None:
     getattr(model, model.base_model_prefix, model).embeddings.__class__ = StaticEmbeddings
 
 
 # Name -> what changes a model that selects by motion.
 SELECTORS = {
-    "pixel": _select_by_pixels,
     "static": _select_static,
     "camera": select_for_moving_camera,
     "camera+10%": partial(select_for_moving_camera, reference_share=0.1),
@@ -40,6 +35,9 @@ SELECTORS = {
 }
 
 
+SELECTIONS = ("motion", "random", "tube", "pixel", *SELECTORS)
+
+
 def with_selector(model: VideoMSPreTrainedModel, name: str) -> VideoMSPreTrainedModel:
     """`model` itself, which from now on selects by one of `SELECTORS`, or as configured for any other name."""
     if name in SELECTORS:
@@ -47,6 +45,10 @@ def with_selector(model: VideoMSPreTrainedModel, name: str) -> VideoMSPreTrained
     return model
 
 
-def configured_selection(name: str) -> str:
-    """The `token_selection` of a model that [`with_selector`] changes."""
-    return "motion" if name in SELECTORS else name
+def configured_selection(name: str) -> dict[str, str]:
+    """The fields of the configuration for a selection by `name`, whatever a recipe or checkpoint says."""
+    by_motion = name == "pixel" or name in SELECTORS
+    return {
+        "token_selection": "motion" if by_motion else name,
+        "motion_score": "pixel" if name == "pixel" else "embedding",
+    }

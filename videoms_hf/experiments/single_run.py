@@ -35,11 +35,11 @@ COST_FILE = "cost.json"  # written last
 def train_once(recipe: str, clips: ClipsInMemory, folder: Path, selection: str, **options) -> float:
     """Train a model into `folder`, with its processor; returns the seconds of processor time that its steps took.
 
-    Labelled clips are for fine-tuning, others for pre-training; `selection` is the package's or one of [`SELECTORS`];
+    Labelled clips are for fine-tuning, others for pre-training; `selection` is one of [`SELECTIONS`] or "none";
     `options` are laid over the recipe's. A finished model is left as it is; `FileExistsError` if it was trained in
     another way.
     """
-    options["token_selection"] = configured_selection(selection)
+    options |= configured_selection(selection)
     kinds = (FineTuningArguments, AugmentationArguments) if clips.with_labels else (PreTrainingArguments,)
     words = [f"--{name}={value}" for name, value in (ALWAYS | options).items()]
     made_by = {"recipe": read_recipe(recipe), "options": words, "videos": table_fingerprint(clips.table)}
