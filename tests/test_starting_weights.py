@@ -1,5 +1,6 @@
 """Weights to start from: what a checkpoint gives, what is newly initialised, and which checkpoints are refused."""
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -82,6 +83,15 @@ def test_from_scratch_there_is_no_report():
     assert report is None and isinstance(model, VideoMSForVideoClassification)
     assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.image_size) == (384, 1, 16)
     assert model.config._attn_implementation == "eager"
+
+
+def test_more_tokens_than_a_clip_has_are_refused_before_the_run():
+    model_args = ModelArguments(model_size="small", num_hidden_layers=1, patch_size=8, num_kept_tokens=17)
+    with pytest.raises(
+        ValueError, match="is 17; it must be from 1 to 16, the tokens of such a clip: give another, or"
+    ):
+        classification_model(model_args, CLIPS, ["a", "b"])
+    assert classification_model(dataclasses.replace(model_args, num_kept_tokens=16), CLIPS, ["a", "b"])
 
 
 def test_numbers_are_folded_one_at_a_time():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from transformers.utils import logging
 
-from ..configuration_videoms import VideoMSConfig
+from ..configuration_videoms import VideoMSConfig, token_counts
 from ..conversion.building import build_config, load, wanted_shapes
 from ..conversion.reading import is_foreign, read_checkpoint
 from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
@@ -83,7 +83,7 @@ def classification_model(
     initialised. A classifier's head is kept if it has as many classes. `data_args` are filled in as for pre-training.
 
     Raises:
-        ValueError: Weights of the encoder are missing, or have another shape.
+        ValueError: Weights of the encoder are missing, or have another shape; or clips have too few tokens.
     """
     labels = dict(enumerate(class_names))
     fields = {
@@ -91,7 +91,9 @@ def classification_model(
         "label2id": {name: i for i, name in labels.items()},
         "problem_type": "single_label_classification",
     }
-    return _build(VideoMSForVideoClassification, model_args, data_args, fields, may_be_new=HEAD)
+    model, report = _build(VideoMSForVideoClassification, model_args, data_args, fields, may_be_new=HEAD)
+    token_counts(model.config)
+    return model, report
 
 
 def _settle_clips(
