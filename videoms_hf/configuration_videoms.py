@@ -307,8 +307,8 @@ def token_counts(
         kept = num_kept_tokens // (total // unit)
         if not 1 <= kept <= unit:
             raise ValueError(
-                f"num_kept_tokens is {num_kept_tokens}; it must be from {total // unit} to {total}, the tokens of such "
-                "a clip: give another, or a keep_ratio"
+                f"num_kept_tokens is {num_kept_tokens}; it must be from {total // unit} to {total}, the tokens of "
+                "such a clip: give another, or a keep_ratio"
             )
     elif not 0 < keep_ratio <= 1:
         raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
