@@ -386,6 +386,14 @@ def test_operations_are_counted_as_the_model_counts_them(tmp_path):
     assert trainer.state.total_flos == 10 * 2 * trainer.bare_model().flops(training=True)
 
 
+def test_frozen_patch_embeddings_stay_in_pretraining_and_everything_else_learns(tmp_path):
+    trainer = tiny_trainer("pretrain", tmp_path, save_strategy="no", freeze_patch_embeddings=True)
+    before = weights(trainer)
+    trainer.train()
+    same = {name for name, weight in weights(trainer).items() if torch.equal(weight, before[name])}
+    assert same == {f"videoms.embeddings.patch_embeddings.projection.{part}" for part in ("weight", "bias")}
+
+
 def test_each_step_draws_its_keep_ratio_by_seed_and_the_log_tells_what_it_cost(tmp_path):
     def run(folder, **options):
         trainer = tiny_trainer("finetune", tmp_path / folder, save_strategy="no", keep_ratios=RATIOS, **options)

@@ -73,6 +73,8 @@ class VideoMSTrainer(Trainer):
         self.is_pretraining = isinstance(self.bare_model(), VideoMSForPreTraining)
         if self.is_pretraining:
             self.label_names = [self.model.main_input_name]  # otherwise Trainer finds no labels and computes no loss
+            if self.args.freeze_patch_embeddings:
+                self.bare_model().videoms.embeddings.patch_embeddings.requires_grad_(False)
         if self.args.fsdp and not self.is_fsdp_enabled:
             logger.warning(
                 "fsdp is set, but nothing is sharded: accelerate shards among processes that each have a GPU (or "

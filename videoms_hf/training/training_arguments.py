@@ -93,6 +93,7 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     disable_tqdm: bool | None = option(False, "Show no progress bars.")
     keep_ratios = None  # an option of fine-tuning
+    freeze_patch_embeddings = False  # an option of pre-training
     dry_run: bool = option(False, "Build everything, time a step, estimate time and memory; write nothing.")
 
     def __post_init__(self):
@@ -182,6 +183,11 @@ class PreTrainingArguments(TrainingArguments):
     warmup_epochs: float = option(40.0, "Epochs of linear warm-up.")
     save_strategy: str = option("steps", "When to save: no, steps, epoch or best.")
     save_steps: float = option(0.02, "Save every n steps; below 1: a share of the run.")
+    freeze_patch_embeddings: bool = option(
+        False,
+        "Keep the random patch embeddings (Chen et al. 2021, arXiv 2104.02057). Trained ones outgrow the fixed position "
+        "embeddings, which small data needs.",
+    )
 
     def _check(self) -> None:
         super()._check()
