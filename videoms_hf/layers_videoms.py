@@ -158,8 +158,9 @@ class VideoMSLayer(GradientCheckpointingLayer):
     ):
         super().__init__()
         self.attention = VideoMSAttention(config, width, num_heads)
-        self.intermediate = nn.ModuleDict({"dense": VideoMSLinear(width, mlp_width)})
-        self.activation = ACT2FN[config.hidden_act]
+        self.intermediate = nn.ModuleDict(
+            {"dense": VideoMSLinear(width, mlp_width), "activation": ACT2FN[config.hidden_act]}
+        )
         self.output = VideoMSDense(mlp_width, width, config.hidden_dropout_prob)
         self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -185,7 +186,7 @@ class VideoMSLayer(GradientCheckpointingLayer):
         return checkpoint(self._activate_and_project, hidden_states, use_reentrant=False, preserve_rng_state=False)
 
     def _activate_and_project(self, hidden_states: Tensor) -> Tensor:
-        return self.output.dense(self.activation(hidden_states))
+        return self.output.dense(self.intermediate.activation(hidden_states))
 
 
 class VideoMSEncoder(nn.Module):

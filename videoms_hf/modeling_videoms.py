@@ -134,7 +134,7 @@ class VideoMSEmbeddings(nn.Module):
         if bool_masked_pos is None and self.config.token_selection == "motion":
             importance, embeddings = self.importance_and_embeddings(pixel_values)
         fields["importance"] = importance
-        batch_size, num_tokens, device = len(pixel_values), math.prod(grid), pixel_values.device
+        batch_size, num_tokens, device = pixel_values.shape[0], math.prod(grid), pixel_values.device
         if bool_masked_pos is not None:
             ids, fields["target_ids"] = split_masked(bool_masked_pos, batch_size, num_tokens)
         elif for_pretraining:

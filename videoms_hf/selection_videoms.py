@@ -185,5 +185,5 @@ class VideoMSTokenSelector(nn.Module):
         elif self.training:
             noise = torch.rand(ids.shape, device=ids.device)
         else:
-            noise = fixed_noise(ids.shape[1], ids.device).expand(len(ids), -1)
+            noise = fixed_noise(ids.shape[1], ids.device).expand(ids.shape[0], -1)
         return split_kept(ids, num_visible, noise)
