@@ -148,9 +148,7 @@ class VideoMSTokenSelector(nn.Module):
         super().__init__()
         self.config = config
 
-    def keep(
-        self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio, device, num_kept_tokens=None
-    ) -> Tensor:
+    def keep(self, importance, batch_size: int, grid: tuple, keep_ratio, device, num_kept_tokens=None) -> Tensor:
         """Tokens encoded in classification and feature extraction, (B, K), ascending; see [`token_counts`]."""
         num_tokens, num_kept, _ = token_counts(self.config, grid, False, keep_ratio, num_kept_tokens)
         if num_kept == num_tokens:
@@ -159,7 +157,7 @@ class VideoMSTokenSelector(nn.Module):
             return most_important(importance, num_kept).sort(dim=1).values
         return self._split_places(batch_size, grid, num_kept, None, device).visible_ids
 
-    def split(self, importance: Tensor | None, batch_size: int, grid: tuple, noise, device) -> TokenSelection:
+    def split(self, importance, batch_size: int, grid: tuple, noise, device) -> TokenSelection:
         """Visible and target tokens of pre-training. Those with the smallest `noise` are visible.
 
         `noise` is (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and
