@@ -394,7 +394,5 @@ def test_the_pixel_score_is_the_distance_of_tubelets_and_changes_nothing_else(ti
     num_dropped = config.num_tokens - out.kept_ids.shape[1]
     values = config.tubelet_size * config.num_channels * config.patch_shape[0] * config.patch_shape[1]
     assert by_embedding.flops() - model.flops() == num_dropped * values * config.hidden_size
-    importance, embeddings = model.embeddings.importance_and_embeddings(clip)
-    assert importance.equal(out.importance) and embeddings.shape == (2, config.num_tokens, config.hidden_size)
     with pytest.raises(StrictDataclassError, match="motion_score"):
         tiny_config(motion_score="colour")

@@ -43,7 +43,6 @@ def floor_share(ratio: float, total: int) -> int:
 
 
 def check_budget(keep_ratio: float | None, num_kept_tokens: int | None) -> None:
-    """Raise `ValueError` unless exactly one of the alternatives is set."""
     if (keep_ratio is None) == (num_kept_tokens is None):
         raise ValueError(
             f"keep_ratio is {keep_ratio} and num_kept_tokens {num_kept_tokens}; set one and leave the other None"
@@ -58,8 +57,8 @@ class VideoMSConfig(PreTrainedConfig):
 
     Args:
         token_selection (`str`, defaults to `"motion"`):
-            How tokens are selected: `"motion"` keeps those that move most (the paper), `"random"` random ones,
-            `"tube"` the same random positions in every time step, `"none"` all (in pre-training as `"random"`).
+            `"motion"` keeps the tokens that move most (the paper), `"random"` random ones, `"tube"` the same random
+            positions in every time step, `"none"` all (in pre-training as `"random"`).
         motion_score (`str`, defaults to `"embedding"`):
             What moves: `"embedding"` compares patch embeddings (the paper), `"pixel"` pixels, which costs a fraction
             and does not depend on the weights.
@@ -67,13 +66,12 @@ class VideoMSConfig(PreTrainedConfig):
             Share of tokens kept in pre-training, in (0, 1] (the paper's rho_pre); the others are neither encoded nor
             predicted. Frame selection ranks time steps by their number of such tokens, in classification too.
         mask_ratio (`float`, defaults to 0.9):
-            1 - (visible tokens / all tokens) in pre-training, in (0, 1). Kept tokens that are not visible are
-            predicted.
+            1 - (visible tokens / all tokens) in pre-training, in (0, 1). Other kept tokens are predicted.
         keep_ratio (`float`, defaults to 0.6):
             Share of tokens kept in classification and feature extraction, in (0, 1]; 1 turns selection off.
         num_kept_tokens (`int`, *optional*):
-            Number of tokens kept instead, which leaves `keep_ratio` `None`: the cost of a clip then hardly depends on
-            its frames and resolution. `"tube"` rounds it down to whole tubes.
+            Number of tokens kept instead, whatever the clip's frames and resolution; `keep_ratio` is then `None`.
+            `"tube"` rounds it down to whole tubes.
         candidate_ratio (`float`, defaults to 1.0):
             Frame selection: the model takes this many times `num_frames`, at least 1, and uses the time steps with the
             most important tokens; 1 turns it off.
@@ -84,11 +82,11 @@ class VideoMSConfig(PreTrainedConfig):
         head_init_scale (`float`, defaults to 0.001):
             Factor on the classifier's initial weights, greater than 0.
         image_mean, image_std (`list[float]`, default to ImageNet's):
-            Mean and standard deviation of each channel, for pixels in [0, 1], by which the processor normalises clips.
-            Pre-training uses them to restore the pixels that it predicts.
+            Mean and standard deviation of each channel, for pixels in [0, 1], of normalised clips. Pre-training uses
+            them to restore the pixels that it predicts.
         final_norm (`bool`, defaults to `True`):
-            Whether a LayerNorm follows the encoder's last block. It also decides how linear weights are initialised:
-            Xavier uniform with it, a truncated normal without. Classifiers always set it to `False`.
+            Whether a LayerNorm follows the encoder's last block; classifiers set it to `False`. It also decides how
+            linear weights are initialised: Xavier uniform with it, a truncated normal without.
 
     Raises:
         StrictDataclassError: A field has the wrong type or is out of range. Fields that contradict each other raise a
@@ -150,24 +148,18 @@ class VideoMSConfig(PreTrainedConfig):
         return cls(**(encoder | decoder | mlps | fields))
 
     def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs):
-        """Save as transformers does, but with all of `AUTO_CLASSES`: every kind of model loads from the folder.
-
-        Entries that a derived class has registered are kept. Entries that point to another repository are not,
-        because the code is in the folder.
-        """
+        """As in transformers, but with all of `AUTO_CLASSES`: every kind of model loads from the folder."""
+        # Entries of derived classes are kept, those of other repositories are not: the code is in the folder.
         entries = (getattr(self, "auto_map", None) or {}).items()
         self.auto_map = AUTO_CLASSES | {name: reference for name, reference in entries if "--" not in reference}
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs):
-        """As in transformers. A given `keep_ratio` or `num_kept_tokens` replaces the saved one.
-
-        Classifiers saved before `final_norm` was a field have no final norm.
-        """
+        """As in transformers. A given `keep_ratio` or `num_kept_tokens` replaces the saved one."""
         if budget := {name: kwargs[name] for name in BUDGETS if kwargs.get(name) is not None}:
             config_dict = config_dict | dict.fromkeys(BUDGETS) | budget
-        if config_dict.get("architectures") == ["VideoMSForVideoClassification"]:
+        if config_dict.get("architectures") == ["VideoMSForVideoClassification"]:  # maybe older than `final_norm`
             config_dict = {"final_norm": False} | config_dict
         return super().from_dict(config_dict, **kwargs)
 
@@ -214,40 +206,29 @@ class VideoMSConfig(PreTrainedConfig):
         """Frames to load for one clip: `num_frames`, or `candidate_ratio` times as many for frame selection."""
         return math.ceil(self.token_grid[0] * self.candidate_ratio - 1e-6) * self.tubelet_size
 
-    # Each validator looks at single fields: transformers' tools construct configurations with one odd field.
-    # `check_architecture` compares fields with each other when a model is built.
-
-    def validate_ranges(self):
+    def validate_fields(self):
+        # Single fields only: transformers' tools construct configurations with one odd field.
+        # `check_architecture` compares fields with each other when a model is built.
         counts = [name for name, kind in VideoMSConfig.__annotations__.items() if kind is int]
+        dropouts = ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"]
         for names, allowed, is_allowed in (
-            (counts, "at least 1", lambda value: value >= 1),
-            (["pretraining_keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
-            (["keep_ratio"], "in (0, 1]", lambda value: value is None or 0 < value <= 1),
-            (["num_kept_tokens"], "at least 1", lambda value: value is None or value >= 1),
+            ([*counts, "num_kept_tokens"], "at least 1", lambda value: value >= 1),
+            (["pretraining_keep_ratio", "keep_ratio"], "in (0, 1]", lambda value: 0 < value <= 1),
             (["mask_ratio"], "in (0, 1)", lambda value: 0 < value < 1),
             (["candidate_ratio"], "at least 1", lambda value: 1 - 1e-12 < value < math.inf),
             (["head_init_scale"], "greater than 0", lambda value: 0 < value < math.inf),
             (["drop_path_rate"], "in [0, 1)", lambda value: 0 <= value < 1),
-            (
-                ["hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"],
-                "in [0, 1]",
-                lambda value: 0 <= value <= 1,
-            ),
+            (dropouts, "in [0, 1]", lambda value: 0 <= value <= 1),
         ):
             for name in names:
-                if not is_allowed(value := getattr(self, name)):
+                value = getattr(self, name)
+                if value is not None and not is_allowed(value):
                     raise ValueError(f"{name} is {value}; it must be {allowed}")
-
-    def validate_budget(self):
         check_budget(self.keep_ratio, self.num_kept_tokens)
-
-    def validate_sizes(self):
         for name in ("image_size", "patch_size"):
             value = getattr(self, name)
             if not (isinstance(value, int) or len(value) == 2) or min(_pair(value)) < 1:
                 raise ValueError(f"{name} is {value}; it must be one positive number or two: height, width")
-
-    def validate_normalization(self):
         if len(self.image_mean) != len(self.image_std) or min(self.image_std, default=0) <= 0:
             raise ValueError(
                 f"image_mean is {self.image_mean} and image_std {self.image_std}; each must have one number per "
@@ -280,18 +261,16 @@ def token_counts(
     number kept outside pre-training. They default to the configuration's.
 
     Raises:
-        ValueError: No token would be encoded or, in pre-training, none predicted; or the share or number kept is out
-            of range.
+        ValueError: No token would be encoded or, in pre-training, predicted; or the clip cannot keep that many.
     """
     num_steps, *places = config.token_grid if grid is None else grid
-    num_patches = math.prod(places)
-    total, is_tube = num_steps * num_patches, config.token_selection == "tube"
+    is_tube = config.token_selection == "tube"  # a tube is kept or dropped in all time steps
+    copies, unit = (num_steps, math.prod(places)) if is_tube else (1, num_steps * math.prod(places))
+    total = copies * unit
     if for_pretraining:
-        uses_motion = config.token_selection == "motion"
-        kept = floor_share(config.pretraining_keep_ratio, total) if uses_motion else total
-        visible = floor_share(1 - config.mask_ratio, total)
-        if is_tube:
-            visible = total - num_steps * floor_share(config.mask_ratio, num_patches)
+        kept = floor_share(config.pretraining_keep_ratio, total) if config.token_selection == "motion" else total
+        masked = copies * floor_share(config.mask_ratio, unit)
+        visible = total - masked if is_tube else floor_share(1 - config.mask_ratio, total)
         if not 0 < visible < kept:
             raise ValueError(
                 f"of {total} tokens, pretraining_keep_ratio {config.pretraining_keep_ratio} keeps {kept} and "
@@ -302,19 +281,18 @@ def token_counts(
     if keep_ratio is None and num_kept_tokens is None:
         keep_ratio, num_kept_tokens = config.keep_ratio, config.num_kept_tokens
     check_budget(keep_ratio, num_kept_tokens)
-    unit = num_patches if is_tube else total  # a tube is kept or dropped in all time steps
     if num_kept_tokens is not None:
-        kept = num_kept_tokens // (total // unit)
+        kept = num_kept_tokens // copies
         if not 1 <= kept <= unit:
             raise ValueError(
-                f"num_kept_tokens is {num_kept_tokens}; it must be from {total // unit} to {total}, the tokens of "
-                "such a clip: give another, or a keep_ratio"
+                f"num_kept_tokens is {num_kept_tokens}; it must be from {copies} to {total}, the tokens of such a "
+                "clip: give another, or a keep_ratio"
             )
     elif not 0 < keep_ratio <= 1:
         raise ValueError(f"keep_ratio is {keep_ratio}; it must be in (0, 1]")
     elif not (kept := floor_share(keep_ratio, unit)):
         raise ValueError(f"keep_ratio {keep_ratio} keeps none of {total} tokens; it must be at least {1 / unit:.3g}")
-    return TokenCounts(total, total if config.token_selection == "none" else total // unit * kept, 0)
+    return TokenCounts(total, total if config.token_selection == "none" else copies * kept, 0)
 
 
 def noise_lengths(config: VideoMSConfig, for_pretraining: bool) -> dict[str, int]:

@@ -6,7 +6,7 @@ attention interface (eager, sdpa, flash, flex). B batch, N tokens, D width.
 """
 
 import functools
-from collections.abc import Callable
+import math
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
 
 from .configuration_videoms import VideoMSConfig
 
@@ -44,14 +42,7 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 def eager_attention_forward(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask, scaling, dropout=0.0, **kwargs
 ) -> tuple[Tensor, Tensor]:
     """softmax(q k^T * scaling) v, and the softmax; (B, heads, tokens, head size) -> (B, tokens, heads, head size)."""
     weights = (query @ key.transpose(-1, -2) * scaling).softmax(dim=-1)
@@ -74,9 +65,7 @@ class VideoMSPatchEmbeddings(nn.Module):
     def __init__(self, config: VideoMSConfig):
         super().__init__()
         kernel = (config.tubelet_size, *config.patch_shape)
-        self.projection = VideoMSTubeletProjection(
-            config.num_channels, config.hidden_size, kernel_size=kernel, stride=kernel
-        )
+        self.projection = VideoMSTubeletProjection(config.num_channels, config.hidden_size, kernel, stride=kernel)
 
     def forward(self, tubelets: Tensor, with_bias: bool = True) -> Tensor:
         return self.projection(tubelets, with_bias)
@@ -125,11 +114,9 @@ class VideoMSSelfAttention(nn.Module):
             projected.unflatten(-1, (-1, self.head_size)).transpose(1, 2)  # (B, heads, N, head size)
             for projected in (self.query(queried), self.key(hidden_states), self.value(hidden_states))
         )
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        dropout = self.dropout if self.training else 0.0
-        output, weights = attention(
+        implementation, dropout = self.config._attn_implementation, self.dropout if self.training else 0.0
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        output, weights = attend(
             self, query, key, value, None, is_causal=self.is_causal, scaling=self.scaling, dropout=dropout
         )
         return output.flatten(2), weights
@@ -159,39 +146,26 @@ class VideoMSAttention(nn.Module):
         return self.output(self.attention(hidden_states, num_outputs)[0])
 
 
-class VideoMSIntermediate(nn.Module):
-    """First linear layer of the MLP and its activation; [`VideoMSLayer`] applies them."""
-
-    def __init__(self, config: VideoMSConfig, width: int, mlp_width: int):
-        super().__init__()
-        self.dense = VideoMSLinear(width, mlp_width)
-        self.activation = ACT2FN[config.hidden_act]
-
-
 class VideoMSLayer(GradientCheckpointingLayer):
     """Pre-norm transformer block.
 
-    With `recompute_activation`, training recomputes the MLP's activation in the backward pass instead of storing it,
-    which saves a quarter of the block's activation memory.
+    With `recompute`, training recomputes the MLP's activation in the backward pass instead of storing it, which saves
+    a quarter of the block's activation memory.
     """
 
     def __init__(
-        self,
-        config: VideoMSConfig,
-        width: int,
-        num_heads: int,
-        mlp_width: int,
-        drop_path_rate: float = 0.0,
-        recompute_activation: bool = False,
+        self, config: VideoMSConfig, width: int, num_heads: int, mlp_width: int, drop_path_rate=0.0, recompute=False
     ):
         super().__init__()
         self.attention = VideoMSAttention(config, width, num_heads)
-        self.intermediate = VideoMSIntermediate(config, width, mlp_width)
+        self.intermediate = nn.ModuleDict(
+            {"dense": VideoMSLinear(width, mlp_width), "activation": ACT2FN[config.hidden_act]}
+        )
         self.output = VideoMSDense(mlp_width, width, config.hidden_dropout_prob)
         self.layernorm_before = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.layernorm_after = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.drop_path_rate = drop_path_rate
-        self.recompute_activation = recompute_activation
+        self.recompute = recompute
 
     def forward(self, hidden_states: Tensor, num_outputs: int | None = None) -> Tensor:
         """(B, N, D) -> (B, num_outputs, D): the last `num_outputs` tokens, or all."""
@@ -205,7 +179,7 @@ class VideoMSLayer(GradientCheckpointingLayer):
     def _mlp(self, hidden_states: Tensor) -> Tensor:
         hidden_states = self.intermediate.dense(hidden_states)
         # Gradient checkpointing recomputes the whole block, so a nested checkpoint would save nothing.
-        recompute = self.recompute_activation and self.training and not self.gradient_checkpointing
+        recompute = self.recompute and self.training and not self.gradient_checkpointing
         if not (recompute and torch.is_grad_enabled()):
             return self._activate_and_project(hidden_states)
         # Recomputation stops once the input of the linear layer is known, so its product is not repeated.
@@ -221,18 +195,10 @@ class VideoMSEncoder(nn.Module):
     def __init__(self, config: VideoMSConfig):
         super().__init__()
         depth = config.num_hidden_layers
-        self.layer = nn.ModuleList(
-            VideoMSLayer(
-                config,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.drop_path_rate * i / max(depth - 1, 1),
-                recompute_activation=True,  # not in the decoder: it would cost time and save little
-            )
-            for i in range(depth)
-        )
-        self.gradient_checkpointing = False
+        sizes = config.hidden_size, config.num_attention_heads, config.intermediate_size
+        rates = [config.drop_path_rate * i / max(depth - 1, 1) for i in range(depth)]
+        # Only the encoder recomputes: in the decoder it would cost time and save little.
+        self.layer = nn.ModuleList(VideoMSLayer(config, *sizes, rate, recompute=True) for rate in rates)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         for layer in self.layer:
@@ -246,26 +212,20 @@ class VideoMSDecoder(nn.Module):
     def __init__(self, config: VideoMSConfig):
         super().__init__()
         width = config.decoder_hidden_size
+        sizes = width, config.decoder_num_attention_heads, config.decoder_intermediate_size
+        depth = config.decoder_num_hidden_layers
         self.position_embeddings = VideoMSPositionEmbeddings(config.num_tokens, width)
-        self.decoder_layers = nn.ModuleList(
-            VideoMSLayer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
-            for _ in range(config.decoder_num_hidden_layers)
-        )
+        self.decoder_layers = nn.ModuleList(VideoMSLayer(config, *sizes) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        patch_height, patch_width = config.patch_shape
-        self.head = VideoMSLinear(width, config.num_channels * config.tubelet_size * patch_height * patch_width)
-        self.gradient_checkpointing = False
+        self.head = VideoMSLinear(width, config.num_channels * config.tubelet_size * math.prod(config.patch_shape))
 
     def forward(self, visible: Tensor, mask_token: Tensor, visible_ids: Tensor, target_ids: Tensor, num_tokens: int):
         """Encoded tokens (B, V, decoder width) -> predictions (B, M, values of a tubelet)."""
-        positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens).to(visible.dtype)
-        num_targets = target_ids.shape[1]
-        hidden_states = torch.cat(
-            [visible, mask_token.to(visible.dtype).expand(visible.shape[0], num_targets, -1)], dim=1
-        )
-        hidden_states = hidden_states + positions
+        positions = self.position_embeddings(torch.cat([visible_ids, target_ids], dim=1), num_tokens)
+        targets = mask_token.to(visible.dtype).expand(*target_ids.shape, -1)
+        hidden_states = torch.cat([visible, targets], dim=1) + positions.to(visible.dtype)
         for layer in self.decoder_layers[:-1]:
             hidden_states = layer(hidden_states)
         # Only targets are predicted, so the last block computes only their outputs.
-        hidden_states = self.decoder_layers[-1](hidden_states, num_targets)
+        hidden_states = self.decoder_layers[-1](hidden_states, target_ids.shape[1])
         return self.head(self.norm(hidden_states))

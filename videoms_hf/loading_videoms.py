@@ -7,7 +7,6 @@ and the official code only some match, so these are rejected, with the command t
 
 import os
 import re
-from collections.abc import Iterable
 
 from transformers import PreTrainedConfig
 
@@ -22,22 +21,19 @@ class OwnCheckpointsOnly:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, **kwargs):
         """As in transformers; a checkpoint of another model raises `ValueError`, see [`check_source`]."""
-        check_source(pretrained_model_name_or_path, cls.config_class, kwargs)
-        wants_report = kwargs.pop("output_loading_info", False)
-        model, report = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
-        check_weights(pretrained_model_name_or_path, report["unexpected_keys"])
+        source, wants_report = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
+        check_source(source, cls.config_class, kwargs)
+        model, report = super().from_pretrained(source, *model_args, output_loading_info=True, **kwargs)
+        if foreign := sorted(filter(FOREIGN_WEIGHT.search, report["unexpected_keys"])):
+            raise ValueError(_advice(source, f"has {len(foreign)} parameters with other names, such as {foreign[0]}"))
         return (model, report) if wants_report else model
 
 
 def check_source(source: str | os.PathLike | None, config_class: type[PreTrainedConfig], options: dict) -> None:
-    """Raise if `source` is a checkpoint of another model, or neither a folder nor a repository on the Hub.
-
-    `options` are those of `from_pretrained`; the ones that select a file on the Hub are used.
+    """Check the configuration in a folder or a repository on the Hub; `options` are those of `from_pretrained`.
 
     Raises:
-        ValueError: It is a checkpoint of another model; for VideoMAE the message says how to convert it.
+        ValueError: It is that of another model; for VideoMAE the message says how to convert it.
         OSError: It was not found; the message says what the Hub requires and how to make the folder.
     """
     if source is None:
@@ -62,12 +58,6 @@ def check_source(source: str | os.PathLike | None, config_class: type[PreTrained
         raise ValueError(_advice(source, "is a VideoMAE model"))
     if kind != config_class.model_type:
         raise ValueError(f"{source} is a {kind!r} model; it must be a {config_class.model_type!r} one")
-
-
-def check_weights(source: str | os.PathLike | None, unexpected: Iterable[str]) -> None:
-    """Raise `ValueError` if unexpected parameter names are those of VideoMAE or the official code."""
-    if foreign := sorted(filter(FOREIGN_WEIGHT.search, unexpected)):
-        raise ValueError(_advice(source, f"has {len(foreign)} parameters with other names, such as {foreign[0]}"))
 
 
 def _advice(source: str | os.PathLike | None, reason: str) -> str:

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, logging
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_videoms import VideoMSConfig, token_counts
@@ -49,22 +48,25 @@ logger = logging.get_logger(__name__)
 
 
 @dataclass
-class VideoMSModelOutput(ModelOutput):
-    """Features of the encoded tokens, and which tokens these are. Fields that do not apply are `None`.
+class VideoMSOutput(ModelOutput):
+    """Features of the encoded tokens, or loss and predictions of a head. Fields that do not apply are `None`.
 
     Args:
+        loss (scalar): in pre-training the mean squared error over the pixels of the targets, in float32 or float64.
+        logits (`torch.FloatTensor`): class scores `(batch_size, num_labels)`; in pre-training predicted pixels
+            `(batch_size, num_targets, values)`, ordered (frame, row, column, channel), channel fastest.
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_encoded, hidden_size)`): features, after the
-            final norm if the model has one.
+            final norm if there is one; not of heads.
         kept_ids (`torch.LongTensor` of shape `(batch_size, num_encoded)`): the encoded tokens, ascending, in
-            [0, num_tokens); not in pre-training, nor with a mask.
-        visible_ids, target_ids (`torch.LongTensor`): in pre-training and with a mask, the encoded tokens and those to
-            be predicted, ascending.
-        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): motion of every token, if tokens were
-            selected by it.
-        slice_ids (`torch.LongTensor` of shape `(batch_size, num_time_steps)`): with frame selection, the selected ones
-            of the candidate time steps, ascending.
+            [0, num_tokens); not in pre-training, nor with a mask, which have the next two instead.
+        visible_ids, target_ids (`torch.LongTensor`): the encoded tokens and those to be predicted, ascending.
+        importance (`torch.FloatTensor` of shape `(batch_size, num_tokens)`): motion, if tokens are selected by it.
+        slice_ids (`torch.LongTensor` of shape `(batch_size, num_time_steps)`): the time steps that frame selection
+            selected, ascending.
     """
 
+    loss: Tensor | None = None
+    logits: Tensor | None = None
     last_hidden_state: Tensor | None = None
     kept_ids: Tensor | None = None
     visible_ids: Tensor | None = None
@@ -73,33 +75,6 @@ class VideoMSModelOutput(ModelOutput):
     slice_ids: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-
-
-@dataclass
-class VideoMSHeadOutput(ModelOutput):
-    """Loss and predictions of a head; the other fields are those of [`VideoMSModelOutput`].
-
-    Args:
-        loss (scalar): in pre-training the mean squared error over the pixels of the targets, in float32 or float64.
-        logits (`torch.FloatTensor`): class scores `(batch_size, num_labels)`; in pre-training predicted pixels
-            `(batch_size, num_targets, values)`, ordered (frame, row, column, channel), channel fastest.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    kept_ids: Tensor | None = None
-    visible_ids: Tensor | None = None
-    target_ids: Tensor | None = None
-    importance: Tensor | None = None
-    slice_ids: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
-
-    @classmethod
-    def from_encoder(cls, outputs: VideoMSModelOutput, loss: Tensor | None, logits: Tensor) -> "VideoMSHeadOutput":
-        """Loss and logits, with all fields of the encoder's `outputs` but the features."""
-        shared = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
-        return cls(loss=loss, logits=logits, **shared)
 
 
 class VideoMSEmbeddings(nn.Module):
@@ -116,73 +91,57 @@ class VideoMSEmbeddings(nn.Module):
     @torch.no_grad()
     def importance(self, pixel_values: Tensor) -> Tensor:
         """Motion of every token, (B, T, C, H, W) -> (B, N): the norm of the change of its embedding or its pixels."""
-        changes = self._changes(pixel_values)
-        if self.config.motion_score == "pixel":
-            distances = torch.linalg.vector_norm(changes, dim=(4, 5, 6, 7)).flatten(2)
-            return motion_importance(distances[..., None])
-        return motion_importance(self.patch_embeddings(changes, with_bias=False).flatten(2, 3))
+        return motion_importance(self._changes(pixel_values))
 
-    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Motion and embeddings of all tokens, (B, N) and (B, N, D), at the cost of the embeddings alone.
+    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Motion of all tokens, (B, N), and their embeddings, (B, N, D), or `None` where these would cost more.
 
-        The embeddings of a time step are those of the first one plus all changes since.
+        With a gradient, only selected tokens are to be embedded. Without, the embeddings of a time step are those of
+        the first one plus all changes since.
         """
-        if self.config.motion_score == "pixel":
-            tubelets = split_tubelets(pixel_values, self.config)
-            return self.importance(pixel_values), self.patch_embeddings(tubelets).flatten(1, 3)
+        if torch.is_grad_enabled() or self.config.motion_score == "pixel":
+            return self.importance(pixel_values), None
         first = split_tubelets(pixel_values[:, : self.config.tubelet_size], self.config)
-        first = self.patch_embeddings(first).flatten(2, 3)
-        changes = self.patch_embeddings(self._changes(pixel_values), with_bias=False).flatten(2, 3)
-        dtype = torch.promote_types(changes.dtype, torch.float32)
-        embeddings = torch.cat([first, changes], dim=1).cumsum(dim=1, dtype=dtype)
+        changes = self._changes(pixel_values)
+        embeddings = torch.cat([self.patch_embeddings(first).flatten(2, 3), changes], dim=1)
+        embeddings = embeddings.cumsum(dim=1, dtype=torch.promote_types(changes.dtype, torch.float32))
         return motion_importance(changes), embeddings.flatten(1, 2).to(changes.dtype)
 
     def _changes(self, pixel_values: Tensor) -> Tensor:
-        """Change of each tubelet since the previous time step, (B, T, C, H, W) -> (B, t - 1, h, w, C, ...).
+        """Change of each token since the previous time step, (B, T, C, H, W) -> (B, t - 1, L, D); D = 1 by pixels.
 
         The embedding is linear, so pixels can be subtracted first. In float32 that is exact; the difference of two
         close embeddings would not be in bfloat16.
         """
         size, weight = self.config.tubelet_size, self.patch_embeddings.projection.weight
         frames = pixel_values.to(torch.promote_types(weight.dtype, torch.float32))
-        return split_tubelets(frames[:, size:] - frames[:, :-size], self.config)
+        changes = split_tubelets(frames[:, size:] - frames[:, :-size], self.config)
+        if self.config.motion_score == "pixel":
+            return torch.linalg.vector_norm(changes, dim=(4, 5, 6, 7)).flatten(2)[..., None]
+        return self.patch_embeddings(changes, with_bias=False).flatten(2, 3)
 
     def forward(
-        self,
-        pixel_values: Tensor,
-        bool_masked_pos: Tensor | None = None,
-        noise: Tensor | None = None,
-        keep_ratio: float | None = None,
-        for_pretraining: bool = False,
-        slice_noise: Tensor | None = None,
-        num_kept_tokens: int | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """Input of the encoder (B, V, D), and the fields of [`VideoMSModelOutput`] that tell which tokens it holds."""
-        grid = check_clip(pixel_values, self.config)
-        fields = dict.fromkeys(("kept_ids", "visible_ids", "target_ids", "importance", "slice_ids"))
+        self, pixel_values, bool_masked_pos, noise, keep_ratio, for_pretraining, slice_noise, num_kept_tokens
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Input of the encoder (B, V, D), and the fields of [`VideoMSOutput`] that tell which tokens it holds."""
+        grid, fields = check_clip(pixel_values, self.config), {}
         if self.config.candidate_ratio > 1:
             fields["slice_ids"] = self.frame_selector(self.importance(pixel_values), grid[0], slice_noise)
             pixel_values = gather_slices(pixel_values, fields["slice_ids"], self.config.tubelet_size)
             grid = check_clip(pixel_values, self.config)
 
         importance = embeddings = None
-        if bool_masked_pos is None and self.selector.uses_motion:
-            # Score without a gradient, then embed the selected tokens with one.
-            if torch.is_grad_enabled() or self.config.motion_score == "pixel":
-                importance = self.importance(pixel_values)
-            else:
-                importance, embeddings = self.importance_and_embeddings(pixel_values)
+        if bool_masked_pos is None and self.config.token_selection == "motion":
+            importance, embeddings = self.importance_and_embeddings(pixel_values)
         fields["importance"] = importance
-
         batch_size, num_tokens, device = pixel_values.shape[0], math.prod(grid), pixel_values.device
         if bool_masked_pos is not None:
-            fields["visible_ids"], fields["target_ids"] = split_masked(bool_masked_pos, batch_size, num_tokens)
+            ids, fields["target_ids"] = split_masked(bool_masked_pos, batch_size, num_tokens)
         elif for_pretraining:
-            split = self.selector.split(importance, batch_size, grid, noise, device)
-            fields["visible_ids"], fields["target_ids"] = split
+            ids, fields["target_ids"] = self.selector.split(importance, batch_size, grid, noise, device)
         else:
-            fields["kept_ids"] = self.selector.keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
-        ids = fields["visible_ids"] if fields["kept_ids"] is None else fields["kept_ids"]
+            ids = self.selector.keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
+        fields["visible_ids" if "target_ids" in fields else "kept_ids"] = ids
 
         if embeddings is None:
             embeddings = self.patch_embeddings(gather_tubelets(split_tubelets(pixel_values, self.config), ids))
@@ -207,10 +166,6 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": VideoMSLayer, "attentions": VideoMSSelfAttention}
-
-    def __init__(self, config: VideoMSConfig):
-        check_architecture(config)
-        super().__init__(config)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -242,13 +197,11 @@ class VideoMSPreTrainedModel(OwnCheckpointsOnly, PreTrainedModel):
         """
         from torch.utils.flop_counter import FlopCounterMode
 
-        default = (self.config.num_candidate_frames, self.config.num_channels, *self.config.image_shape)
+        shape = clip_shape or (self.config.num_candidate_frames, self.config.num_channels, *self.config.image_shape)
         with torch.device("meta"):
-            clip = torch.empty(1, *(clip_shape or default))
-            config = copy.deepcopy(self.config)
-            model = self._from_config(config, attn_implementation="eager").to("meta").train(training)
+            model = self._from_config(copy.deepcopy(self.config), attn_implementation="eager").to("meta")
         with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(training):
-            output = model(clip, **inputs)[0]
+            output = model.train(training)(torch.empty(1, *shape, device="meta"), **inputs)[0]
             if training:
                 output.sum().backward()
         return counter.get_total_flops() // 2
@@ -261,6 +214,7 @@ class VideoMSModel(VideoMSPreTrainedModel):
     """
 
     def __init__(self, config: VideoMSConfig):
+        check_architecture(config)
         super().__init__(config)
         self.embeddings = VideoMSEmbeddings(config)
         self.encoder = VideoMSEncoder(config)
@@ -279,16 +233,16 @@ class VideoMSModel(VideoMSPreTrainedModel):
         slice_noise: Tensor | None = None,
         num_kept_tokens: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VideoMSModelOutput:
+    ) -> VideoMSOutput:
         """Features of the selected tokens.
 
         Args:
             pixel_values: normalised clips (batch, frames, channels, height, width).
             bool_masked_pos: (batch, num_tokens), True = not encoded, equally many in each clip; replaces the selector.
-            noise: decides which tokens are visible with `for_pretraining`; see [`VideoMSForPreTraining`].
-            keep_ratio, num_kept_tokens: share of tokens to keep, in (0, 1] (1 turns selection off), or their number;
-                by default the configuration's.
-            for_pretraining: whether to encode only the tokens that are visible in pre-training.
+            keep_ratio, num_kept_tokens: share of tokens to keep, in (0, 1], or their number, instead of the
+                configuration's; a share of 1 turns selection off.
+            for_pretraining: whether to encode only the tokens visible in pre-training.
+            noise: decides which these are; see [`VideoMSForPreTraining`].
             slice_noise: (batch, candidate time steps), uniform in [0, 1), to draw time steps in frame selection. By
                 default it is random in training; in evaluation the best time steps are selected without noise.
         """
@@ -303,21 +257,17 @@ class VideoMSModel(VideoMSPreTrainedModel):
         hidden_states = self.encoder(hidden_states)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
-        return VideoMSModelOutput(last_hidden_state=hidden_states, **fields)
+        return VideoMSOutput(last_hidden_state=hidden_states, **fields)
 
     def get_clip_features(self, pixel_values: Tensor, **inputs) -> Tensor:
         """One feature per clip, (B, D): the mean over its encoded tokens. `inputs` go to `forward`."""
         return self(pixel_values, **inputs | {"return_dict": True}).last_hidden_state.mean(dim=1)
 
     def get_time_step_features(self, pixel_values: Tensor, **inputs) -> Tensor:
-        """One feature per time step, (B, t, D): the mean over its encoded tokens, zeros if there are none.
-
-        `inputs` go to `forward`.
-        """
+        """One feature per time step, (B, t, D): likewise, zeros for a time step without encoded tokens."""
         outputs = self(pixel_values, **inputs | {"return_dict": True})
-        num_steps, rows, columns = check_clip(pixel_values, self.config)
-        if outputs.slice_ids is not None:
-            num_steps = outputs.slice_ids.shape[1]
+        num_candidates, rows, columns = check_clip(pixel_values, self.config)
+        num_steps = num_candidates if outputs.slice_ids is None else outputs.slice_ids.shape[1]
         ids = outputs.visible_ids if outputs.kept_ids is None else outputs.kept_ids
         return mean_per_time_step(outputs.last_hidden_state, ids, num_steps, rows * columns)
 
@@ -327,8 +277,8 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
 
     def __init__(self, config: VideoMSConfig):
         super().__init__(config)
-        token_counts(config, for_pretraining=True)  # raises if the ratios do not fit together
         self.videoms = VideoMSModel(config)
+        token_counts(config, for_pretraining=True)  # raises if the ratios do not fit together
         self.encoder_to_decoder = VideoMSLinear(config.hidden_size, config.decoder_hidden_size, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMSDecoder(config)
@@ -342,22 +292,20 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
         noise: Tensor | None = None,
         slice_noise: Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VideoMSHeadOutput:
+    ) -> VideoMSOutput:
         """Predict the pixels of the targets.
 
         Args:
-            pixel_values: clips (batch, frames, channels, height, width), normalised by `config.image_mean` and
-                `config.image_std`.
-            bool_masked_pos: (batch, num_tokens), True = predicted, False = visible, equally many in each clip;
-                replaces the selector.
+            pixel_values: clips (batch, frames, channels, height, width), normalised as the configuration says.
+            bool_masked_pos: (batch, num_tokens), True = predicted, equally many in each clip; replaces the selector.
             noise: uniform in [0, 1); the tokens with the smallest values are visible. (batch, kept) in order of
                 descending importance for "motion", (batch, num_tokens) for "random" and "none", (batch, tokens of a
                 time step) for "tube". By default random in training and fixed in evaluation.
             slice_noise: see [`VideoMSModel`].
         """
-        options = {**kwargs, "noise": noise, "slice_noise": slice_noise, "return_dict": True}
+        config, options = self.config, {**kwargs, "noise": noise, "slice_noise": slice_noise, "return_dict": True}
         outputs = self.videoms(pixel_values, bool_masked_pos, for_pretraining=True, **options)
-        config, visible_ids, target_ids = self.config, outputs.visible_ids, outputs.target_ids
+        visible_ids, target_ids = outputs.visible_ids, outputs.target_ids
         if outputs.slice_ids is not None:
             pixel_values = gather_slices(pixel_values, outputs.slice_ids, config.tubelet_size)
         tubelets = split_tubelets(pixel_values, config)
@@ -368,7 +316,7 @@ class VideoMSForPreTraining(VideoMSPreTrainedModel):
             targets = pixel_targets(targets, config.norm_pix_loss, config.image_mean, config.image_std)
         predictions = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.mse_loss(predictions, targets.to(predictions))  # the decoder may be on another device
-        return VideoMSHeadOutput.from_encoder(outputs, loss, logits)
+        return VideoMSOutput(**{**outputs, "last_hidden_state": None, "loss": loss, "logits": logits})
 
 
 class VideoMSForVideoClassification(VideoMSPreTrainedModel):
@@ -394,14 +342,14 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         slice_noise: Tensor | None = None,
         num_kept_tokens: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VideoMSHeadOutput:
+    ) -> VideoMSOutput:
         """Classify clips.
 
         Args:
             pixel_values: normalised clips (batch, frames, channels, height, width); or several views of each video,
                 (batch, views, frames, channels, height, width), whose class probabilities are averaged.
             labels: (batch,) class indices, or (batch, num_labels) values for multi-label classification and regression
-                (`config.problem_type`); for `"single_label_classification"` also (batch, num_labels) probabilities.
+                (`config.problem_type`), or probabilities if that is `"single_label_classification"`.
             keep_ratio, num_kept_tokens: see [`VideoMSModel`].
             slice_noise: see [`VideoMSModel`]; one row per view.
         """
@@ -409,12 +357,11 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         clips = pixel_values.flatten(0, 1) if has_views else pixel_values
         options = {**kwargs, "keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens, "return_dict": True}
         outputs = self.videoms(clips, slice_noise=slice_noise, **options)
-        features = self.fc_norm(outputs.last_hidden_state.mean(dim=1))
-        logits = self.classifier(self.dropout(features))
+        logits = self.classifier(self.dropout(self.fc_norm(outputs.last_hidden_state.mean(dim=1))))
         if has_views:
             logits = self._average_views(logits.unflatten(0, pixel_values.shape[:2]))
         loss = None if labels is None else self._loss(labels, logits, **kwargs)
-        return VideoMSHeadOutput.from_encoder(outputs, loss, logits)
+        return VideoMSOutput(**{**outputs, "last_hidden_state": None, "loss": loss, "logits": logits})
 
     def _average_views(self, logits: Tensor) -> Tensor:
         """(B, views, num_labels) -> (B, num_labels): logits of the mean probability; the mean itself in regression."""

@@ -49,6 +49,11 @@ def most_important(importance: Tensor, num_kept: int) -> Tensor:
     return stable_order(importance, descending=True)[:, :num_kept]
 
 
+def check_shape(name: str, tensor: Tensor, shape: tuple[int, int], meaning: str) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {shape}{meaning}")
+
+
 def split_kept(kept_ids: Tensor, num_visible: int, noise: Tensor) -> TokenSelection:
     """Split kept tokens (B, K): the `num_visible` with the smallest noise (B, K) are visible, the others targets."""
     kept_ids = kept_ids.gather(1, stable_order(noise))
@@ -61,20 +66,15 @@ def split_masked(bool_masked_pos: Tensor, batch_size: int, num_tokens: int) -> T
     Raises:
         ValueError: The mask has the wrong shape, masks all tokens or none, or masks more in one clip than in another.
     """
-    if bool_masked_pos.shape != (batch_size, num_tokens):
-        raise ValueError(
-            f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}; it must be {(batch_size, num_tokens)}: "
-            "(batch, tokens of a clip)"
-        )
-    bool_masked_pos = bool_masked_pos.bool()
-    counts = bool_masked_pos.sum(dim=1)
-    num_masked = int(counts[0])
-    if not bool((counts == num_masked).all()):
-        raise ValueError(f"bool_masked_pos masks {counts.tolist()} tokens; it must mask equally many in each clip")
-    if not 0 < num_masked < num_tokens:
-        raise ValueError(f"bool_masked_pos masks {num_masked} of {num_tokens} tokens; it must mask some but not all")
-    order = stable_order(bool_masked_pos.to(torch.uint8))
-    return TokenSelection(order[:, : num_tokens - num_masked], order[:, num_tokens - num_masked :])
+    check_shape("bool_masked_pos", bool_masked_pos, (batch_size, num_tokens), ": (batch, tokens of a clip)")
+    counts = bool_masked_pos.bool().sum(dim=1).tolist()
+    if len(set(counts)) > 1:
+        raise ValueError(f"bool_masked_pos masks {counts} tokens; it must mask equally many in each clip")
+    num_visible = num_tokens - counts[0]
+    if not 0 < num_visible < num_tokens:
+        raise ValueError(f"bool_masked_pos masks {counts[0]} of {num_tokens} tokens; it must mask some but not all")
+    order = stable_order(bool_masked_pos.bool().to(torch.uint8))
+    return TokenSelection(order[:, :num_visible], order[:, num_visible:])
 
 
 def fixed_noise(num: int, device: torch.device) -> Tensor:
@@ -101,8 +101,7 @@ def informative_slices(
     num_tokens = importance.shape[1]
     kept_ids = most_important(importance, floor_share(kept_share, num_tokens))
     step = kept_ids // (num_tokens // num_candidates)
-    weight = torch.zeros(importance.shape[0], num_candidates, device=importance.device)
-    weight = weight.scatter_add(1, step, torch.ones_like(step, dtype=weight.dtype))
+    weight = (step[..., None] == torch.arange(num_candidates, device=step.device)).sum(dim=1)
     if noise is None:
         order = stable_order(weight, descending=True)
     else:
@@ -116,8 +115,8 @@ def informative_slices(
 class VideoMSFrameSelector(nn.Module):
     """Dynamic frame selection: selects the time steps of a clip from `candidate_ratio` times as many.
 
-    It runs before the token selector and has no weights. In training, time steps are drawn with torch's global
-    generator; in evaluation, those with the most important tokens are selected.
+    It has no weights. In training, time steps are drawn with torch's global generator; in evaluation, those with the
+    most important tokens are selected.
     """
 
     def __init__(self, config: VideoMSConfig):
@@ -134,79 +133,55 @@ class VideoMSFrameSelector(nn.Module):
             )
         if noise is None and self.training:
             noise = torch.rand(shape, device=importance.device)
-        elif noise is not None and noise.shape != shape:
-            raise ValueError(
-                f"slice_noise has shape {tuple(noise.shape)}; it must be {shape}: (batch, candidate time steps)"
-            )
+        elif noise is not None:
+            check_shape("slice_noise", noise, shape, ": (batch, candidate time steps)")
         return informative_slices(importance, num_candidates, num_drawn, self.config.pretraining_keep_ratio, noise)
 
 
 class VideoMSTokenSelector(nn.Module):
     """Selects tokens by the configured method. It has no weights.
 
-    In training the noise comes from torch's global generator; in evaluation it is a fixed sequence, the same for every
-    clip, so that results can be reproduced.
+    In training the noise comes from torch's global generator; in evaluation it is [`fixed_noise`] for every clip.
     """
 
     def __init__(self, config: VideoMSConfig):
         super().__init__()
         self.config = config
 
-    @property
-    def uses_motion(self) -> bool:
-        """Whether tokens are selected by their motion, so that scores are needed."""
-        return self.config.token_selection == "motion"
-
-    def keep(
-        self, importance: Tensor | None, batch_size: int, grid: tuple, keep_ratio, device, num_kept_tokens=None
-    ) -> Tensor:
-        """Tokens encoded in classification and feature extraction, (B, K), ascending.
-
-        Their share or number is `keep_ratio` or `num_kept_tokens`, by default the configuration's.
-        """
-        options = {"keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens}
-        num_tokens, num_kept, _ = token_counts(self.config, grid, **options)
+    def keep(self, importance, batch_size: int, grid: tuple, keep_ratio, device, num_kept_tokens=None) -> Tensor:
+        """Tokens encoded in classification and feature extraction, (B, K), ascending; see [`token_counts`]."""
+        num_tokens, num_kept, _ = token_counts(self.config, grid, False, keep_ratio, num_kept_tokens)
         if num_kept == num_tokens:
             return torch.arange(num_tokens, device=device).expand(batch_size, -1)
-        if self.uses_motion:
+        if self.config.token_selection == "motion":
             return most_important(importance, num_kept).sort(dim=1).values
         return self._split_places(batch_size, grid, num_kept, None, device).visible_ids
 
-    def split(
-        self, importance: Tensor | None, batch_size: int, grid: tuple, noise: Tensor | None, device
-    ) -> TokenSelection:
+    def split(self, importance, batch_size: int, grid: tuple, noise, device) -> TokenSelection:
         """Visible and target tokens of pre-training. Those with the smallest `noise` are visible.
 
         `noise` is (B, K) in order of descending importance for "motion", (B, N) in raster order for "random" and
         "none", (B, L) for "tube"; by default it is generated here.
         """
         _, num_visible, num_targets = token_counts(self.config, grid, for_pretraining=True)
-        if not self.uses_motion:
-            return self._split_places(batch_size, grid, num_visible, noise, device)
-        num_kept = num_visible + num_targets
-        noise = self._noise(batch_size, num_kept, noise, device)
-        return split_kept(most_important(importance, num_kept), num_visible, noise)
+        if self.config.token_selection == "motion":
+            return self._split(most_important(importance, num_visible + num_targets), num_visible, noise)
+        return self._split_places(batch_size, grid, num_visible, noise, device)
 
-    def _split_places(
-        self, batch_size: int, grid: tuple, num_visible: int, noise: Tensor | None, device
-    ) -> TokenSelection:
+    def _split_places(self, batch_size: int, grid: tuple, num_visible: int, noise, device) -> TokenSelection:
         """Split all tokens at random or, for "tube", those of one time step, repeated over time."""
         num_steps = grid[0] if self.config.token_selection == "tube" else 1
-        num_places = math.prod(grid) // num_steps
-        noise = self._noise(batch_size, num_places, noise, device)
-        place_ids = torch.arange(num_places, device=device)
-        places = split_kept(place_ids.expand(batch_size, -1), num_visible // num_steps, noise)
-        first_ids = torch.arange(num_steps, device=device)[:, None] * num_places
+        place_ids = torch.arange(math.prod(grid) // num_steps, device=device).expand(batch_size, -1)
+        places = self._split(place_ids, num_visible // num_steps, noise)
+        first_ids = torch.arange(num_steps, device=device)[:, None] * place_ids.shape[1]
         return TokenSelection(*((first_ids + ids[:, None]).flatten(1) for ids in places))
 
-    def _noise(self, batch_size: int, num: int, noise: Tensor | None, device) -> Tensor:
-        if noise is None:
-            if self.training:
-                return torch.rand(batch_size, num, device=device)
-            return fixed_noise(num, device).expand(batch_size, -1)
-        if noise.shape != (batch_size, num):
-            raise ValueError(
-                f"noise has shape {tuple(noise.shape)}; it must be {(batch_size, num)} for token_selection "
-                f"{self.config.token_selection!r} and this clip"
-            )
-        return noise
+    def _split(self, ids: Tensor, num_visible: int, noise: Tensor | None) -> TokenSelection:
+        if noise is not None:
+            meaning = f" for token_selection {self.config.token_selection!r} and this clip"
+            check_shape("noise", noise, tuple(ids.shape), meaning)
+        elif self.training:
+            noise = torch.rand(ids.shape, device=ids.device)
+        else:
+            noise = fixed_noise(ids.shape[1], ids.device).expand(ids.shape[0], -1)
+        return split_kept(ids, num_visible, noise)

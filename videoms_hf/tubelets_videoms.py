@@ -19,10 +19,10 @@ def check_architecture(config: VideoMSConfig) -> None:
     config.validate()
     for prefix in ("", "decoder_"):
         width, heads = f"{prefix}hidden_size", f"{prefix}num_attention_heads"
-        if getattr(config, width) % getattr(config, heads):
+        size, count = getattr(config, width), getattr(config, heads)
+        if size % count:
             raise ValueError(
-                f"{width} {getattr(config, width)} is not a multiple of {heads} {getattr(config, heads)}; "
-                f"choose {heads} so that it divides {width}"
+                f"{width} {size} is not a multiple of {heads} {count}; choose {heads} so that it divides {width}"
             )
     token_grid((config.num_frames, config.num_channels, *config.image_shape), config)
 
@@ -36,10 +36,8 @@ def token_grid(clip_shape: tuple[int, int, int, int], config: VideoMSConfig) -> 
     """
     frames, channels, height, width = clip_shape
     if channels != config.num_channels:
-        raise ValueError(
-            f"clips have {channels} channels but num_channels is {config.num_channels}; "
-            "pixel_values must be (batch, frames, channels, height, width)"
-        )
+        expected = "pixel_values must be (batch, frames, channels, height, width)"
+        raise ValueError(f"clips have {channels} channels but num_channels is {config.num_channels}; {expected}")
     tubelet, (patch_height, patch_width) = config.tubelet_size, config.patch_shape
     for name, size, unit, unit_size in (
         ("number of frames", frames, "tubelet_size", tubelet),
@@ -60,25 +58,21 @@ def check_clip(pixel_values: Tensor, config: VideoMSConfig) -> tuple[int, int, i
     """Number of tokens along time, height and width of `pixel_values` (B, T, C, H, W).
 
     Raises:
-        TypeError: They are not a tensor.
-        ValueError: They are not floating-point clips, or [`token_grid`] rejects their shape.
+        TypeError, ValueError: They are not a tensor of floating-point clips, or [`token_grid`] rejects their shape.
     """
     if not isinstance(pixel_values, Tensor):
         raise TypeError(
             f"pixel_values is a {type(pixel_values).__name__}; it must be a tensor. Call model(**inputs), not "
             "model(inputs), with what a processor returns"
         )
-    if pixel_values.ndim != 5:
-        raise ValueError(
-            f"pixel_values has shape {tuple(pixel_values.shape)}; it must have five dimensions: "
-            "(batch, frames, channels, height, width)"
-        )
-    if not pixel_values.is_floating_point():
-        raise ValueError(
-            f"pixel_values is {pixel_values.dtype}; it must be floating point and normalised: process "
-            "frames with VideoMSVideoProcessor first"
-        )
-    return token_grid(tuple(pixel_values.shape[1:]), config)
+    shape, dtype = tuple(pixel_values.shape), pixel_values.dtype
+    if len(shape) != 5:
+        names = "(batch, frames, channels, height, width)"
+        raise ValueError(f"pixel_values has shape {shape}; it must have five dimensions: {names}")
+    if not dtype.is_floating_point:
+        advice = "process frames with VideoMSVideoProcessor first"
+        raise ValueError(f"pixel_values is {dtype}; it must be floating point and normalised: {advice}")
+    return token_grid(shape[1:], config)
 
 
 def split_tubelets(pixel_values: Tensor, config: VideoMSConfig) -> Tensor:

@@ -8,6 +8,7 @@ decoded by PyAV, so that nothing needs torchcodec.
 import inspect
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -47,15 +48,15 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
 
     A video is a path, an http address, bytes, an open file, a row of a `datasets` video column (`{"path", "bytes"}`),
     an array or tensor of frames (T, H, W, C) or (T, C, H, W), or a list of frames: PIL images of any mode or arrays.
-    A list of videos is a batch. Frames are uint8, or other numbers in [0, 255], or floats in [0, 1], which are rounded
-    to uint8; alpha is dropped. With `do_rescale` off, values are taken as they are.
-    Of files, `num_frames` are sampled over the whole video (a shorter video repeats its last frame). Frames that are
-    given are taken as they are unless `do_sample_frames` is set, as pipelines do; then more frames than needed are
-    taken for a whole video, and exactly as many for a clip. With several segments or crops, one video gives
-    several views and `pixel_values` is (batch, views, frames, channels, height, width), segment by segment;
-    [`VideoMSForVideoClassification`] averages their scores.
+    A list of videos is a batch. Frames are numbers in [0, 255], or floats in [0, 1], which are rounded to uint8; alpha
+    is dropped. With `do_rescale` off, values are taken as they are.
 
-    A pipeline's `frame_sampling_rate` is the stride. It has no options for views; give it a processor that has them:
+    Of files, `num_frames` are sampled over the whole video (a shorter one repeats its last frame). Given frames are
+    taken as they are unless `do_sample_frames` is set, as pipelines do; then more than needed count as a whole video,
+    and exactly as many as a clip. With several segments or crops, one video gives several views, segment by segment:
+    (batch, views, frames, channels, height, width); [`VideoMSForVideoClassification`] averages their scores.
+
+    A pipeline's `frame_sampling_rate` is the stride. For views, give it a processor that has them:
     `pipeline(..., video_processor=AutoVideoProcessor.from_pretrained(folder, num_segments=5, num_crops=3))`.
 
     Raises:
@@ -72,7 +73,6 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     do_resize = True
     do_center_crop = True
     do_rescale = True
-    rescale_factor = 1 / 255
     do_normalize = True
     do_convert_rgb = True
     do_sample_frames = False
@@ -87,14 +87,12 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
     def preprocess(self, videos, **kwargs: Unpack[VideoMSVideoProcessorKwargs]) -> BatchFeature:
         layout = kwargs.pop("input_data_format", None) or self.input_data_format
         to_rgb = kwargs.get("do_convert_rgb", self.do_convert_rgb)
-        if isinstance(videos, VideoReader):
-            videos = [videos]
-        else:
-            videos = list_videos(videos, layout and ChannelDimension(layout) == ChannelDimension.LAST, to_rgb)
-        are_frames = [isinstance(video, torch.Tensor) for video in videos]
-        if any(are_frames) and not all(are_frames):
+        channels_last = layout and ChannelDimension(layout) == ChannelDimension.LAST
+        videos = [videos] if isinstance(videos, VideoReader) else list_videos(videos, channels_last, to_rgb)
+        are_frames = {isinstance(video, torch.Tensor) for video in videos}
+        if len(are_frames) > 1:
             raise ValueError("files and frames were given in one list; give them in two calls")
-        if not are_frames[0]:
+        if False in are_frames:
             kwargs.setdefault("do_sample_frames", True)
         elif kwargs.get("do_rescale", self.do_rescale) and (
             kwargs.get("rescale_factor", self.rescale_factor) == type(self).rescale_factor
@@ -116,30 +114,29 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         num_segments = kwargs.get("num_segments", self.num_segments) if sampled else 1
         if num_segments * kwargs.get("num_crops", self.num_crops) > 1:
             # (crops, segments * T, C, H, W) -> (segments * crops, T, C, H, W)
-            clips = [
-                clip.unflatten(1, (num_segments, -1)).transpose(0, 1).flatten(0, 1)
-                for clip in (clip if clip.ndim == 5 else clip[None] for clip in clips)
-            ]
+            clips = [clip if clip.ndim == 5 else clip[None] for clip in clips]
+            clips = [clip.unflatten(1, (num_segments, -1)).transpose(0, 1).flatten(0, 1) for clip in clips]
         return BatchFeature(data={"pixel_values": clips, **batch}, tensor_type=return_tensors)
 
     def sample_frames(
-        self,
-        metadata: VideoMetadata,
-        num_frames: int | None = None,
-        fps: int | float | None = None,
-        frame_stride: int | None = None,
-        num_segments: int | None = None,
-        candidate_ratio: float | int | None = None,
-        **kwargs,
+        self, metadata, num_frames=None, fps=None, frame_stride=None, num_segments=None, candidate_ratio=None, **kwargs
     ) -> np.ndarray:
-        """Indices of the frames to use, int64 (num_segments * num_frames,), segment by segment."""
-        if fps is not None:
-            return self._sample_by_rate(metadata, num_frames, fps, num_segments)
-        num_frames = self.num_frames if num_frames is None else num_frames
-        num_segments = self.num_segments if num_segments is None else num_segments
-        ratio = self.candidate_ratio if candidate_ratio is None else candidate_ratio
-        num_frames = math.ceil(num_frames * ratio - 1e-6)
+        """Indices of the frames to use, int64 (num_segments * num_frames,), segment by segment.
+
+        With `fps` they are as many a second, at least one, spread evenly over the whole video.
+        """
         total = metadata.total_num_frames
+        num_segments = self.num_segments if num_segments is None else num_segments
+        if fps is not None:
+            if num_frames not in (None, self.num_frames):  # the default gives way
+                raise ValueError(f"num_frames is {num_frames} and fps is {fps}; only one of them can be given")
+            if num_segments > 1:
+                raise ValueError("fps is given, so a clip is the whole video, and num_segments must be 1")
+            if metadata.fps is None:
+                raise ValueError(f"fps is {fps}, but the video's own rate is not known; give it in video_metadata")
+            return uniform_clip(total, min(max(int(total / metadata.fps * fps), 1), total))
+        ratio = self.candidate_ratio if candidate_ratio is None else candidate_ratio
+        num_frames = math.ceil((self.num_frames if num_frames is None else num_frames) * ratio - 1e-6)
         if metadata.video_backend is None and num_frames > total:
             raise ValueError(
                 f"{num_frames} frames are to be sampled from a video given as {total} frames; give more frames or a "
@@ -151,28 +148,15 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
             return uniform_clip(total, num_frames * num_segments).reshape(num_frames, num_segments).T.reshape(-1)
         if num_segments == 1:
             return validation_clip(total, num_frames, frame_stride)
-        return np.concatenate(
-            [segment_clip(total, num_frames, frame_stride, i, num_segments) for i in range(num_segments)]
-        )
-
-    def _sample_by_rate(self, metadata: VideoMetadata, num_frames: int | None, fps: float, num_segments: int | None):
-        """Indices of `fps` frames a second, spread evenly over the whole video; at least one."""
-        if num_frames not in (None, self.num_frames):  # the default gives way
-            raise ValueError(f"num_frames is {num_frames} and fps is {fps}; only one of them can be given")
-        if (self.num_segments if num_segments is None else num_segments) > 1:
-            raise ValueError("fps is given, so a clip is the whole video, and num_segments must be 1")
-        if metadata.fps is None:
-            raise ValueError(f"fps is {fps}, but the video's own rate is not known; give it in video_metadata")
-        total = metadata.total_num_frames
-        return uniform_clip(total, min(max(int(total / metadata.fps * fps), 1), total))
+        clips = [segment_clip(total, num_frames, frame_stride, i, num_segments) for i in range(num_segments)]
+        return np.concatenate(clips)
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
         """Frames uint8 (T, C, H, W) and metadata of a path, address, bytes, open file or `VideoReader`, or a list."""
         if isinstance(video_url_or_urls, (list, tuple)):
             return list(zip(*[self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls], strict=True))
-        if isinstance(video_url_or_urls, VideoReader):
-            return self._read_video(video_url_or_urls, sample_indices_fn)
-        with FileReader(video_url_or_urls) as video:
+        given = video_url_or_urls
+        with nullcontext(given) if isinstance(given, VideoReader) else FileReader(given) as video:
             return self._read_video(video, sample_indices_fn)
 
     @staticmethod
@@ -181,14 +165,8 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         info = video.info
         if info.num_frames < 2:
             raise VideoDecodeError(video.name, ONE_FRAME)
-        metadata = VideoMetadata(
-            total_num_frames=info.num_frames,
-            fps=info.fps or None,
-            width=info.width,
-            height=info.height,
-            duration=info.duration_seconds,
-            video_backend="pyav",
-        )
+        size = info.width, info.height
+        metadata = VideoMetadata(info.num_frames, info.fps or None, *size, info.duration_seconds, "pyav")
         indices = np.arange(info.num_frames) if sample_indices_fn is None else sample_indices_fn(metadata=metadata)
         metadata.frames_indices = indices
         return video.frames(indices), metadata
@@ -207,25 +185,24 @@ class VideoMSVideoProcessor(BaseVideoProcessor):
         super().to_json_file(json_file_path)
         path = Path(json_file_path)
         if path.name == VIDEO_PROCESSOR_NAME:
-            pointer = {"image_processor_type": type(self).__name__, "feature_extractor_type": type(self).__name__}
+            pointer = dict.fromkeys(("image_processor_type", "feature_extractor_type"), type(self).__name__)
             if code := (getattr(self, "auto_map", None) or {}).get("AutoVideoProcessor"):
-                pointer["auto_map"] = {"AutoImageProcessor": code, "AutoFeatureExtractor": code}
+                pointer["auto_map"] = dict.fromkeys(("AutoImageProcessor", "AutoFeatureExtractor"), code)
             path.with_name(IMAGE_PROCESSOR_NAME).write_text(json.dumps(pointer, indent=2) + "\n", encoding="utf-8")
 
     def _preprocess(self, videos: list[torch.Tensor], num_crops: int = 1, **kwargs) -> BatchFeature:
         """The usual steps; with several crops each result is (crops, frames, channels, height, width)."""
         if num_crops == 1:
             return super()._preprocess(videos, **kwargs)
-        resize = {name: kwargs.pop(name) for name in ("do_resize", "size", "resample")}
-        if resize["do_resize"]:
-            videos = [self.resize(video, size=resize["size"], resample=resize["resample"]) for video in videos]
-        crops = [crop for video in videos for crop in spaced_crops(video, num_crops, kwargs["crop_size"], kwargs)]
-        batch = super()._preprocess(crops, do_resize=False, size=resize["size"], resample=resize["resample"], **kwargs)
-        clips = batch["pixel_values_videos"]
-        batch["pixel_values_videos"] = [
-            torch.stack(list(clips[i : i + num_crops])) for i in range(0, len(clips), num_crops)
-        ]
-        return batch
+        if not kwargs["do_center_crop"]:
+            raise ValueError(f"num_crops is {num_crops} but do_center_crop is off; switch it on or take one crop")
+        if kwargs["do_resize"]:
+            videos = [self.resize(video, size=kwargs["size"], resample=kwargs["resample"]) for video in videos]
+        crops = [crop for video in videos for crop in spaced_crops(video, num_crops, kwargs["crop_size"])]
+        batch = super()._preprocess(crops, **kwargs | {"do_resize": False})
+        clips = list(batch["pixel_values_videos"])
+        groups = [clips[i : i + num_crops] for i in range(0, len(clips), num_crops)]
+        return BatchFeature(data={"pixel_values_videos": list(map(torch.stack, groups))})
 
 
 def _pipeline_options() -> dict | None:
@@ -242,10 +219,8 @@ def _pipeline_options() -> dict | None:
     return caller.get("preprocess_params") or getattr(caller.get("self"), "params", None) or {}
 
 
-def spaced_crops(video: torch.Tensor, num_crops: int, crop_size, options: dict) -> list[torch.Tensor]:
+def spaced_crops(video: torch.Tensor, num_crops: int, crop_size) -> list[torch.Tensor]:
     """`num_crops` crops of frames (T, C, H, W), evenly spaced along the longer side from end to end."""
-    if not options["do_center_crop"]:
-        raise ValueError(f"num_crops is {num_crops} but do_center_crop is off; switch it on or take one crop")
     height, width = video.shape[-2:]
     along_width = width >= height
     longer, extent = (width, crop_size["width"]) if along_width else (height, crop_size["height"])

@@ -12,7 +12,7 @@ from ..files import atomic_path, write_json
 from ..machine import library_versions
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..selection_videoms import most_important
-from ..tubelets_videoms import gather_slices
+from ..tubelets_videoms import gather_slices, split_tubelets
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -49,6 +49,8 @@ class ClassifierGraph(nn.Module):
         num_kept = torch.floor(keep_ratio * config.num_tokens + 1e-6).long().item()  # as `floor_share`
         torch._check(num_kept >= 1)
         importance, tokens = embeddings.importance_and_embeddings(pixel_values)
+        if tokens is None:
+            tokens = embeddings.patch_embeddings(split_tubelets(pixel_values, config)).flatten(1, 3)
         kept_ids = most_important(importance, num_kept).sort(dim=1).values
         tokens = tokens.gather(1, kept_ids[..., None].expand(-1, -1, config.hidden_size))
         tokens = tokens + embeddings.position_embeddings(kept_ids, config.num_tokens)

@@ -15,9 +15,9 @@ class StaticEmbeddings(VideoMSEmbeddings):
     def importance(self, pixel_values: Tensor) -> Tensor:
         return -super().importance(pixel_values)
 
-    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def importance_and_embeddings(self, pixel_values: Tensor) -> tuple[Tensor, Tensor | None]:
         importance, embeddings = super().importance_and_embeddings(pixel_values)
-        return -importance, embeddings
+        return -importance.abs(), embeddings  # with a gradient they come from `importance`
 
 
 def _select_static(model: VideoMSPreTrainedModel) -> None:
