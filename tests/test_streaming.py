@@ -407,7 +407,7 @@ def test_a_stream_can_be_sent_to_a_spawned_worker(folder):
 def test_several_clips_of_a_streamed_video_come_in_one_item(tars):
     stream = ClipStream(Shards(tars), CHOOSE, keep_frames, num_samples=3)
     table = ClipDataset(read_videos(tars), CHOOSE, keep_frames, num_samples=3)
-    for (number, _), item in zip(stream.videos, stream, strict=True):
+    for (number, _), item in zip(VideoStream(stream.table), stream, strict=True):
         assert item["pixel_values"].shape[0] == 3
         assert torch.equal(item["pixel_values"], table[number]["pixel_values"])
 

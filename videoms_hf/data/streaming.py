@@ -3,12 +3,10 @@
 
 An epoch visits every video once, in an order that depends on the seed and the epoch alone: the shards in random order
 are cut into equal lanes, and within a lane each block of videos is shuffled. Batch g is the next of lane
-g % num_lanes: its videos are neighbours, but consecutive batches come from far apart. (Prepared shards hold videos in
-random order.)
+g % num_lanes: its videos are neighbours, but consecutive batches come from far apart.
 
-Process r of n takes the batches g with g % n = r, and its workers take turns, as a `DataLoader` asks them, so that one
-worker reads a lane. If the number of readers (processes times workers) divides `LANES`, as 1, 2, 3, 4, 6, 8 and 12 do,
-the batches of a step are the same for all of these.
+Process r of n takes the batches g with g % n = r, and its workers take turns, so that one worker reads a lane. If the
+number of readers (processes times workers) divides `LANES`, the batches of a step do not depend on it.
 """
 
 import json
@@ -60,14 +58,10 @@ class VideoStream(IterableDataset):
         drop_last: bool = False,
     ):
         if batch_size > 1 and world_size > 1 and not drop_last:  # one would wait forever for the last batch of another
-            raise ValueError(
-                f"dataloader_drop_last is false with {world_size} processes; streamed videos give all of them equally "
-                "many batches only if it is true"
-            )
+            raise ValueError(f"dataloader_drop_last is false with {world_size} processes; streams need it to be true")
         self.shards, self.seed, self.batch_size = shards, seed, batch_size
         self.rank, self.world_size = rank, world_size
-        step = batch_size * world_size if drop_last else 1
-        self._num_used = len(shards) // step * step
+        self._num_used = len(shards) - (len(shards) % (batch_size * world_size) if drop_last else 0)
         self._progress = torch.zeros(2, dtype=torch.int64).share_memory_()  # with workers of several epochs
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
@@ -115,34 +109,23 @@ class VideoStream(IterableDataset):
 class ClipStream(ClipDataset, IterableDataset):
     """The clips of [`ClipDataset`] for the videos of shards, streamed. A bad video is replaced by any other."""
 
-    def __init__(self, shards: Shards, *args, **kwargs):
-        super().__init__(shards, *args, **kwargs)
-        self.videos = VideoStream(shards, self.seed or 0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Continue with the clips of another epoch, also in running workers."""
-        super().set_epoch(epoch)
-        self.videos.set_epoch(epoch)
-
     def __iter__(self) -> Iterator[dict]:
-        return starmap(self.clip, self.videos)
+        videos = VideoStream(self.table, self.seed or 0)
+        videos.set_epoch(int(self._epoch))
+        return starmap(self.clip, videos)
 
 
 class SeededStream(VideoStream):
-    """The items of [`SeededClips`] for the videos of shards, as they come.
-
-    What a resumed run skips is neither read nor decoded: such an item has its "clip_number" only.
-    """
+    """The items of [`SeededClips`] for streamed videos; one that a resumed run skips only has its "clip_number"."""
 
     def __init__(self, clips: SeededClips, args: TrainingArguments):
         place, drop_last = (args.process_index, args.world_size), args.dataloader_drop_last
         super().__init__(clips.clips.table, args.data_seed, *place, args.train_batch_size, drop_last)
         self.clips = clips
-        self.order = {  # what it depends on besides seed and epoch
-            "num_lanes": math.lcm(LANES, args.world_size * max(args.dataloader_num_workers, 1)),
-            "batch_size": args.train_batch_size,
-            "num_batches": args.world_size * (len(self) // args.train_batch_size),
-        }
+        lanes = math.lcm(LANES, args.world_size * max(args.dataloader_num_workers, 1))
+        num_batches = args.world_size * (len(self) // self.batch_size)
+        # What it depends on besides seed and epoch.
+        self.order = {"num_lanes": lanes, "batch_size": self.batch_size, "num_batches": num_batches}
 
     def __iter__(self) -> Iterator[dict]:
         for row, video in super().__iter__():
@@ -159,17 +142,13 @@ class SeededStream(VideoStream):
         before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if before != self.order:
             raise ValueError(
-                f"{checkpoint} lies in the middle of an epoch that was streamed in the order {before}, but now it is "
-                f"{self.order}, and videos would be lost and doubled; set per_device_train_batch_size, "
-                "dataloader_num_workers and the number of processes as they were"
+                f"{checkpoint} lies in the middle of an epoch streamed in the order {before}, now {self.order}; set "
+                "per_device_train_batch_size, dataloader_num_workers and the number of processes as they were"
             )
 
 
 def stream_loader(clips: SeededClips, args: TrainingArguments, collate: Callable[[list[dict]], dict]) -> DataLoader:
-    """Loader of a [`SeededStream`] of this process, in batches of the run.
-
-    It is not for accelerate to prepare, which would have one process read for all.
-    """
+    """Loader of this process's [`SeededStream`]; accelerate must not prepare it: one process would read for all."""
     same = ("drop_last", "num_workers", "persistent_workers", "prefetch_factor", "multiprocessing_context")
     return DataLoader(
         SeededStream(clips, args),
