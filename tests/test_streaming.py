@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from collections import Counter
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -315,22 +316,27 @@ def test_the_order_is_random_and_made_from_seed_and_epoch_alone(folder):
 
 def test_shards_and_the_videos_in_them_are_shuffled_anew_each_epoch(folder, monkeypatch):
     monkeypatch.setattr(streaming, "LANES", 1)
-    shards = Shards(folder)
-    assert len({streaming.epoch_order(shards, seed, epoch) for seed in (0, 1) for epoch in range(5)}) > 5
-    monkeypatch.setattr(streaming, "epoch_order", lambda *_: (0, 1, 2, 3, 4))
-    videos = VideoStream(shards)
-    orders = set()
-    for epoch in range(5):
-        videos.set_epoch(epoch)
-        orders.add(tuple(number for number, _ in videos))
-    assert len(orders) == 5 and all(sorted(order) == list(range(28)) for order in orders)
+    videos = VideoStream(Shards(folder))
+
+    def orders():
+        for epoch in range(6):
+            videos.set_epoch(epoch)
+            yield [number for number, _ in videos]
+
+    third = range(10, 21)  # videos of the third shard
+    assert len({tuple(number for number in order if number in third) for order in orders()}) == 6
+    monkeypatch.setattr(streaming, "BLOCKS", dict.fromkeys(streaming.BLOCKS, (1, 1)))  # of a video, as it comes
+    shards = [np.searchsorted(videos.shards.ends, order, side="right").tolist() for order in orders()]
+    orders_of_shards = [tuple(shard for shard, _ in groupby(numbers)) for numbers in shards]
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in orders_of_shards) and len(set(orders_of_shards)) > 4
 
 
 def test_lanes_hold_every_place_once():
-    for num_videos, batch_size, num_lanes, world_size in ((100, 3, 8, 2), (7, 2, 48, 1), (1000, 16, 48, 8)):
-        lanes = epoch_lanes(num_videos, batch_size, num_lanes, world_size > 1, world_size)
-        places = [place for lane in lanes for place in range(lane.first, lane.first + sum(lane.batch_sizes))]
-        assert places == list(range(len(places))) and 0 <= num_videos - len(places) < batch_size * world_size
+    for num_videos, batch_size, num_lanes in ((100, 3, 8), (7, 2, 48), (1000, 16, 48), (96, 2, 48), (5, 1, 1)):
+        lanes = epoch_lanes(num_videos, batch_size, num_lanes)
+        assert [place for lane in lanes for place in lane] == list(range(num_videos))
+        batches = Counter(number // batch_size % num_lanes for number in range(num_videos))
+        assert [len(lane) for lane in lanes] == [batches[lane] for lane in range(num_lanes)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -401,7 +407,7 @@ def test_a_stream_can_be_sent_to_a_spawned_worker(folder):
 def test_several_clips_of_a_streamed_video_come_in_one_item(tars):
     stream = ClipStream(Shards(tars), CHOOSE, keep_frames, num_samples=3)
     table = ClipDataset(read_videos(tars), CHOOSE, keep_frames, num_samples=3)
-    for (number, _), item in zip(stream.videos, stream, strict=True):
+    for (number, _), item in zip(VideoStream(stream.table), stream, strict=True):
         assert item["pixel_values"].shape[0] == 3
         assert torch.equal(item["pixel_values"], table[number]["pixel_values"])
 

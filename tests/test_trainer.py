@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer, default_data_collator
 from tests.test_optimization import reference_schedule
 from tests.tiny_run import NUM_CLASSES, ClipsInMemory, losses, tiny_model, tiny_trainer, weights
 from videoms_hf.configuration_videoms import noise_lengths
-from videoms_hf.data.collate import SeededCollator
+from videoms_hf.data.collate import collate_seeded
 from videoms_hf.data.seeding import EpochSampler, SeededClips, seeded
 from videoms_hf.training import TimeEstimate, describe_run
 from videoms_hf.training import trainer as trainer_module
@@ -175,7 +175,7 @@ def test_what_is_random_in_a_collator_depends_on_the_clips_alone():
 
     def drawn(*numbers):
         torch.rand(1)
-        return SeededCollator(collate, 0)([{"clip_number": n, "video_id": n} for n in numbers])["drawn"]
+        return collate_seeded([{"clip_number": n, "video_id": n} for n in numbers], collate, 0)["drawn"]
 
     assert torch.equal(drawn(3, 4), drawn(3, 4))
     assert not torch.equal(drawn(3, 4), drawn(3, 5))

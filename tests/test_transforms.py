@@ -276,13 +276,13 @@ def test_a_quarter_of_the_clips_lose_one_box_to_noise_that_differs_between_frame
 
 
 def test_a_policy_that_cannot_be_done_is_refused():
-    augment = RandAugment.from_policy(RAND_AUGMENT)
+    augment = RandAugment(RAND_AUGMENT)
     assert (augment.magnitude, augment.num_ops, augment.magnitude_std) == (7, 4, 0.5)
-    assert RandAugment.from_policy("rand-m9-n2-inc1").magnitude_std == 0
+    assert RandAugment("rand-m9-n2-inc1").magnitude_std == 0
     for policy in ("rand-m7-n4-mstd0.5", "augmix-m3", "rand-m7-n4-mstd0.5-inc0", ""):
         with pytest.raises(ValueError, match="rand-m7-n4-mstd0.5-inc1"):
-            RandAugment.from_policy(policy)
-    with pytest.raises(ValueError, match=r"magnitude 11.0, .* in \[0, 10\]"):
+            RandAugment(policy)
+    with pytest.raises(ValueError, match="rand-m11-n4-inc1.*magnitude, 0 to 10"):
         FinetuningTransform(32, rand_augment="rand-m11-n4-inc1")
     with pytest.raises(ValueError, match="random_erasing is 2"):
         FinetuningTransform(32, random_erasing=2)
@@ -362,7 +362,7 @@ def test_rand_augment_applies_each_of_four_draws_half_of_the_time(monkeypatch):
         return frames
 
     monkeypatch.setattr("videoms_hf.data.transforms.OPERATIONS", [record])
-    augment = RandAugment.from_policy(RAND_AUGMENT)
+    augment = RandAugment(RAND_AUGMENT)
     counts = []
     for _ in range(500):
         calls.clear()
@@ -379,7 +379,7 @@ def test_strengths_stay_on_their_scale(monkeypatch):
     monkeypatch.setattr(
         "videoms_hf.data.transforms.OPERATIONS", [lambda frames, strength: strengths.append(strength) or frames]
     )
-    augment = RandAugment(9.5, 4, 5.0)
+    augment = RandAugment("rand-m9.5-n4-mstd5.0-inc1")
     for _ in range(50):
         augment(noise_clip(1, 2, 2))
     assert min(strengths) >= 0 and max(strengths) == 1.0

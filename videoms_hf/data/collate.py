@@ -23,11 +23,9 @@ def collate_clips(items: list[dict]) -> dict:
         raise ValueError(f"clips of the shapes {shapes} cannot make a batch; all must have the same shape")
     batch = default_collate(items)
     if batch["pixel_values"].ndim == 6:
-        num_samples = batch["pixel_values"].shape[1]
-        batch = {
-            name: value.flatten(0, 1) if name == "pixel_values" else value.repeat_interleave(num_samples, dim=0)
-            for name, value in batch.items()
-        }
+        clips = batch.pop("pixel_values")
+        batch = {name: value.repeat_interleave(clips.shape[1], dim=0) for name, value in batch.items()}
+        batch["pixel_values"] = clips.flatten(0, 1)
     return batch
 
 
@@ -84,15 +82,10 @@ def cutmix_clips(clips: Tensor, others: Tensor, share: float) -> tuple[Tensor, f
     return clips, 1 - (bottom - top) * (right - left) / math.prod(sides)
 
 
-class SeededCollator:
-    """`collate`, whose draws (for mixup) depend on the seed and the clips alone."""
-
-    def __init__(self, collate: Callable[[list[dict]], dict], seed: int):
-        self.collate, self.seed = collate, seed
-
-    def __call__(self, items: list[dict]) -> dict:
-        numbers = [item.pop("clip_number") for item in items]
-        if not any(items):
-            return {}  # a batch that a resumed stream skips
-        with seeded(self.seed, *numbers):
-            return self.collate(items)
+def collate_seeded(items: list[dict], collate: Callable[[list[dict]], dict], seed: int) -> dict:
+    """`collate(items)`, whose draws (for mixup) depend on the seed and the clips alone."""
+    numbers = [item.pop("clip_number") for item in items]
+    if not any(items):
+        return {}  # a batch that a resumed stream skips
+    with seeded(seed, *numbers):
+        return collate(items)

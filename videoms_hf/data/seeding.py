@@ -32,12 +32,9 @@ def clip_generators(seed: int | None, epoch: int, index: int, attempts: int) -> 
     return (np.random.default_rng([*numbers, attempt]) for attempt in range(attempts))
 
 
-@contextlib.contextmanager
-def draws(rng: np.random.Generator) -> Iterator[None]:
-    """Within this context torch's generator (CPU), which transforms draw from, starts from a number of `rng`."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(rng.integers(2**63)))
-        yield
+def seed_torch(rng: np.random.Generator) -> None:
+    """Start torch's generator (CPU), which transforms draw from, from a number of `rng`."""
+    torch.default_generator.manual_seed(int(rng.integers(2**63)))
 
 
 class EpochSampler(Sampler[int]):
@@ -58,7 +55,7 @@ class EpochSampler(Sampler[int]):
 class SeededClips(Dataset):
     """The items of any dataset `clips` by the numbers of an [`EpochSampler`].
 
-    Added are "video_id" (the row), `noise` in [0, 1) by argument and length, and [`SeededCollator`]'s "clip_number".
+    Added are "video_id" (the row), `noise` in [0, 1) by argument and length, and "clip_number" for [`collate_seeded`].
     """
 
     def __init__(self, clips: Dataset, seed: int, noise: Mapping[str, int]):

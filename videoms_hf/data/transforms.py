@@ -31,6 +31,8 @@ MULTI_SCALE_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the shorter side
 CROP_ANCHORS = [(y, x) for y in (0, 2, 4) for x in (0, 2, 4)] + [(y, x) for y in (1, 3) for x in (1, 3)]
 MIN_CROP_AREA, CROP_ASPECT = 0.08, (3 / 4, 4 / 3)
 ERASED_AREA, ERASED_ASPECT = (0.02, 1 / 3), (0.3, 1 / 0.3)
+# Official code: bicubic, which torchvision lacks for tensors.
+SAMPLING = {"interpolation": InterpolationMode.BILINEAR, "fill": [128.0] * 3}
 
 
 def normalize(frames: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
@@ -121,25 +123,24 @@ class FinetuningTransform:
             raise ValueError(f"random_erasing is {random_erasing}; it must be a probability, in [0, 1]")
         if not 0 < min_crop_area <= 1:
             raise ValueError(f"min_crop_area is {min_crop_area}; it must be a share of the frame, in (0, 1]")
-        self.size, self.flip, self.random_erasing = size, flip, random_erasing
+        self.size, self.min_crop_area, self.flip, self.random_erasing = size, min_crop_area, flip, random_erasing
         self.statistics = mean, std
-        self.rand_augment = None if rand_augment is None else RandAugment.from_policy(rand_augment)
-        self.min_crop_area = min_crop_area
+        self.rand_augment = None if rand_augment is None else RandAugment(rand_augment)
         self.centre_crop = EvaluationTransform(size) if min_crop_area == 1 else None
 
     def __call__(self, frames: Tensor) -> Tensor:
         if self.rand_augment is not None:
             frames = self.rand_augment(frames)
-        frames = self._random_crop(frames) if self.centre_crop is None else self.centre_crop(frames)
+        if self.centre_crop is not None:
+            frames = self.centre_crop(frames)
+        else:
+            box = RandomResizedCrop.get_params(frames, (self.min_crop_area, 1.0), CROP_ASPECT)
+            # Official code: crops and resizes after normalisation. That differs by rounding only (at most a level of
+            # 255) and takes five times as long. It does not antialias, so we do not.
+            frames = _resize(tv.crop(frames, *box), self.size, antialias=False)
         if self.flip and torch.rand(()) < 0.5:
             frames = frames.flip(-1)
         return erase_box(frames, *self.statistics) if torch.rand(()) < self.random_erasing else frames
-
-    def _random_crop(self, frames: Tensor) -> Tensor:
-        top, left, height, width = RandomResizedCrop.get_params(frames, (self.min_crop_area, 1.0), CROP_ASPECT)
-        # Official code: crops and resizes after normalisation. That differs by rounding only (at most a level of 255)
-        # and takes five times as long. It does not antialias, so we do not.
-        return _resize(tv.crop(frames, top, left, height, width), self.size, antialias=False)
 
 
 class EvaluationTransform:
@@ -150,45 +151,31 @@ class EvaluationTransform:
 
     def __init__(self, size: int, num_crops: int = 1, processor: VideoMSVideoProcessor | None = None):
         self.processor = VideoMSVideoProcessor() if processor is None else processor
-        self.options = {
-            "size": {"shortest_edge": size},
-            "crop_size": {"height": size, "width": size},
-            "num_crops": num_crops,
-            **dict.fromkeys(("do_sample_frames", "do_rescale", "do_normalize"), False),
-        }
+        sides = {"size": {"shortest_edge": size}, "crop_size": {"height": size, "width": size}}
+        off = dict.fromkeys(("do_sample_frames", "do_rescale", "do_normalize"), False)
+        self.options = {**sides, **off, "num_crops": num_crops}
 
     def __call__(self, frames: Tensor) -> Tensor:
-        batch = self.processor(frames, return_tensors="pt", **self.options)
-        return batch["pixel_values"][0]
+        return self.processor(frames, return_tensors="pt", **self.options)["pixel_values"][0]
 
 
 class RandAugment:
     """timm's RandAugment with the increasing operations: frames uint8 (T, 3, H, W) in and out.
 
     `num_ops` operations are drawn with replacement; each is applied to all frames with probability 0.5, and its
-    strength is normal around `magnitude` with deviation `magnitude_std`, on a scale from 0 to 10.
+    strength is normal around `magnitude` with deviation `magnitude_std`, on a scale from 0 to 10. `policy` gives these
+    in timm's notation, such as rand-m7-n4-mstd0.5-inc1.
     """
 
-    def __init__(self, magnitude: float, num_ops: int, magnitude_std: float):
-        if not 0 <= magnitude <= 10 or num_ops < 1 or magnitude_std < 0:
-            raise ValueError(
-                f"RandAugment has magnitude {magnitude}, {num_ops} operations and magnitude_std {magnitude_std}; they "
-                "must be in [0, 10], at least 1 and at least 0"
-            )
-        self.magnitude, self.num_ops, self.magnitude_std = magnitude, num_ops, magnitude_std
-
-    @classmethod
-    def from_policy(cls, policy: str) -> "RandAugment":
-        """From timm's notation, such as rand-m7-n4-mstd0.5-inc1: magnitude, operations, deviation, increasing set."""
-        number = r"(\d+(?:\.\d+)?)"
-        match = re.fullmatch(rf"rand-m{number}-n(\d+)(?:-mstd{number})?-inc1", policy)
+    def __init__(self, policy: str):
+        match = re.fullmatch(r"rand-m(10(?:\.0+)?|\d(?:\.\d+)?)-n([1-9]\d*)(?:-mstd(\d+(?:\.\d+)?))?-inc1", policy)
         if match is None:
             raise ValueError(
-                f"the RandAugment policy is {policy!r}; it must be like {RAND_AUGMENT!r}: m and the magnitude, n and "
-                "the number of operations, mstd and the deviation, inc1 for the increasing operations"
+                f"the RandAugment policy is {policy!r}; it must be like {RAND_AUGMENT!r}: m and the magnitude, 0 to "
+                "10, n and the number of operations, mstd and the deviation, inc1 for the increasing operations"
             )
         magnitude, num_ops, magnitude_std = match.groups(default="0")
-        return cls(float(magnitude), int(num_ops), float(magnitude_std))
+        self.magnitude, self.num_ops, self.magnitude_std = float(magnitude), int(num_ops), float(magnitude_std)
 
     def __call__(self, frames: Tensor) -> Tensor:
         for _ in range(self.num_ops):
@@ -215,20 +202,12 @@ def _enhance(adjust: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, flo
 def _warp(frames: Tensor, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> Tensor:
     """Sheared (tangents in x and y) and shifted (shares of width and height), with grey borders."""
     height, width = frames.shape[-2:]
-    return tv.affine(
-        frames,
-        angle=0.0,
-        translate=[shift[0] * width, shift[1] * height],
-        scale=1.0,
-        shear=[math.degrees(math.atan(tangent)) for tangent in shear],
-        interpolation=InterpolationMode.BILINEAR,  # Official code: bicubic, which torchvision lacks for tensors.
-        fill=[128.0] * 3,
-        center=[0.0, 0.0],
-    )
+    degrees, pixels = [math.degrees(math.atan(tangent)) for tangent in shear], [shift[0] * width, shift[1] * height]
+    return tv.affine(frames, 0.0, pixels, 1.0, degrees, center=[0.0, 0.0], **SAMPLING)
 
 
 def _rotate(frames: Tensor, strength: float) -> Tensor:
-    return tv.rotate(frames, _signed(30 * strength), interpolation=InterpolationMode.BILINEAR, fill=[128.0] * 3)
+    return tv.rotate(frames, _signed(30 * strength), **SAMPLING)
 
 
 def _solarize(frames: Tensor, strength: float) -> Tensor:

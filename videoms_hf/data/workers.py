@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,7 @@ from ..decoding_videoms import VideoDecodeError
 from .tables import reason_of
 
 
-class WorkerKilled:
-    """What a piece of work came to whose process ended in the middle, out of memory or by a fault of a decoder."""
+KILLED = "the process that read it was killed (out of memory, or a fault of the decoder)"  # result of such an item
 
 
 def look_through(
@@ -33,8 +33,7 @@ def look_through(
     rows = [None] * len(table) if is_embedded else table.to_list()
     work = partial(_look, look=look, table=table if is_embedded else None, faults=faults)
     found = dict(work_through(work, list(enumerate(rows)), num_workers, description))
-    killed = "the process that read it was killed (out of memory, or a fault of the decoder)"
-    return [killed if isinstance(found[i], WorkerKilled) else found[i] for i in range(len(table))]
+    return [found[number] for number in range(len(table))]
 
 
 def _look(item: tuple[int, dict | None], look: Callable, table: Dataset | None, faults: tuple) -> Any:
@@ -51,44 +50,39 @@ def work_through(
     """Yields (number of the item, what `work` returns for it) as they are done; errors of `work` are raised.
 
     `work` must be a function of a module, and `num_workers` 0 does all in this process. Where a worker dies, the items
-    that were under way are tried again, each in a process of its own; one that dies again gives [`WorkerKilled`].
+    that were under way are tried again, each in a process of its own; one that dies again gives `KILLED`.
     """
-    with tqdm(total=len(items), desc=description, unit="video") as bar:
-        if num_workers == 0:
-            for number, item in enumerate(items):
-                yield number, work(item)
-                bar.update()
-            return
-        waiting = list(range(len(items)))[::-1]
-        while waiting:
-            suspects = []
-            with _pool(work, min(num_workers, len(waiting))) as pool:
-                running = {}
-                while waiting or running:
-                    # Not all at once: a million futures are a gigabyte.
-                    while waiting and len(running) < 4 * num_workers and not suspects:
-                        try:
-                            running[pool.submit(_do, items[waiting[-1]])] = waiting[-1]
-                        except BrokenProcessPool:  # a worker died a moment ago; those under way will say so
-                            break
-                        waiting.pop()
-                    if not running:
-                        break
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        number = running.pop(future)
-                        if isinstance(future.exception(), BrokenProcessPool):
-                            suspects.append(number)
-                        else:
-                            yield number, future.result()
-                            bar.update()
-            for number in sorted(suspects):
-                with _pool(work, 1) as pool:
+    in_turn = ((number, work(item)) for number, item in enumerate(items))
+    results = _in_processes(work, items, num_workers) if num_workers else in_turn
+    yield from tqdm(results, description, len(items), unit="video")
+
+
+def _in_processes(work: Callable[[Any], Any], items: Sequence, num_workers: int) -> Iterator[tuple[int, Any]]:
+    waiting = list(range(len(items)))[::-1]
+    while waiting:
+        running, suspects = {}, []
+        with _pool(work, min(num_workers, len(waiting))) as pool:
+            while waiting or running:
+                # Not all at once: a million futures are a gigabyte.
+                while waiting and len(running) < 4 * num_workers and not suspects:
                     try:
-                        result = pool.submit(_do, items[number]).result()
-                    except BrokenProcessPool:
-                        result = WorkerKilled()
-                yield number, result
-                bar.update()
+                        running[pool.submit(_do, items[waiting[-1]])] = waiting[-1]
+                    except BrokenProcessPool:  # a worker died a moment ago; those under way will say so
+                        break
+                    waiting.pop()
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number = running.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        suspects.append(number)
+                    else:
+                        yield number, future.result()
+        for number in sorted(suspects):
+            result = KILLED
+            with suppress(BrokenProcessPool), _pool(work, 1) as pool:
+                result = pool.submit(_do, items[number]).result()
+            yield number, result
 
 
 def _begin(work: Callable[[Any], Any]) -> None:

@@ -28,44 +28,34 @@ def training_table(data_args: DataArguments, require_labels: bool) -> Table | Sh
     return table if data_args.few_shot is None else few_shot(table, data_args.few_shot, data_args.few_shot_seed)
 
 
-def random_clips(table: Table | Shards, data_args: DataArguments, *positional, **named) -> ClipDataset | ClipStream:
-    """Random clips of a table's videos, or of streamed shards."""
-    named |= {"seed": None, "max_bad_share": data_args.max_bad_share}
-    if isinstance(table, Shards):
-        return ClipStream(table, *positional, **named)
-    return ClipDataset(table, *positional, **named, cache_bytes=int(data_args.cache_frames * 2**30))
+def _random_clips(table: Table | Shards, data_args: DataArguments, *positional, **named) -> ClipDataset:
+    kind, cache_bytes = ClipStream if isinstance(table, Shards) else ClipDataset, int(data_args.cache_frames * 2**30)
+    named |= {"seed": None, "max_bad_share": data_args.max_bad_share, "cache_bytes": cache_bytes}
+    return kind(table, *positional, **named)
 
 
-def pretraining_clips(
-    table: Table | Shards, data_args: DataArguments, config: VideoMSConfig
-) -> ClipDataset | ClipStream:
+def pretraining_clips(table: Table | Shards, data_args: DataArguments, config: VideoMSConfig) -> ClipDataset:
     """Random clips of the videos of `table`, without labels."""
     choose = partial(pretraining_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
-    return random_clips(table, data_args, choose, PretrainingTransform(data_args.image_size), with_labels=False)
+    return _random_clips(table, data_args, choose, PretrainingTransform(data_args.image_size), with_labels=False)
 
 
 def finetuning_clips(
     table: Table | Shards, data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
-) -> ClipDataset | ClipStream:
+) -> ClipDataset:
     """Random, augmented clips of the labelled videos of `table`."""
     choose = partial(finetuning_clip, num_frames=config.num_candidate_frames, stride=data_args.frame_stride)
     transform = finetuning_transform(data_args, augmentation_args, config)
-    return random_clips(table, data_args, choose, transform, num_samples=augmentation_args.num_samples)
+    return _random_clips(table, data_args, choose, transform, num_samples=augmentation_args.num_samples)
 
 
 def finetuning_transform(
     data_args: DataArguments, augmentation_args: AugmentationArguments, config: VideoMSConfig
 ) -> FinetuningTransform:
     """The augmentation of labelled clips."""
-    return FinetuningTransform(
-        data_args.image_size,
-        augmentation_args.rand_augment,
-        augmentation_args.min_crop_area,
-        augmentation_args.horizontal_flip,
-        augmentation_args.random_erasing,
-        config.image_mean,
-        config.image_std,
-    )
+    args = augmentation_args
+    random = args.rand_augment, args.min_crop_area, args.horizontal_flip, args.random_erasing
+    return FinetuningTransform(data_args.image_size, *random, config.image_mean, config.image_std)
 
 
 def evaluation_clips(
@@ -78,6 +68,5 @@ def evaluation_clips(
     if data_args.eval_data is None:
         return None
     table = read_videos(data_args.eval_data, data_args.data_root, class_names, require_labels=class_names is not None)
-    return ViewDataset(
-        table, config.num_candidate_frames, data_args.frame_stride, size=data_args.image_size, skip_broken=True
-    )
+    clip = config.num_candidate_frames, data_args.frame_stride
+    return ViewDataset(table, *clip, size=data_args.image_size, skip_broken=True)

@@ -155,7 +155,7 @@ def carry_out(trainer: VideoMSTrainer, say: Callable[[str], None]) -> dict[str, 
     trainer.save_model()  # and publishes it, with push_to_hub
     say(f"{len(bad)} of {len(trainer.train_dataset)} training videos were corrupt and replaced by others")
     for video in bad:
-        say(printable(f"  {video.path} ({video.place}): {video.reason}"))
+        say(printable(f"  {video}"))
     for warning in warn_of_vain_run(trainer):
         say(f"Warning: {warning}")
     say(f"Model and log are in {trainer.args.output_dir}")

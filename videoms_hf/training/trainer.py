@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, default_data_collator, get_ws
 from transformers.utils import logging
 
 from ..configuration_videoms import noise_lengths
-from ..data.collate import SeededCollator
+from ..data.collate import collate_seeded
 from ..data.seeding import EpochSampler, SeededClips
 from ..data.streaming import ClipStream, SeededStream, stream_loader
 from ..data.tables import video_name
@@ -163,7 +163,7 @@ class VideoMSTrainer(Trainer):
         noise = noise_lengths(self.bare_model().config, self.is_pretraining)
         is_stream = isinstance(self.train_dataset, ClipStream)
         clips = SeededClips(self.train_dataset, seed, noise)
-        collate = SeededCollator(self.data_collator, seed)
+        collate = functools.partial(collate_seeded, collate=self.data_collator, seed=seed)
         if is_stream:
             loader = stream_loader(clips, self.args, collate)
             self.stream = loader.dataset
