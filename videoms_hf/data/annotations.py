@@ -40,7 +40,6 @@ from .tables import (
     absolute_path,
     find_column,
     is_address,
-    is_video,
     make_table,
     why_missing,
 )
@@ -79,7 +78,8 @@ def read_videos(
         ValueError: there is no video, or some cannot be used; all errors are counted, and the first ones named.
     """
     if os.fspath(path).endswith(".json"):
-        return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
+        folder = Path(path).parent if root is None else root
+        return read_oscc(path, folder, class_names, require_labels, allow_missing)
     if is_stored_table(path):
         return read_stored_table(path, root, class_names, require_labels, allow_missing)
     if not Path(path).is_dir():
@@ -123,15 +123,9 @@ def read_csv(
     errors = [(row.line, row.problem) for row in rows if row.problem]
     rows = [row for row in rows if not row.problem]
     if not allow_missing:
-        errors += [(row.line, why_missing(row.video)) for row in rows if not row.is_there]
-    labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names)
+        errors += [(row.line, row.missing) for row in rows if row.missing]
+    labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names, require_labels)
     errors += [(rows[i].line, problem) for i, problem in problems]
-    if require_labels:
-        errors += [
-            (row.line, f"{row.video} has no label, but every video needs one here")
-            for row, label in zip(rows, labels, strict=True)
-            if label == UNLABELLED
-        ]
     lines = [f"line {line}: {what}" for line, what in sorted(errors)]
     raise_problems(f"{path} has {count(len(errors), 'error')}; a line must be {form}:", lines)
     return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])
@@ -185,6 +179,7 @@ def read_oscc(
     videos: str | os.PathLike,
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The table of a file of Ego4D's object state change classification: windows of 8 seconds in long recordings.
 
@@ -209,7 +204,8 @@ def read_oscc(
     elif require_labels and not is_labelled:
         problems.append("no window has state_change, but a label is needed here; take the train or val file")
     recordings = {clip["video_uid"]: folder / f"{clip['video_uid']}.mp4" for clip in clips if clip.get("video_uid")}
-    problems += [f"there is no recording {file}" for file in recordings.values() if not file.is_file()]
+    if not allow_missing:
+        problems += [f"there is no recording {file}" for file in recordings.values() if not file.is_file()]
     for number, clip in enumerate(clips, 1):
         if lacking := [name for name in OSCC_FIELDS if clip.get(name) is None]:
             problems.append(f"window {number} ({clip.get('unique_id')}) has no {', '.join(lacking)}")
@@ -232,9 +228,9 @@ class _Row(NamedTuple):
 
     line: int
     video: str
-    label: str | int | float | None
-    is_there: bool
-    problem: str | None = None
+    label: str | int | float | None = None
+    missing: str | None = None  # why there is no such video
+    problem: str | None = None  # of the line
 
 
 def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
@@ -246,7 +242,7 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
     form, rows = "`path label`", [_official_row(number, line, folder) for number, line in lines]
     header = lines[0][1].lower().split() if lines else []
     known = zip(header, (PATH_COLUMNS, LABEL_COLUMNS), strict=False)
-    has_header = len(header) in (1, 2) and all(word in names for word, names in known) and not rows[0].is_there
+    has_header = len(header) in (1, 2) and all(word in names for word, names in known) and bool(rows[0].missing)
     rows = rows[has_header:]
     best = _fit(has_header, rows)
     for separator in SEPARATORS if best[0] < len(rows) else ():
@@ -260,17 +256,17 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
 
 def _fit(has_header: bool, rows: Sequence[_Row]) -> tuple[int, bool, int]:
     """How well a form fits: existing files, a header, paths with the ending of a video."""
-    num_files = sum(row.is_there and not is_address(row.video) for row in rows)
+    num_files = sum(not (row.missing or row.problem or is_address(row.video)) for row in rows)
     return num_files, has_header, sum(VIDEO_NAME.fullmatch(row.video) is not None for row in rows)
 
 
 def _official_row(number: int, line: str, folder: Path) -> _Row:
     """A line `path label`, or a path alone."""
     row = _row(number, *line.rsplit(maxsplit=1), folder=folder)
-    if row.is_there or row.label is None:
+    if not row.missing or row.label is None:
         return row
     # "my clip.mp4" has no label: the part before the space is not a file.
-    if (whole := _row(number, line, folder=folder)).is_there:
+    if not (whole := _row(number, line, folder=folder)).missing:
         return whole
     with suppress(csv.Error):
         cells = [cell for cell in next(csv.reader([line], delimiter=" ", strict=True)) if cell]
@@ -285,7 +281,7 @@ def _separated_rows(text: str, separator: str, folder: Path) -> tuple[bool, list
     lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     header = lines[0][1]
     has_header = find_column(header, PATH_COLUMNS) is not None and not any(
-        VIDEO_NAME.fullmatch(cell) or (cell and _row(1, cell, folder=folder).is_there) for cell in header
+        VIDEO_NAME.fullmatch(cell) or (cell and not _row(1, cell, folder=folder).missing) for cell in header
     )
     header = header if has_header else ["path", "label"]
     rows = []
@@ -293,25 +289,25 @@ def _separated_rows(text: str, separator: str, folder: Path) -> tuple[bool, list
         row = _row_of(number, dict(zip(header, cells, strict=False)), folder)
         if any(cells[len(header) :]):
             what = f"it has {len(cells)} fields, not {len(header)}; quote those that hold a {SEPARATORS[separator]}"
-            row = row._replace(is_there=False, problem=what)
+            row = row._replace(problem=what)
         rows.append(row)
     return has_header, rows
 
 
-def _row_of(number: int, cells: dict | None, folder: Path) -> _Row:
+def _row_of(number: int, cells, folder: Path) -> _Row:
     """The row of cells by the names of their columns."""
     cells = cells if isinstance(cells, dict) else {}
     path, label = (cells.get(find_column(cells, names)) for names in (PATH_COLUMNS, LABEL_COLUMNS))
     if not isinstance(path, str) or not path:
-        return _Row(number, "", None, False, f"it has no path; it has {shorten(list(cells)) or 'nothing'}")
+        return _Row(number, "", problem=f"it has no path; it has {shorten(list(cells)) or 'nothing'}")
     if any(name in cells for name in WINDOW_COLUMNS):
-        return _Row(number, path, None, False, "it has seconds, which only a parquet table can have")
+        return _Row(number, path, problem="it has seconds, which only a parquet table can have")
     return _row(number, path, label, folder)
 
 
 def _row(number: int, path: str, label=None, folder: Path = Path()) -> _Row:
     video = absolute_path(path, folder)
-    return _Row(number, video, label, is_video(video))
+    return _Row(number, video, label, why_missing(video))
 
 
 def _json(line: str):
@@ -322,11 +318,7 @@ def _json(line: str):
 def _videos_in(folder: Path) -> list[str]:
     """Absolute paths of a folder's videos (files and frame folders), sorted by name; other files are logged."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    videos = [
-        os.path.abspath(entry)
-        for entry in entries
-        if (is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name))
-    ]
-    if others := [entry.name for entry in entries if entry.is_file() and not VIDEO_NAME.fullmatch(entry.name)]:
+    is_own = [is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name) for entry in entries]
+    if others := [entry.name for entry, own in zip(entries, is_own, strict=True) if not own and entry.is_file()]:
         logger.warning(f"{folder}: skipped, because these are not videos: {shorten(others)}")
-    return videos
+    return [os.path.abspath(entry) for entry, own in zip(entries, is_own, strict=True) if own]

@@ -45,7 +45,7 @@ def make_table(
     labels: Iterable[int],
     class_names: Sequence[str],
     lines: Iterable[int] | None = None,
-    windows: Mapping[str, Iterable[float | None]] | None = None,
+    windows: Mapping[str, list[float | None]] | None = None,
 ) -> Dataset:
     """The table of videos (paths, or `{"path", "bytes"}`) and label numbers; paths must be UTF-8."""
     videos = list(videos)
@@ -53,13 +53,11 @@ def make_table(
     if bad := [] if embedded else [path for path in videos if re.search("[\ud800-\udfff]", path)]:
         paths = [f"{os.fsencode(path)!r}" for path in bad]
         raise_problems(f"the paths of {len(bad)} videos are not UTF-8; rename these files:", paths)
-    data = {"video": videos, "label": list(labels)}
-    features = {
-        "video": Video(decode=False) if embedded else Value("string"),
-        "label": ClassLabel(names=list(class_names)),
-    }
-    for name, values in (windows or {}).items():
-        data[name], features[name] = list(values), Value("float64")
+    kind = Video(decode=False) if embedded else Value("string")
+    windows = windows or {}
+    data = {"video": videos, "label": list(labels), **windows}
+    features = {"video": kind, "label": ClassLabel(names=list(class_names))}
+    features |= dict.fromkeys(windows, Value("float64"))
     if lines is not None:
         data["line"], features["line"] = list(lines), Value("int32")
     return Dataset.from_dict(data, features=Features(features))
@@ -139,13 +137,10 @@ def size_of(source: str | BinaryIO) -> int:
     return 0 if is_address(source) else os.path.getsize(source)
 
 
-def is_video(path: str) -> bool:
-    """Whether a path can be that of a video: an address, a file that exists, or a folder of images."""
-    return is_address(path) or os.path.isfile(path) or is_frame_folder(path)
-
-
-def why_missing(path: str) -> str:
-    """What is wrong with a path that [`is_video`] denies."""
+def why_missing(path: str) -> str | None:
+    """Why a path cannot be that of a video; `None` for an address, a file that exists, and a folder of images."""
+    if is_address(path) or os.path.isfile(path) or is_frame_folder(path):
+        return None
     return f"{path} is a folder without images" if os.path.isdir(path) else f"there is no file {path}"
 
 
