@@ -24,7 +24,7 @@ from tests.stream_run import streaming_trainer
 from tests.tiny_run import CAN_GO_ON, losses, weights
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
-from videoms_hf.data.shards import INDEX_FILE, Shards, add_video, tar_writer, write_index
+from videoms_hf.data.shards import INDEX_FILE, Shards, add_video, tar_writer
 from videoms_hf.data.streaming import ClipStream, VideoStream, epoch_lanes
 from videoms_hf.data.tables import make_table, video_name
 from videoms_hf.sampling_videoms import pretraining_clip
@@ -169,10 +169,16 @@ def test_a_cut_shard_is_refused_by_name_and_an_empty_folder_too(tars, tmp_path):
         Shards(tmp_path)
 
 
+def write_index(folder):
+    shards = Shards(folder).shards
+    index = {Path(path).name: {"num_videos": count, "num_bytes": os.path.getsize(path)} for path, count, _ in shards}
+    (folder / INDEX_FILE).write_text(json.dumps(index))
+
+
 def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monkeypatch):
     for path in tars.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    assert [shard.num_videos for shard in write_index(tmp_path)] == SIZES
+    write_index(tmp_path)
     counted = []
     count = shards_module.count_videos
     monkeypatch.setattr(shards_module, "count_videos", lambda path: counted.append(path) or count(path))

@@ -18,8 +18,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
-from .state_dict import with_zero_biases
-
 
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 # Keys of the state dict: the official code, DeepSpeed, Lightning and mmengine, PyTorch's tutorials.
@@ -40,21 +38,16 @@ class Checkpoint(NamedTuple):
         return not Path(self.source).exists()
 
 
-def model_type(source: str | os.PathLike) -> str | None:
-    """The model type in config.json, in a folder or on the Hub; `None` if there is no such file."""
-    try:
-        config = _read_json(os.fspath(source), "config.json")
-    except (OSError, HFValidationError):
-        return None
-    return None if config is None else config.get("model_type")
-
-
 def is_foreign(source: str | os.PathLike) -> bool:
     """Whether a checkpoint must be converted: a file, DeepSpeed's folder, or a model that is not ours."""
     path = Path(source)
     if path.is_file() or (path / DEEPSPEED_FILE).is_file():
         return True
-    return model_type(source) not in (None, "videoms")
+    try:
+        config = _read_json(os.fspath(source), "config.json") or {}
+    except (OSError, HFValidationError):
+        return False
+    return config.get("model_type") not in (None, "videoms")
 
 
 def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
@@ -66,8 +59,7 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
     """
     source = os.fspath(source)
     path = Path(source)
-    if (path / DEEPSPEED_FILE).is_file():
-        path = path / DEEPSPEED_FILE
+    path = path / DEEPSPEED_FILE if (path / DEEPSPEED_FILE).is_file() else path
     if path.is_file():
         folder = str(path.parent) if path.suffix in (".safetensors", ".bin") else None  # of transformers?
         state, arguments = _read_file(path)
@@ -89,9 +81,13 @@ def read_checkpoint(source: str | os.PathLike) -> Checkpoint:
 
 
 def _complete(state: dict[str, Tensor], config: dict | None) -> dict[str, Tensor]:
+    """A VideoMAE's weights with zeros for biases that it lacks of queries and values; it computes the same."""
     config = config or {}
     has_biases = config.get("qv_bias", config.get("qkv_bias", True))  # the name since transformers 5.23, and before
-    return state if has_biases or config.get("model_type") != "videomae" else with_zero_biases(state)
+    if has_biases or config.get("model_type") != "videomae":
+        return state
+    names = [name for name in state if name.endswith(("attention.query.weight", "attention.value.weight"))]
+    return state | {f"{name.removesuffix('weight')}bias": state[name].new_zeros(len(state[name])) for name in names}
 
 
 def weight_files(source: str | os.PathLike, safe_only: bool = False) -> list[Path]:

@@ -123,15 +123,12 @@ def _claim(folder: Path, settings: dict) -> None:
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
-# -- checking and encoding the videos -----------------------------------------------------------------------------
-
-
 def _look(
     split: str, table: Dataset, folder: Path, encoding: Encoding | None, targets: dict[str, tuple], num_workers: int
 ) -> tuple[Dataset, list[int], dict]:
     """The usable videos of a table, encoded if there is an `encoding`, their sizes in bytes, and the report."""
     classes, names, rows = table.features["label"].names, video_names(table), table.remove_columns("video").to_list()
-    outputs: list[Path] | None = None
+    outputs = None
     if encoding is not None:
         is_embedded = isinstance(table.features["video"], Video)
         keys = [(split, i) if is_embedded else (name,) for i, name in enumerate(names)]
@@ -152,7 +149,7 @@ def _look(
     seconds, sizes = zip(*(found[i] for i in kept), strict=True)
     report = {"videos": len(kept), "hours": sum(seconds) / 3600, "bytes": sum(sizes), "broken": broken}
     usable = table.select(kept)
-    if outputs is not None:
+    if outputs:
         usable = make_table([os.fspath(outputs[i]) for i in kept], usable["label"][:], classes)
     return usable, sizes, report
 
@@ -180,7 +177,7 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
     if isinstance(table.features["video"], Video) or any(column in table.features for column in WINDOW_COLUMNS):
         path = folder / f"{name}.parquet"
         with atomic_path(path) as partial_path:
-            table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
+            table.select_columns([column for column in table.features if column != "line"]).to_parquet(partial_path)
         return path
     path, classes = folder / f"{name}.csv", table.features["label"].names
     write_text(folder / CLASS_NAMES_FILE, class_names_text(classes))
@@ -193,9 +190,8 @@ def _look_at(
     number: int, read: Callable[[], dict], outputs: Sequence[Path] | None, encoding: Encoding | None
 ) -> tuple[float, int]:
     """Seconds and bytes of a video, encoded if there are outputs."""
-    if outputs is not None:
-        output = outputs[number]
-        if not output.exists():
+    if outputs:
+        if not (output := outputs[number]).exists():
             transcode_video(read(), output, encoding)
         return probe_video(output).duration_seconds, output.stat().st_size
     row = read()
@@ -213,9 +209,6 @@ def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds
     if not end_seconds:
         video.frames([0, length - 1])
     return end_seconds - (start_seconds or 0.0)
-
-
-# -- writing ---------------------------------------------------------------------------------------------------------
 
 
 def _line(path: str, label: int, folder: Path, class_names: Sequence[str]) -> str:
@@ -279,6 +272,6 @@ def _write_parquet(path: Path, table: Dataset, numbers: Sequence[int]) -> None:
     with atomic_path(path) as partial_path, pq.ParquetWriter(partial_path, schema) as writer:
         for start in range(0, len(numbers), ROWS_TOGETHER):
             rows = [table[number] for number in numbers[start : start + ROWS_TOGETHER]]
-            videos = [{"bytes": _content(row), "path": os.path.basename(video_name(row))} for row in rows]
-            batch = [{**row, "video": video} for row, video in zip(rows, videos, strict=True)]
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            for row in rows:
+                row["video"] = {"bytes": _content(row), "path": os.path.basename(video_name(row))}
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Video
 
-from ..files import atomic_path, write_text
+from ..files import atomic_path
 from ..messages import shorten
 from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
 from .tables import UNLABELLED, WINDOW_COLUMNS, window_of
@@ -33,15 +33,14 @@ OPEN_SHARDS = 128  # whose contents a process remembers: each lane of a stream r
 
 
 class Shard(NamedTuple):
-    """A file with videos. Its size and modification time tell whether it is still the file that was counted."""
+    """A file with videos; the time of its last modification tells whether it is still the file that was counted."""
 
     path: str
     num_videos: int
-    num_bytes: int
     changed: int
 
 
-class Shards:
+class Shards(Sequence):
     """The videos of a folder of shards, numbered from 0 in the order of the shards' names.
 
     `shards[number]` is a row as in a table; [`~Shards.read`] takes several at once, which is cheaper.
@@ -51,8 +50,7 @@ class Shards:
         self, folder: str | os.PathLike, class_names: Sequence[str] | None = None, require_labels: bool = False
     ):
         self.folder, self.require_labels = os.path.abspath(folder), require_labels
-        paths = shard_files(folder)
-        if not paths:
+        if not (paths := shard_files(folder)):
             raise ValueError(f"{folder} holds no shard; their names must end in .tar or .parquet")
         counted = _read_index(self.folder)
         self.shards = [counted.get(path) or count_videos(path) for path in paths]
@@ -78,10 +76,6 @@ class Shards:
 
     def __getitem__(self, number: int) -> dict:
         return self.read([number])[0]
-
-    def __iter__(self) -> Iterator[dict]:
-        for number in range(len(self)):
-            yield self[number]
 
     def read(self, numbers: Iterable[int]) -> list[dict]:
         """Rows by number, read in the order of the files and returned in that of `numbers`."""
@@ -120,37 +114,28 @@ def shard_files(folder: str | os.PathLike) -> list[str]:
 
 def count_videos(path: str) -> Shard:
     """A shard with its number of videos, counted by the headers in it."""
-    status = os.stat(path)
+    changed = os.stat(path).st_mtime_ns
     try:
-        is_tar = path.endswith(".tar")
-        count = len(_tar_starts(path, status.st_mtime_ns)) - 1 if is_tar else pq.read_metadata(path).num_rows
+        num_videos = len(_tar_starts(path, changed)) - 1 if path.endswith(".tar") else pq.read_metadata(path).num_rows
     except (OSError, tarfile.TarError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); download it again or leave it out") from error
-    return Shard(path, count, status.st_size, status.st_mtime_ns)
-
-
-def write_index(folder: str | os.PathLike) -> list[Shard]:
-    """The shards of a folder; how many videos each holds is written to `shards.json` next to them."""
-    shards = [count_videos(path) for path in shard_files(folder)]
-    index = {Path(path).name: {"num_videos": count, "num_bytes": size} for path, count, size, _ in shards}
-    write_text(Path(folder) / INDEX_FILE, json.dumps(index, indent=2) + "\n")
-    return shards
+    return Shard(path, num_videos, changed)
 
 
 def _read_index(folder: str) -> dict[str, Shard]:
     """The shards that `shards.json` counts, by their path; a file of another size is counted again."""
-    path = Path(folder) / INDEX_FILE
-    if not path.is_file():
-        return {}
+    path, shards = Path(folder) / INDEX_FILE, {}
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        found = [(os.path.join(folder, name), part["num_videos"], part["num_bytes"]) for name, part in index.items()]
+        index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for name, part in index.items():
+            file, num_videos = os.path.join(folder, name), part["num_videos"]
+            if not isinstance(num_videos, int) or num_videos < 0:
+                raise ValueError(f"the number of videos in {name} is {num_videos!r}")
+            if os.path.isfile(file) and os.path.getsize(file) == part["num_bytes"]:
+                shards[file] = Shard(file, num_videos, os.stat(file).st_mtime_ns)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an index of shards ({error}); remove it to count the shards") from error
-    if wrong := [name for name, count, _ in found if not isinstance(count, int) or count < 0]:
-        raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it to count the shards")
-    present = [part for part in found if os.path.isfile(part[0]) and os.path.getsize(part[0]) == part[2]]
-    return {path: Shard(path, count, size, os.stat(path).st_mtime_ns) for path, count, size in present}
+    return shards
 
 
 def stored_class_names(path: str) -> list[str] | None:
@@ -163,9 +148,6 @@ def stored_class_names(path: str) -> list[str] | None:
         if (folder / CLASS_NAMES_FILE).is_file():
             return read_class_names(folder / CLASS_NAMES_FILE)
     return None
-
-
-# -- tar -------------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
@@ -235,9 +217,6 @@ def add_video(tar: tarfile.TarFile, key: str, ending: str, video: bytes, about: 
         member = tarfile.TarInfo(f"{key}.{name}")
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
-
-
-# -- parquet ---------------------------------------------------------------------------------------------------------
 
 
 def read_parquet_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
