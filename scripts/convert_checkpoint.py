@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, converted = convert_checkpoint(checkpoint, **fields)
     if args.labels:
         name_classes(model, read_labels(args.labels), args.labels)
-    usual = known_dataset(args.labels or "UCF101") or known_dataset("UCF101")
-    stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
+    _, usual = known_dataset(args.labels or "UCF101") or known_dataset("UCF101")
+    stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual
     processor = processor_of(model.config, stride)
     model.save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)

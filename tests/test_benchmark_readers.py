@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from transformers.utils import logging
 
+from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.official_annotations import benchmark_tables, read_subset
 
 
@@ -143,11 +144,9 @@ def test_what_is_wrong_in_hmdb51s_files_is_named(hmdb51):
 
 
 def test_a_table_of_odd_names_survives_the_way_through_a_list(hmdb51):
-    from videoms_hf.data.annotations import read_csv
-
     table = read_subset("hmdb51", hmdb51 / "lists", hmdb51 / "videos")
     lines = "".join(f"{video} {label}\n" for video, label in zip(table["video"], table["label"], strict=True))
-    again = read_csv(write(hmdb51 / "train.csv", lines))
+    again = read_videos(write(hmdb51 / "train.csv", lines))
     assert again["video"][:] == table["video"][:] and again["label"][:] == table["label"][:]
 
 

@@ -58,11 +58,23 @@ def read_videos(
     require_labels: bool = False,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
+    """The table of a list, a folder or a stored table.
 
-    Stored tables are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a dataset of the
-    Hub, `owner/name`; the suffix `:split` chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and
-    `root` the folder of its recordings. All these readers take:
+    - A **list** has a line for each video in the official form `path label`, separated by a space, without a header
+      (paths may contain any characters, labels no space); or separated by tabs, commas or semicolons, as spreadsheets
+      and pandas write it, with or without a header (quoted cells may contain the separator); or JSON, an object per
+      line. A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
+      (`LABEL_COLUMNS`). Without a header the path comes first. A list that fits two forms is read in the one that
+      finds more existing videos; then in the one with a header, or whose paths have the ending of a video; then in the
+      official form. Labels are numbers from 0, or names; -1, an empty label or a path alone mean unlabelled.
+    - A **folder** has a folder for each class, its videos directly inside, in the order of their names (as numbers, if
+      all are). Videos next to the class folders are unlabelled. Links are followed, and logged if they leave the
+      folder. A class of `class_names` may have no folder, but every folder needs a class.
+    - A **stored table** is a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, or a dataset
+      of the Hub, `owner/name`; the suffix `:split` chooses a split. [`read_stored_table`] describes its columns.
+    - A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and `root` the folder of its recordings.
+
+    In lists and folders, a folder with a picture for each frame is a video too.
 
     Args:
         root: folder that relative paths start from, by default that of the list or table.
@@ -80,44 +92,25 @@ def read_videos(
     if os.fspath(path).endswith(".json"):
         folder = Path(path).parent if root is None else root
         return read_oscc(path, folder, class_names, require_labels, allow_missing)
+    root = None if root is None else Path(root)
     if is_stored_table(path):
-        return read_stored_table(path, root, class_names, require_labels, allow_missing)
-    if not Path(path).is_dir():
-        return read_csv(path, root, class_names, require_labels, allow_missing)
+        return read_stored_table(os.fspath(path), root, class_names, require_labels, allow_missing)
+    path = Path(path)
+    if not path.is_dir():
+        return _read_list(path, root or path.parent, class_names, require_labels, allow_missing)
     if root is not None:
         raise ValueError(f"root is {root}, but {path} is a folder of videos, not a list of paths; leave root out")
-    return read_folder(path, class_names, require_labels)
+    return _read_folder(path, class_names, require_labels)
 
 
-def read_csv(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    require_labels: bool = False,
-    allow_missing: bool = False,
+def _read_list(
+    path: Path, root: Path, class_names: Sequence[str] | None, require_labels: bool, allow_missing: bool
 ) -> Dataset:
-    """The table of a list of videos in one of these forms:
-
-    - The official form: `path label` per line, separated by a space, without a header. Paths may contain any
-      characters, labels no space.
-    - Separated by tabs, commas or semicolons, as spreadsheets and pandas write it, with or without a header. Quoted
-      paths and labels may contain the separator.
-    - JSON lines: an object per line.
-
-    A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
-    (`LABEL_COLUMNS`); other columns are ignored. Without a header the path comes first. A list that fits two forms is
-    read in the one that finds more existing videos; then in the one with a header, or whose paths have the ending of
-    a video; then in the official form.
-
-    A path may be a folder with a picture for each frame. Labels are numbers from 0, or names. The label -1, an empty
-    one, and a line with only a path mean unlabelled. [`read_videos`] describes the arguments.
-    """
-    path = Path(path)
     if VIDEO_NAME.fullmatch(path.name) and path.exists():
         raise ValueError(f"{path} is a video; give a list of videos, or the folder of the video")
     names_file = path.parent / CLASS_NAMES_FILE
     own_names = read_class_names(names_file) if class_names is None and names_file.is_file() else None
-    form, rows = _read_rows(read_text(path), path.parent if root is None else Path(root))
+    form, rows = _read_rows(read_text(path), root)
     if not rows:
         raise ValueError(f"{path} lists no video; it must have a line `path label` for each")
     errors = [(row.line, row.problem) for row in rows if row.problem]
@@ -131,18 +124,7 @@ def read_csv(
     return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])
 
 
-def read_folder(
-    path: str | os.PathLike, class_names: Sequence[str] | None = None, require_labels: bool = False
-) -> Dataset:
-    """The table of a folder with a folder for each class, its videos directly inside, in the order of their names.
-
-    If all names are numbers, they are sorted as numbers. A video is a file, or a folder with a picture for each frame.
-    Videos next to the class folders are unlabelled, -1; class folders are optional. Links are followed, and logged if
-    they leave the folder. A class of `class_names` may have no folder, but every folder needs a class.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
+def _read_folder(path: Path, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not is_frame_folder(entry)}
     if class_names is None and folders and SPLITS.issuperset(map(str.lower, folders)):
@@ -234,7 +216,7 @@ class _Row(NamedTuple):
 
 
 def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
-    """The form of a list in words, and its rows; [`read_csv`] describes the choice."""
+    """The form of a list in words, and its rows; [`read_videos`] describes the choice."""
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if lines and isinstance(_json(lines[0][1]), dict):
         rows = [_row_of(number, _json(line), folder) for number, line in lines]

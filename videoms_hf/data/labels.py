@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from transformers.utils import logging
 
@@ -48,17 +47,11 @@ def check_class_names(names: Sequence[str], source: str | os.PathLike) -> list[s
     return list(names)
 
 
-class KnownDataset(NamedTuple):
-    """A benchmark: its classes in the official order, and the frame stride of the recipes for it."""
+def known_dataset(name: str) -> tuple[list[str], int] | None:
+    """The classes of a benchmark in the official order, and the frame stride of its recipes; `None` for other names.
 
-    class_names: list[str]
-    frame_stride: int
-
-
-def known_dataset(name: str) -> KnownDataset | None:
-    """The benchmark of that name in any spelling (`Kinetics-400`, `kinetics400`, `K400`); `None` for other names.
-
-    Known are UCF101 and SSv2 (in the order of their own lists), HMDB51 and Kinetics-400 (alphabetical), Ego4D OSCC.
+    Known in any spelling (`Kinetics-400`, `kinetics400`, `K400`) are UCF101 and SSv2 (in the order of their own
+    lists), HMDB51 and Kinetics-400 (alphabetical), and Ego4D OSCC.
     """
     key = "".join(filter(str.isalnum, name.lower()))
     key = {"k400": "kinetics400", "somethingsomethingv2": "ssv2", "ego4doscc": "oscc"}.get(key, key)
@@ -72,7 +65,7 @@ def known_dataset(name: str) -> KnownDataset | None:
         names = MViT_V2_S_Weights.KINETICS400_V1.meta["categories"]
     else:
         names = read_text(Path(__file__).parent / "class_names" / f"{key}.txt").splitlines()
-    return KnownDataset(list(names), FRAME_STRIDES[key])
+    return list(names), FRAME_STRIDES[key]
 
 
 def read_labels(source: str | os.PathLike) -> list[str]:
@@ -80,7 +73,7 @@ def read_labels(source: str | os.PathLike) -> list[str]:
     if Path(source).is_file():
         return read_class_names(source)
     if known := known_dataset(os.fspath(source)):
-        return known.class_names
+        return known[0]
     raise ValueError(
         f"labels is {os.fspath(source)!r}; it must be a file of class names, or one of UCF101, HMDB51, Kinetics-400, "
         "SSv2, OSCC"
@@ -125,21 +118,17 @@ class LabelNumbers:
     """Maps written labels to numbers of the classes `names`: -1 for unlabelled, `None` for unknown classes.
 
     A label is a name or a number, as text or not; 1.0 is 1. None, NaN, an empty text and -1 mean unlabelled. If class
-    names are numbers (folders 1, 2, 10), a number is a name: "2" is the class with this name, not the third.
-
-    Args:
-        names: of the classes, in the order of their numbers.
-        own_names: of the data's own classes, if their order may differ; numbers count these.
+    names are numbers (folders 1, 2, 10), a number is a name: "2" is the class with this name, not the third. Numbers
+    count `own_names`, the data's own classes, if given.
     """
 
     def __init__(self, names: Sequence[str], own_names: Sequence[str] | None = None):
-        names = list(names)
-        self.counted = names if own_names is None else list(own_names)
+        self.counted = list(names if own_names is None else own_names)
         self.is_own = own_names is not None
         self.are_names = _are_numbers(self.counted)
         self.number_of = {name: i for i, name in enumerate(names)}
         self.wanted = f"one of {shorten(names)}"
-        if not self.are_names and self.counted == names:
+        if not self.are_names and self.counted == list(names):
             self.wanted = f"a number from 0 to {len(self.counted) - 1} or {self.wanted}"
 
     def __call__(self, label) -> int | None:

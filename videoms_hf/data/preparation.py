@@ -81,8 +81,7 @@ def prepare_dataset(
     folder = Path(output_dir)
     _claim(folder, {"form": form, "encoding": encoding and dataclasses.asdict(encoding), **(settings or {})})
     write_text(folder / CLASS_NAMES_FILE, class_names_text(names))
-    targets: dict[str, tuple] = {}
-    report = {}
+    targets, report = {}, {}
     for split, table in tables.items():
         usable, sizes, report[split] = _look(split, table, folder, encoding, targets, num_workers)
         if form != "csv":
@@ -100,10 +99,8 @@ def summary(report: Mapping[str, Mapping]) -> str:
     """The lines of a report: totals of each table, and the videos that were left out."""
     lines = []
     for split, part in report.items():
-        lines.append(
-            f"{split}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB; "
-            f"{len(part['broken'])} broken ones left out"
-        )
+        total = f"{split}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB"
+        lines.append(f"{total}; {len(part['broken'])} broken ones left out")
         lines += [f"  {bad['video']} ({bad['place']}): {bad['reason']}" for bad in part["broken"]]
     return "\n".join(lines)
 
@@ -179,10 +176,17 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
         with atomic_path(path) as partial_path:
             table.select_columns([column for column in table.features if column != "line"]).to_parquet(partial_path)
         return path
-    path, classes = folder / f"{name}.csv", table.features["label"].names
+    path, classes, lines = folder / f"{name}.csv", table.features["label"].names, []
     write_text(folder / CLASS_NAMES_FILE, class_names_text(classes))
-    rows = zip(table["video"][:], table["label"][:], strict=True)
-    write_text(path, "".join(_line(video, label, folder, classes) for video, label in rows))
+    for video, label in zip(table["video"][:], table["label"][:], strict=True):
+        if not is_address(video):  # a path inside the folder is relative to it, so that the folder can be moved
+            video = os.path.abspath(video).removeprefix(os.path.abspath(folder) + os.sep)
+        if "\n" in video or video != video.strip():
+            raise ValueError(
+                f"{video!r} cannot be listed because of its spaces or line breaks; rename or re-encode it"
+            )
+        lines.append(f"{video} {label_text(label, classes)}\n")
+    write_text(path, "".join(lines))
     return path
 
 
@@ -209,15 +213,6 @@ def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds
     if not end_seconds:
         video.frames([0, length - 1])
     return end_seconds - (start_seconds or 0.0)
-
-
-def _line(path: str, label: int, folder: Path, class_names: Sequence[str]) -> str:
-    """A row of a list: a path inside the folder is relative to it, so that the folder can be moved."""
-    if not is_address(path):
-        path = os.path.abspath(path).removeprefix(os.path.abspath(folder) + os.sep)
-    if "\n" in path or path != path.strip():
-        raise ValueError(f"{path!r} cannot be listed because of its spaces or line breaks; rename or re-encode it")
-    return f"{path} {label_text(label, class_names)}\n"
 
 
 def _write_shards(folder: Path, table: Dataset, sizes: Sequence[int], form: str, shard_bytes: int) -> None:

@@ -15,15 +15,7 @@ from transformers.utils import logging
 from ..messages import raise_problems, shorten
 from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
-from .tables import (
-    PATH_COLUMNS,
-    SPLITS,
-    VIDEO_NAME,
-    WINDOW_COLUMNS,
-    absolute_path,
-    find_column,
-    why_missing,
-)
+from .tables import PATH_COLUMNS, SPLITS, VIDEO_NAME, WINDOW_COLUMNS, absolute_path, find_column, why_missing
 
 
 logger = logging.get_logger(__name__)
@@ -53,11 +45,7 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
 
 
 def read_stored_table(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    require_labels: bool = False,
-    allow_missing: bool = False,
+    where: str, root: Path | None, class_names: Sequence[str] | None, require_labels: bool, allow_missing: bool
 ) -> Dataset:
     """The table of a stored dataset, with its videos' paths or bytes.
 
@@ -66,11 +54,12 @@ def read_stored_table(
     parquet and tar to its cache first; [`ClipStream`] reads shards without a copy. [`read_videos`] describes the
     arguments.
     """
-    where, split = split_name(path)
+    where, split = split_name(where)
     files = shard_files(where) if split is None and os.path.isdir(where) and not _has_splits(where) else []
     if files and files[0].endswith(".tar"):
         return _table_of_tars(Shards(where, class_names, require_labels))
-    folder = root if root is not None else where if os.path.isdir(where) else os.path.dirname(os.path.abspath(where))
+    folder = Path(where) if os.path.isdir(where) else Path(where).parent
+    folder = folder if root is None else root
     table = _with_videos(_load(where, split, files), where, folder, allow_missing)
     return _with_labels(table, where, class_names, require_labels)
 
