@@ -60,13 +60,11 @@ def prepare_dataset(
 
     With `form` "csv" a table becomes `<name>.csv` in the official format or, if its videos are windows of recordings,
     `<name>.parquet` with their paths; with "tar" and "parquet" a folder `<name>` of shards with the videos themselves.
-    `classes.txt` has the class names. With an `encoding` the videos are first encoded to `videos/<class>/`.
+    `classes.txt` has the class names. With an `encoding` the videos are first encoded to `videos/<class>/`. A video
+    that cannot be read is left out and listed in the report with the reason.
 
-    Every video is checked; one that cannot be read is left out and listed in the report with the reason. An
-    interrupted preparation resumes; whatever file exists is complete.
-
-    Args:
-        settings: what else the result depends on; stored to tell whether a folder belongs to this preparation.
+    An interrupted preparation resumes; whatever file exists is complete. `settings` are what else the result depends
+    on: they tell whether a folder belongs to this preparation.
 
     Raises:
         FileExistsError: `output_dir` holds something else, or was prepared with other settings.

@@ -64,12 +64,8 @@ class Shards(Sequence):
             )
         if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
             raise ValueError(f"{folder} has the classes {shorten(unknown)}, not among {shorten(class_names)}")
+        self.features = Features({"video": Video(decode=False), "label": ClassLabel(names=self.class_names or [])})
         self._read_label = LabelNumbers(self.class_names or [], own_names)
-
-    @property
-    def features(self) -> Features:
-        """The columns of the rows, as of a table."""
-        return Features({"video": Video(decode=False), "label": ClassLabel(names=self.class_names or [])})
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -138,13 +134,19 @@ def _read_index(folder: str) -> dict[str, Shard]:
     return shards
 
 
+def _check_count(shard: Shard, found: int) -> None:
+    if found != shard.num_videos:
+        counts = f"{found} videos, but {INDEX_FILE} says {shard.num_videos}"
+        raise ValueError(f"{shard.path} has {counts}; remove it to count the shards")
+
+
 def stored_class_names(path: str) -> list[str] | None:
     """Class names that come with a shard: in the parquet file, or in `classes.txt` next to it or one folder up."""
     if path.endswith(".parquet"):
         features = Features.from_arrow_schema(pq.read_schema(path))
         if isinstance(features.get("label"), ClassLabel):
             return list(features["label"].names)
-    for folder in (Path(path).parent, Path(path).parent.parent):
+    for folder in Path(path).parents[:2]:
         if (folder / CLASS_NAMES_FILE).is_file():
             return read_class_names(folder / CLASS_NAMES_FILE)
     return None
@@ -183,9 +185,7 @@ def _split_member(name: str) -> tuple[str, str]:
 def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
     """Rows of the videos at ascending `places` of a tar file."""
     starts = _tar_starts(shard.path, shard.changed)
-    if len(starts) != shard.num_videos + 1:
-        counts = f"{len(starts) - 1} videos, but {INDEX_FILE} says {shard.num_videos}"
-        raise ValueError(f"{shard.path} has {counts}; remove it to count the shards")
+    _check_count(shard, len(starts) - 1)
     with open(shard.path, "rb") as file:
         for place in places:
             file.seek(starts[place])
@@ -225,16 +225,17 @@ def read_parquet_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
         columns = [name for name in ("video", "label", *WINDOW_COLUMNS) if name in file.schema_arrow.names]
         if "video" not in columns:
             raise ValueError(f"{shard.path} has no column 'video'; it has {shorten(file.schema_arrow.names)}")
-        begin, wanted = 0, np.asarray(places)
-        for group in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            inside = wanted[(wanted >= begin) & (wanted < begin + size)] - begin
-            rows = file.read_row_group(group, columns).take(inside).to_pylist() if inside.size else []
-            for offset, row in zip(inside, rows, strict=True):
+        _check_count(shard, file.metadata.num_rows)
+        places = np.asarray(places)
+        starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+        groups = np.searchsorted(starts, places, side="right") - 1
+        for group in np.unique(groups).tolist():
+            own = places[groups == group]
+            rows = file.read_row_group(group, columns).take(own - starts[group]).to_pylist()
+            for place, row in zip(own, rows, strict=True):
                 video = row["video"]
                 video = {"bytes": video} if isinstance(video, bytes) else video
                 if isinstance(video, dict) and video.get("bytes") is not None:
-                    name = video.get("path") or f"row {begin + offset}"
+                    name = video.get("path") or f"row {place}"
                     row["video"] = {"path": f"{shard.path}/{name}", "bytes": video["bytes"]}
                 yield row
-            begin += size
