@@ -15,7 +15,7 @@ import torch
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.configuration_videoms import BUDGETS, TOKEN_SELECTIONS
 from videoms_hf.conversion import convert_checkpoint, name_classes, official_weights, read_checkpoint
-from videoms_hf.data.labels import known_dataset, read_labels
+from videoms_hf.data.tables import known_dataset, read_labels
 from videoms_hf.data.transforms import processor_of
 from videoms_hf.hub import write_card
 

@@ -12,9 +12,8 @@ from transformers.utils import logging
 
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
-from videoms_hf.data.labels import read_class_names
 from videoms_hf.data.preparation import write_list
-from videoms_hf.data.tables import make_table, video_name
+from videoms_hf.data.tables import make_table, read_class_names, video_name
 from videoms_hf.decoding_videoms import VideoDecodeError
 from videoms_hf.readers import open_video
 

@@ -20,17 +20,11 @@ from transformers.utils import logging
 from ..files import read_text
 from ..messages import count, raise_problems, shorten
 from ..readers import is_frame_folder
-from .labels import (
+from .stored_tables import is_stored_table, read_stored_table
+from .tables import (
     CLASS_NAMES_FILE,
     LABEL_COLUMNS,
     OSCC_CLASSES,
-    check_class_names,
-    number_labels,
-    read_class_names,
-    sort_names,
-)
-from .stored_tables import is_stored_table, read_stored_table
-from .tables import (
     PATH_COLUMNS,
     SPLITS,
     UNLABELLED,
@@ -38,9 +32,13 @@ from .tables import (
     VIDEO_NAME,
     WINDOW_COLUMNS,
     absolute_path,
+    check_class_names,
     find_column,
     is_address,
     make_table,
+    number_labels,
+    read_class_names,
+    sort_names,
     why_missing,
 )
 

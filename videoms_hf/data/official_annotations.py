@@ -21,8 +21,7 @@ from transformers.utils import logging
 from ..files import read_text, write_text
 from ..messages import count, first_of, raise_problems, shorten
 from .annotations import read_oscc, read_videos
-from .labels import read_class_names
-from .tables import UNLABELLED, VIDEO_NAME, make_table
+from .tables import UNLABELLED, VIDEO_NAME, make_table, read_class_names
 
 
 logger = logging.get_logger(__name__)

@@ -20,12 +20,14 @@ from ..decoding_videoms import VideoDecodeError, probe_video
 from ..files import PARTIAL_NAME, atomic_path, write_text
 from ..reader_videoms import VideoReader, redraws
 from ..readers import is_frame_folder, open_video
-from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, add_video, tar_writer
 from .tables import (
+    CLASS_NAMES_FILE,
     UNLABELLED,
     WINDOW_COLUMNS,
+    class_names_text,
     is_address,
+    label_text,
     make_table,
     size_of,
     video_name,

@@ -23,8 +23,7 @@ from datasets import ClassLabel, Features, Video
 
 from ..files import atomic_path
 from ..messages import shorten
-from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
-from .tables import UNLABELLED, WINDOW_COLUMNS, window_of
+from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, LabelNumbers, read_class_names, window_of
 
 
 STREAM_PREFIX = "stream:"  # marks a folder of shards as training data

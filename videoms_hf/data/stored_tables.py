@@ -13,9 +13,18 @@ from datasets import ClassLabel, Dataset, Features, Value, Video
 from transformers.utils import logging
 
 from ..messages import raise_problems, shorten
-from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
-from .tables import PATH_COLUMNS, SPLITS, VIDEO_NAME, WINDOW_COLUMNS, absolute_path, find_column, why_missing
+from .tables import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    SPLITS,
+    VIDEO_NAME,
+    WINDOW_COLUMNS,
+    absolute_path,
+    find_column,
+    number_labels,
+    why_missing,
+)
 
 
 logger = logging.get_logger(__name__)
