@@ -115,8 +115,11 @@ def _read_list(
     rows = [row for row in rows if not row.problem]
     if not allow_missing:
         errors += [(row.line, row.missing) for row in rows if row.missing]
-    labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names, require_labels)
+    labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names)
     errors += [(rows[i].line, problem) for i, problem in problems]
+    for row, label in zip(rows, labels, strict=False):
+        if require_labels and label == UNLABELLED:
+            errors.append((row.line, f"{row.video} has no label, but every video needs one here"))
     lines = [f"line {line}: {what}" for line, what in sorted(errors)]
     raise_problems(f"{path} has {count(len(errors), 'error')}; a line must be {form}:", lines)
     return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])

@@ -18,6 +18,7 @@ from .tables import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
     SPLITS,
+    UNLABELLED,
     VIDEO_NAME,
     WINDOW_COLUMNS,
     absolute_path,
@@ -144,7 +145,9 @@ def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, 
     given, stored = [None] * len(table), None
     if name is not None:
         given, stored = table[name][:], getattr(table.features[name], "names", None)
-    labels, names, problems = number_labels(where, given, class_names, stored, require_labels)
+    labels, names, problems = number_labels(where, given, class_names, stored)
+    if require_labels:
+        problems += [(row, "the video has no label") for row, label in enumerate(labels) if label == UNLABELLED]
     lines = [f"row {row}: {what}" for row, what in problems]
     raise_problems(f"{where} has {len(problems)} labels that cannot be used:", lines)
     kept = [name for name in KEPT_COLUMNS if name in table.features]

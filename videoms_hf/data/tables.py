@@ -319,7 +319,6 @@ def number_labels(
     labels: Sequence,
     class_names: Sequence[str] | None = None,
     own_names: Sequence[str] | None = None,
-    require_labels: bool = False,
 ) -> tuple[list[int | None], list[str], list[tuple[int, str]]]:
     """Numbers of labels, names of the classes, and problems by position.
 
@@ -351,9 +350,6 @@ def number_labels(
         for i, (label, number) in enumerate(zip(labels, found, strict=True))
         if number is None
     ]
-    if require_labels:
-        missing = [i for i, number in enumerate(found) if number == UNLABELLED]
-        problems += [(i, "the video has no label, but needs one here") for i in missing]
     used = set(found)
     empty = [name for i, name in enumerate(names) if i not in used] if class_names is None else []
     if empty and len(empty) < len(names) and not problems:
