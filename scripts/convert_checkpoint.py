@@ -15,7 +15,7 @@ import torch
 from videoms_hf.command_line import CommandParser, run
 from videoms_hf.configuration_videoms import BUDGETS, TOKEN_SELECTIONS
 from videoms_hf.conversion import convert_checkpoint, name_classes, official_weights, read_checkpoint
-from videoms_hf.data.labels import known_dataset, read_labels
+from videoms_hf.data.tables import known_dataset, read_labels
 from videoms_hf.data.transforms import processor_of
 from videoms_hf.hub import write_card
 
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model, converted = convert_checkpoint(checkpoint, **fields)
     if args.labels:
         name_classes(model, read_labels(args.labels), args.labels)
-    usual = known_dataset(args.labels or "UCF101") or known_dataset("UCF101")
-    stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual.frame_stride
+    _, usual = known_dataset(args.labels or "UCF101") or known_dataset("UCF101")
+    stride = args.frame_stride or (checkpoint.arguments or {}).get("sampling_rate") or usual
     processor = processor_of(model.config, stride)
     model.save_pretrained(args.output_dir)
     processor.save_pretrained(args.output_dir)

@@ -14,7 +14,7 @@ from transformers import VideoMAEConfig, VideoMAEForVideoClassification
 
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSForVideoClassification
 from videoms_hf.conversion import Checkpoint, convert_checkpoint, read_checkpoint
-from videoms_hf.conversion.building import build_config, wanted_shapes
+from videoms_hf.conversion.models import build_config, wanted_shapes
 from videoms_hf.conversion.state_dict import (
     checkpoint_kind,
     convert,
@@ -23,7 +23,7 @@ from videoms_hf.conversion.state_dict import (
     our_names,
     to_official,
 )
-from videoms_hf.data.labels import known_dataset, read_labels
+from videoms_hf.data.tables import known_dataset, read_labels
 
 from .conftest import randomize
 from .official_files import official_state

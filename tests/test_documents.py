@@ -101,8 +101,7 @@ def test_the_readme_shows_its_commands_and_names_what_tutorials_load():
 
 
 def test_the_columns_that_are_documented_are_those_that_are_read():
-    from videoms_hf.data.labels import LABEL_COLUMNS
-    from videoms_hf.data.tables import PATH_COLUMNS
+    from videoms_hf.data.tables import LABEL_COLUMNS, PATH_COLUMNS
 
     text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     for name, columns in (("path", PATH_COLUMNS), ("label", LABEL_COLUMNS)):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from videoms_hf.data.preparation import prepare_dataset, write_list
-from videoms_hf.data.shards import write_index
 from videoms_hf.data.tables import make_table
 from videoms_hf.data.transcoding import Encoding
 from videoms_hf.experiments.synthetic import render_motion_dataset
@@ -62,7 +61,6 @@ def test_whatever_is_written_has_the_permissions_of_the_umask(tmp_path, umask):
     table = make_table([str(video)], [0], ["a"])
     for form in ("csv", "tar", "parquet"):
         prepare_dataset({"train": table}, tmp_path / form, form, Encoding())
-    write_index(tmp_path / "tar/train")
     write_list(table, tmp_path, "list")
     write_json({"x": [1]}, tmp_path / "report/x.json")
     render_motion_dataset(tmp_path / "motion", num_train=1, num_val=1, num_test=1, image_size=32, num_frames=2)

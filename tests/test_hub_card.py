@@ -17,7 +17,7 @@ from tests.evaluation_files import save_classifier, write_labelled_videos
 from tests.tiny_run import tiny_trainer
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel, VideoMSVideoProcessor, files
 from videoms_hf.command_line import run
-from videoms_hf.conversion.reading import weight_files
+from videoms_hf.conversion.models import weight_files
 from videoms_hf.hub import card, write_card
 from videoms_hf.hub.model_folder import count_parameters, repository_files
 from videoms_hf.training.reporting import write_training_log

@@ -40,7 +40,7 @@ LAYERS = [
 DATA_GROUPS = [
     {"preparation", "scanning", "transcoding", "workers"},
     {"dataset", "streaming", "seeding", "transforms", "collate"},
-    {"tables", "annotations", "official_annotations", "stored_tables", "shards", "labels"},
+    {"tables", "annotations", "official_annotations", "stored_tables", "shards"},
 ]
 
 

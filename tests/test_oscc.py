@@ -12,7 +12,7 @@ import torch
 from tests.test_training_scripts import script, words
 from videoms_hf.data.annotations import read_oscc, read_videos
 from videoms_hf.data.dataset import ViewDataset
-from videoms_hf.data.labels import OSCC_CLASSES
+from videoms_hf.data.tables import OSCC_CLASSES
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.evaluation.prediction import ViewPredictions
 from videoms_hf.evaluation.results import state_change_accuracy, state_change_predictions, submission_accuracy

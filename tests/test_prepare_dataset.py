@@ -14,7 +14,7 @@ from datasets import Dataset
 from PIL import Image
 
 from videoms_hf.data import preparation
-from videoms_hf.data.annotations import read_csv, read_videos
+from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.preparation import prepare_dataset, summary
 from videoms_hf.data.shards import Shards
 from videoms_hf.data.tables import make_table, video_names
@@ -130,7 +130,7 @@ def test_an_encoding_out_of_range_is_refused(options, message):
 def test_lists_name_the_videos_as_they_are_and_the_report_has_the_totals(tables, tmp_path):
     report = prepare_dataset(tables, tmp_path / "out")
     for name, table in tables.items():
-        read = read_csv(tmp_path / "out" / f"{name}.csv")
+        read = read_videos(tmp_path / "out" / f"{name}.csv")
         assert read["video"][:] == table["video"][:] and read["label"][:] == table["label"][:]
         assert read.features["label"].names == ["wave", "clap/all"]
     frames = [sum(12 + i for i in numbers) for numbers in (range(7), (7, 8))]
@@ -158,7 +158,7 @@ def test_broken_videos_are_left_out_and_named_with_line_and_reason(videos, tmp_p
 def test_encoded_videos_lie_by_class_and_a_folder_can_be_moved(tables, tmp_path):
     prepare_dataset(tables, tmp_path / "out", encoding=Encoding(short_side=16))
     (tmp_path / "out").rename(tmp_path / "moved")
-    table = read_csv(tmp_path / "moved/train.csv")
+    table = read_videos(tmp_path / "moved/train.csv")
     assert table["video"][0] == str(tmp_path / "moved/videos/wave/v 0.mp4")
     assert table["video"][1] == str(tmp_path / "moved/videos/clap_all/v 1.mp4")
     assert table["video"][6] == str(tmp_path / "moved/videos/unlabelled/v 6.mp4")
@@ -174,7 +174,7 @@ def test_videos_of_one_name_do_not_overwrite_each_other_and_windows_have_names_o
     prepare_dataset(
         {"train": make_table(paths, [0, 0, 0], ["a"], windows=windows)}, tmp_path / "out", encoding=Encoding()
     )
-    table = read_csv(tmp_path / "out/train.csv")
+    table = read_videos(tmp_path / "out/train.csv")
     assert len(set(table["video"])) == 3
     assert [probe_video(video).num_frames for video in table["video"]] == [5, 7, 5]
 
@@ -311,7 +311,7 @@ def test_embedded_videos_go_into_shards_and_into_lists_encoded_only(videos, tmp_
     with pytest.raises(ValueError, match="a.mp4 is embedded in a table; encode the videos, or choose"):
         prepare_dataset(tables, tmp_path / "csv")
     prepare_dataset(tables, tmp_path / "encoded", encoding=Encoding())
-    assert read_csv(tmp_path / "encoded/train.csv")["video"][0].endswith("videos/a/a.mp4")
+    assert read_videos(tmp_path / "encoded/train.csv")["video"][0].endswith("videos/a/a.mp4")
 
 
 @pytest.mark.parametrize(("form", "encoding", "reads"), [("tar", None, 2), ("csv", Encoding(), 1)])
@@ -341,7 +341,7 @@ def test_embedded_videos_of_one_name_and_size_are_different_videos(tmp_path):
     for name in ("x.mp4", None):
         table = make_table([{"path": name, "bytes": part} for part in content], [0, 0], ["a"])
         prepare_dataset({"train": table}, tmp_path / str(name), encoding=Encoding())
-        encoded = read_csv(tmp_path / str(name) / "train.csv")["video"]
+        encoded = read_videos(tmp_path / str(name) / "train.csv")["video"]
         assert [probe_video(video).num_frames for video in encoded] == [4, 5]
 
 
@@ -420,12 +420,12 @@ def test_the_script_lists_the_downloads_of_kinetics_that_are_missing(videos, tmp
     for _ in range(2):
         main(["kinetics", *words(options)])
         assert (tmp_path / "out/missing_train.txt").read_text() == "abcdefghij0_000000_000010\n"
-        assert len(read_csv(tmp_path / "out/train.csv")) == 4
+        assert len(read_videos(tmp_path / "out/train.csv")) == 4
     with pytest.raises(ValueError, match="1 of 5 videos are missing, more than max_missing_share 0.1"):
         main(["kinetics", *words({**options, "max_missing_share": 0.1})])
     (tmp_path / "videos/abcdefghij0_000000_000010.mp4").write_bytes(videos[0].read_bytes())
     main(["kinetics", *words(options)])
-    assert not (tmp_path / "out/missing_train.txt").exists() and len(read_csv(tmp_path / "out/train.csv")) == 5
+    assert not (tmp_path / "out/missing_train.txt").exists() and len(read_videos(tmp_path / "out/train.csv")) == 5
 
 
 def test_ego4ds_windows_become_a_table_or_files_of_their_own(tmp_path):
@@ -450,7 +450,7 @@ def test_ego4ds_windows_become_a_table_or_files_of_their_own(tmp_path):
     assert (table["start_seconds"][:], table["end_seconds"][:]) == ([0.0, 0.4], [0.4, 0.8])
     assert json.loads((tmp_path / "table/report.json").read_text())["val"]["hours"] == pytest.approx(0.8 / 3600)
     main(["oscc", *words({**options, "output_dir": tmp_path / "files", "encode": True})])
-    cut = read_csv(tmp_path / "files/train.csv")
+    cut = read_videos(tmp_path / "files/train.csv")
     assert [probe_video(video).num_frames for video in cut["video"]] == [10, 10]
     assert np.abs(frame_levels(cut["video"][1]) - STEP * np.arange(10, 20)).max() < 3
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from videoms_hf.data.annotations import read_csv, read_videos
+from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.scanning import scan_summary, scan_tables
 from videoms_hf.data.tables import make_table
 
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_found_with_reason_and_line(folder, tmp_path):
     assert "train: 13 videos" in said and "4 broken, 1 short, 5 odd" in said
     assert f"{folder}/gone.mp4 (line 8): cannot be read (No such file or directory)" in said
     with pytest.raises(ValueError, match="line 8: there is no file"):
-        read_csv(path)
+        read_videos(path)
 
 
 def test_totals_are_those_of_the_files(folder):
@@ -177,12 +177,12 @@ def test_the_script_leaves_a_report_and_lists_without_what_is_wrong(folder, tmp_
     assert "train: 5 videos" in said and f"{tmp_path}/scan/train.csv: 3 of 5 videos" in said
     report = json.loads((tmp_path / "scan/scan.json").read_text())
     assert len(report["tables"]["train"]["broken"]) == 2 and len(report["leaks"]) == 1
-    cleaned = read_csv(tmp_path / "scan/train.csv")
+    cleaned = read_videos(tmp_path / "scan/train.csv")
     assert [Path(video).name for video in cleaned["video"]] == ["good.mp4", "still.mp4", "v_Wave_g01_c01.mp4"]
     assert cleaned["label"][:] == [0, 0, 1] and cleaned.features["label"].names == ["wave", "clap"]
     main(["--data", str(train), str(test), *options, "--drop", "broken", "odd", "leaks"])
-    assert [Path(video).name for video in read_csv(tmp_path / "scan/train.csv")["video"]] == ["good.mp4"]
-    assert len(read_csv(tmp_path / "scan/test.csv")) == 2
+    assert [Path(video).name for video in read_videos(tmp_path / "scan/train.csv")["video"]] == ["good.mp4"]
+    assert len(read_videos(tmp_path / "scan/test.csv")) == 2
     with pytest.raises(ValueError, match="two of the lists are called"):
         main(["--data", str(train), str(train), str(train), *options])
 
@@ -193,7 +193,7 @@ def test_a_scan_that_finds_no_video_fails_and_writes_no_empty_list(folder, tmp_p
     with pytest.raises(ValueError, match=r"no video is left of bad \(all 1\)"):
         main(["--data", str(bad), str(good), "--output_dir", str(tmp_path / "scan"), "--num_workers", "0"])
     assert "gone.mp4 (line 1): cannot be read" in capsys.readouterr().out
-    assert not (tmp_path / "scan/bad.csv").exists() and len(read_csv(tmp_path / "scan/good.csv")) == 1
+    assert not (tmp_path / "scan/bad.csv").exists() and len(read_videos(tmp_path / "scan/good.csv")) == 1
     assert json.loads((tmp_path / "scan/scan.json").read_text())["tables"]["bad"]["broken"]
 
 

@@ -127,15 +127,6 @@ def has_final_norm(names: Iterable[str]) -> bool:
     return any(ours.startswith(FINAL_NORM) for name in names for ours in our_names(name) or ())
 
 
-def with_zero_biases(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A VideoMAE's state dict with zero biases of queries and values, which computes the same as without biases."""
-    return {**state} | {
-        f"{name.removesuffix('weight')}bias": value.new_zeros(len(value))
-        for name, value in state.items()
-        if name.endswith(("attention.query.weight", "attention.value.weight"))
-    }
-
-
 def infer_sizes(state: Mapping[str, Tensor]) -> dict:
     """Configuration fields that follow from the tensors' shapes: all sizes but frames, image and heads.
 
@@ -173,16 +164,14 @@ def infer_sizes(state: Mapping[str, Tensor]) -> dict:
 def infer_heads(field: str, width: int) -> int:
     """Attention heads of a network of that width, by the published sizes: 64 channels a head, 80 in the huge one."""
     published = {}
-    for size, _, heads, decoder_width, decoder_heads in MODEL_SIZES.values():
-        published |= {size: heads, decoder_width: decoder_heads}
-    if width in published:
-        return published[width]
-    if width % 64:
+    for size, _, heads, *decoder in MODEL_SIZES.values():
+        published |= dict([(size, heads), decoder])
+    if width % 64 and width not in published:
         raise ValueError(
             f"{field} follows from no tensor, and a width of {width} is neither published nor a multiple of 64 "
             f"channels a head; give {field}"
         )
-    return width // 64
+    return published.get(width, width // 64)
 
 
 def convert(
@@ -237,11 +226,10 @@ def _as_named(names: list[str], state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _report(missing: list[str], unexpected: list[str], misshapen: list[str]) -> str:
-    lines = ["the weights are not complete, or not those of a network of this package; nothing was converted:"]
-    for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
-        if names:
-            lines.append(f"  {what} ({len(names)}): {'; '.join(names)}")
-    return "\n".join(lines)
+    head = "the weights are not complete, or not those of a network of this package; nothing was converted:"
+    parts = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    lines = [f"  {what} ({len(names)}): {'; '.join(names)}" for what, names in parts.items() if names]
+    return "\n".join([head, *lines])
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -251,16 +239,12 @@ def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     foreign = [name for name in state if our_names(name) != (name,)]
     is_pretraining = checkpoint_kind(state) == "pretraining"
-    parts: dict[str, list[str]] = {}
-    for name in state:
-        if name not in foreign:
-            parts.setdefault(official_name(name, is_pretraining), []).append(name)
-    lacking, official = [], {}
-    for theirs, names in parts.items():
-        ours = our_names(theirs)
-        lacking += [name for name in ours if name not in names]
-        if not lacking:
-            official[theirs] = torch.cat([state[name] for name in ours]) if len(ours) > 1 else state[names[0]]
+    names = dict.fromkeys(official_name(name, is_pretraining) for name in state if name not in foreign)
+    lacking = [ours for name in names for ours in our_names(name) if ours not in state]
     if foreign or lacking:
         raise ValueError(_report(lacking, foreign, []))
+    official = {}
+    for name in names:
+        rows = [state[ours] for ours in our_names(name)]
+        official[name] = torch.cat(rows) if len(rows) > 1 else rows[0]
     return official

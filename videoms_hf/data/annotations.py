@@ -20,17 +20,11 @@ from transformers.utils import logging
 from ..files import read_text
 from ..messages import count, raise_problems, shorten
 from ..readers import is_frame_folder
-from .labels import (
+from .stored_tables import is_stored_table, read_stored_table
+from .tables import (
     CLASS_NAMES_FILE,
     LABEL_COLUMNS,
     OSCC_CLASSES,
-    check_class_names,
-    number_labels,
-    read_class_names,
-    sort_names,
-)
-from .stored_tables import is_stored_table, read_stored_table
-from .tables import (
     PATH_COLUMNS,
     SPLITS,
     UNLABELLED,
@@ -38,10 +32,13 @@ from .tables import (
     VIDEO_NAME,
     WINDOW_COLUMNS,
     absolute_path,
+    check_class_names,
     find_column,
     is_address,
-    is_video,
     make_table,
+    number_labels,
+    read_class_names,
+    sort_names,
     why_missing,
 )
 
@@ -59,11 +56,23 @@ def read_videos(
     require_labels: bool = False,
     allow_missing: bool = False,
 ) -> Dataset:
-    """The table of a list ([`read_csv`]), a folder ([`read_folder`]) or a stored one ([`read_stored_table`]).
+    """The table of a list, a folder or a stored table.
 
-    Stored tables are a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, and a dataset of the
-    Hub, `owner/name`; the suffix `:split` chooses a split. A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and
-    `root` the folder of its recordings. All these readers take:
+    - A **list** has a line for each video in the official form `path label`, separated by a space, without a header
+      (paths may contain any characters, labels no space); or separated by tabs, commas or semicolons, as spreadsheets
+      and pandas write it, with or without a header (quoted cells may contain the separator); or JSON, an object per
+      line. A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
+      (`LABEL_COLUMNS`). Without a header the path comes first. A list that fits two forms is read in the one that
+      finds more existing videos; then in the one with a header, or whose paths have the ending of a video; then in the
+      official form. Labels are numbers from 0, or names; -1, an empty label or a path alone mean unlabelled.
+    - A **folder** has a folder for each class, its videos directly inside, in the order of their names (as numbers, if
+      all are). Videos next to the class folders are unlabelled. Links are followed, and logged if they leave the
+      folder. A class of `class_names` may have no folder, but every folder needs a class.
+    - A **stored table** is a `.parquet` file, a folder with parquet or tar shards or of `save_to_disk`, or a dataset
+      of the Hub, `owner/name`; the suffix `:split` chooses a split. [`read_stored_table`] describes its columns.
+    - A `.json` is a file of Ego4D OSCC ([`read_oscc`]), and `root` the folder of its recordings.
+
+    In lists and folders, a folder with a picture for each frame is a video too.
 
     Args:
         root: folder that relative paths start from, by default that of the list or table.
@@ -79,76 +88,44 @@ def read_videos(
         ValueError: there is no video, or some cannot be used; all errors are counted, and the first ones named.
     """
     if os.fspath(path).endswith(".json"):
-        return read_oscc(path, Path(path).parent if root is None else root, class_names, require_labels)
+        folder = Path(path).parent if root is None else root
+        return read_oscc(path, folder, class_names, require_labels, allow_missing)
+    root = None if root is None else Path(root)
     if is_stored_table(path):
-        return read_stored_table(path, root, class_names, require_labels, allow_missing)
-    if not Path(path).is_dir():
-        return read_csv(path, root, class_names, require_labels, allow_missing)
+        return read_stored_table(os.fspath(path), root, class_names, require_labels, allow_missing)
+    path = Path(path)
+    if not path.is_dir():
+        return _read_list(path, root or path.parent, class_names, require_labels, allow_missing)
     if root is not None:
         raise ValueError(f"root is {root}, but {path} is a folder of videos, not a list of paths; leave root out")
-    return read_folder(path, class_names, require_labels)
+    return _read_folder(path, class_names, require_labels)
 
 
-def read_csv(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    require_labels: bool = False,
-    allow_missing: bool = False,
+def _read_list(
+    path: Path, root: Path, class_names: Sequence[str] | None, require_labels: bool, allow_missing: bool
 ) -> Dataset:
-    """The table of a list of videos in one of these forms:
-
-    - The official form: `path label` per line, separated by a space, without a header. Paths may contain any
-      characters, labels no space.
-    - Separated by tabs, commas or semicolons, as spreadsheets and pandas write it, with or without a header. Quoted
-      paths and labels may contain the separator.
-    - JSON lines: an object per line.
-
-    A header, or the keys of JSON, must name a column of paths (`PATH_COLUMNS`) and may name one of labels
-    (`LABEL_COLUMNS`); other columns are ignored. Without a header the path comes first. A list that fits two forms is
-    read in the one that finds more existing videos; then in the one with a header, or whose paths have the ending of
-    a video; then in the official form.
-
-    A path may be a folder with a picture for each frame. Labels are numbers from 0, or names. The label -1, an empty
-    one, and a line with only a path mean unlabelled. [`read_videos`] describes the arguments.
-    """
-    path = Path(path)
     if VIDEO_NAME.fullmatch(path.name) and path.exists():
         raise ValueError(f"{path} is a video; give a list of videos, or the folder of the video")
     names_file = path.parent / CLASS_NAMES_FILE
     own_names = read_class_names(names_file) if class_names is None and names_file.is_file() else None
-    form, rows = _read_rows(read_text(path), path.parent if root is None else Path(root))
+    form, rows = _read_rows(read_text(path), root)
     if not rows:
         raise ValueError(f"{path} lists no video; it must have a line `path label` for each")
     errors = [(row.line, row.problem) for row in rows if row.problem]
     rows = [row for row in rows if not row.problem]
     if not allow_missing:
-        errors += [(row.line, why_missing(row.video)) for row in rows if not row.is_there]
+        errors += [(row.line, row.missing) for row in rows if row.missing]
     labels, names, problems = number_labels(path, [row.label for row in rows], class_names, own_names)
     errors += [(rows[i].line, problem) for i, problem in problems]
-    if require_labels:
-        errors += [
-            (row.line, f"{row.video} has no label, but every video needs one here")
-            for row, label in zip(rows, labels, strict=True)
-            if label == UNLABELLED
-        ]
+    for row, label in zip(rows, labels, strict=False):
+        if require_labels and label == UNLABELLED:
+            errors.append((row.line, f"{row.video} has no label, but every video needs one here"))
     lines = [f"line {line}: {what}" for line, what in sorted(errors)]
     raise_problems(f"{path} has {count(len(errors), 'error')}; a line must be {form}:", lines)
     return make_table([row.video for row in rows], labels, names, lines=[row.line for row in rows])
 
 
-def read_folder(
-    path: str | os.PathLike, class_names: Sequence[str] | None = None, require_labels: bool = False
-) -> Dataset:
-    """The table of a folder with a folder for each class, its videos directly inside, in the order of their names.
-
-    If all names are numbers, they are sorted as numbers. A video is a file, or a folder with a picture for each frame.
-    Videos next to the class folders are unlabelled, -1; class folders are optional. Links are followed, and logged if
-    they leave the folder. A class of `class_names` may have no folder, but every folder needs a class.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        raise FileNotFoundError(f"there is no folder {path}")
+def _read_folder(path: Path, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     folders = {entry.name: entry for entry in entries if entry.is_dir() and not is_frame_folder(entry)}
     if class_names is None and folders and SPLITS.issuperset(map(str.lower, folders)):
@@ -185,6 +162,7 @@ def read_oscc(
     videos: str | os.PathLike,
     class_names: Sequence[str] | None = None,
     require_labels: bool = False,
+    allow_missing: bool = False,
 ) -> Dataset:
     """The table of a file of Ego4D's object state change classification: windows of 8 seconds in long recordings.
 
@@ -209,7 +187,8 @@ def read_oscc(
     elif require_labels and not is_labelled:
         problems.append("no window has state_change, but a label is needed here; take the train or val file")
     recordings = {clip["video_uid"]: folder / f"{clip['video_uid']}.mp4" for clip in clips if clip.get("video_uid")}
-    problems += [f"there is no recording {file}" for file in recordings.values() if not file.is_file()]
+    if not allow_missing:
+        problems += [f"there is no recording {file}" for file in recordings.values() if not file.is_file()]
     for number, clip in enumerate(clips, 1):
         if lacking := [name for name in OSCC_FIELDS if clip.get(name) is None]:
             problems.append(f"window {number} ({clip.get('unique_id')}) has no {', '.join(lacking)}")
@@ -232,13 +211,13 @@ class _Row(NamedTuple):
 
     line: int
     video: str
-    label: str | int | float | None
-    is_there: bool
-    problem: str | None = None
+    label: str | int | float | None = None
+    missing: str | None = None  # why there is no such video
+    problem: str | None = None  # of the line
 
 
 def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
-    """The form of a list in words, and its rows; [`read_csv`] describes the choice."""
+    """The form of a list in words, and its rows; [`read_videos`] describes the choice."""
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if lines and isinstance(_json(lines[0][1]), dict):
         rows = [_row_of(number, _json(line), folder) for number, line in lines]
@@ -246,7 +225,7 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
     form, rows = "`path label`", [_official_row(number, line, folder) for number, line in lines]
     header = lines[0][1].lower().split() if lines else []
     known = zip(header, (PATH_COLUMNS, LABEL_COLUMNS), strict=False)
-    has_header = len(header) in (1, 2) and all(word in names for word, names in known) and not rows[0].is_there
+    has_header = len(header) in (1, 2) and all(word in names for word, names in known) and bool(rows[0].missing)
     rows = rows[has_header:]
     best = _fit(has_header, rows)
     for separator in SEPARATORS if best[0] < len(rows) else ():
@@ -260,17 +239,17 @@ def _read_rows(text: str, folder: Path) -> tuple[str, list[_Row]]:
 
 def _fit(has_header: bool, rows: Sequence[_Row]) -> tuple[int, bool, int]:
     """How well a form fits: existing files, a header, paths with the ending of a video."""
-    num_files = sum(row.is_there and not is_address(row.video) for row in rows)
+    num_files = sum(not (row.missing or row.problem or is_address(row.video)) for row in rows)
     return num_files, has_header, sum(VIDEO_NAME.fullmatch(row.video) is not None for row in rows)
 
 
 def _official_row(number: int, line: str, folder: Path) -> _Row:
     """A line `path label`, or a path alone."""
     row = _row(number, *line.rsplit(maxsplit=1), folder=folder)
-    if row.is_there or row.label is None:
+    if not row.missing or row.label is None:
         return row
     # "my clip.mp4" has no label: the part before the space is not a file.
-    if (whole := _row(number, line, folder=folder)).is_there:
+    if not (whole := _row(number, line, folder=folder)).missing:
         return whole
     with suppress(csv.Error):
         cells = [cell for cell in next(csv.reader([line], delimiter=" ", strict=True)) if cell]
@@ -285,7 +264,7 @@ def _separated_rows(text: str, separator: str, folder: Path) -> tuple[bool, list
     lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(map(str.strip, cells))]
     header = lines[0][1]
     has_header = find_column(header, PATH_COLUMNS) is not None and not any(
-        VIDEO_NAME.fullmatch(cell) or (cell and _row(1, cell, folder=folder).is_there) for cell in header
+        VIDEO_NAME.fullmatch(cell) or (cell and not _row(1, cell, folder=folder).missing) for cell in header
     )
     header = header if has_header else ["path", "label"]
     rows = []
@@ -293,25 +272,25 @@ def _separated_rows(text: str, separator: str, folder: Path) -> tuple[bool, list
         row = _row_of(number, dict(zip(header, cells, strict=False)), folder)
         if any(cells[len(header) :]):
             what = f"it has {len(cells)} fields, not {len(header)}; quote those that hold a {SEPARATORS[separator]}"
-            row = row._replace(is_there=False, problem=what)
+            row = row._replace(problem=what)
         rows.append(row)
     return has_header, rows
 
 
-def _row_of(number: int, cells: dict | None, folder: Path) -> _Row:
+def _row_of(number: int, cells, folder: Path) -> _Row:
     """The row of cells by the names of their columns."""
     cells = cells if isinstance(cells, dict) else {}
     path, label = (cells.get(find_column(cells, names)) for names in (PATH_COLUMNS, LABEL_COLUMNS))
     if not isinstance(path, str) or not path:
-        return _Row(number, "", None, False, f"it has no path; it has {shorten(list(cells)) or 'nothing'}")
+        return _Row(number, "", problem=f"it has no path; it has {shorten(list(cells)) or 'nothing'}")
     if any(name in cells for name in WINDOW_COLUMNS):
-        return _Row(number, path, None, False, "it has seconds, which only a parquet table can have")
+        return _Row(number, path, problem="it has seconds, which only a parquet table can have")
     return _row(number, path, label, folder)
 
 
 def _row(number: int, path: str, label=None, folder: Path = Path()) -> _Row:
     video = absolute_path(path, folder)
-    return _Row(number, video, label, is_video(video))
+    return _Row(number, video, label, why_missing(video))
 
 
 def _json(line: str):
@@ -322,11 +301,7 @@ def _json(line: str):
 def _videos_in(folder: Path) -> list[str]:
     """Absolute paths of a folder's videos (files and frame folders), sorted by name; other files are logged."""
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    videos = [
-        os.path.abspath(entry)
-        for entry in entries
-        if (is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name))
-    ]
-    if others := [entry.name for entry in entries if entry.is_file() and not VIDEO_NAME.fullmatch(entry.name)]:
+    is_own = [is_frame_folder(entry) if entry.is_dir() else VIDEO_NAME.fullmatch(entry.name) for entry in entries]
+    if others := [entry.name for entry, own in zip(entries, is_own, strict=True) if not own and entry.is_file()]:
         logger.warning(f"{folder}: skipped, because these are not videos: {shorten(others)}")
-    return videos
+    return [os.path.abspath(entry) for entry, own in zip(entries, is_own, strict=True) if own]

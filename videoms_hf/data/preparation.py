@@ -20,12 +20,14 @@ from ..decoding_videoms import VideoDecodeError, probe_video
 from ..files import PARTIAL_NAME, atomic_path, write_text
 from ..reader_videoms import VideoReader, redraws
 from ..readers import is_frame_folder, open_video
-from .labels import CLASS_NAMES_FILE, class_names_text, label_text
 from .shards import INDEX_FILE, add_video, tar_writer
 from .tables import (
+    CLASS_NAMES_FILE,
     UNLABELLED,
     WINDOW_COLUMNS,
+    class_names_text,
     is_address,
+    label_text,
     make_table,
     size_of,
     video_name,
@@ -60,13 +62,11 @@ def prepare_dataset(
 
     With `form` "csv" a table becomes `<name>.csv` in the official format or, if its videos are windows of recordings,
     `<name>.parquet` with their paths; with "tar" and "parquet" a folder `<name>` of shards with the videos themselves.
-    `classes.txt` has the class names. With an `encoding` the videos are first encoded to `videos/<class>/`.
+    `classes.txt` has the class names. With an `encoding` the videos are first encoded to `videos/<class>/`. A video
+    that cannot be read is left out and listed in the report with the reason.
 
-    Every video is checked; one that cannot be read is left out and listed in the report with the reason. An
-    interrupted preparation resumes; whatever file exists is complete.
-
-    Args:
-        settings: what else the result depends on; stored to tell whether a folder belongs to this preparation.
+    An interrupted preparation resumes; whatever file exists is complete. `settings` are what else the result depends
+    on: they tell whether a folder belongs to this preparation.
 
     Raises:
         FileExistsError: `output_dir` holds something else, or was prepared with other settings.
@@ -81,8 +81,7 @@ def prepare_dataset(
     folder = Path(output_dir)
     _claim(folder, {"form": form, "encoding": encoding and dataclasses.asdict(encoding), **(settings or {})})
     write_text(folder / CLASS_NAMES_FILE, class_names_text(names))
-    targets: dict[str, tuple] = {}
-    report = {}
+    targets, report = {}, {}
     for split, table in tables.items():
         usable, sizes, report[split] = _look(split, table, folder, encoding, targets, num_workers)
         if form != "csv":
@@ -100,10 +99,8 @@ def summary(report: Mapping[str, Mapping]) -> str:
     """The lines of a report: totals of each table, and the videos that were left out."""
     lines = []
     for split, part in report.items():
-        lines.append(
-            f"{split}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB; "
-            f"{len(part['broken'])} broken ones left out"
-        )
+        total = f"{split}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB"
+        lines.append(f"{total}; {len(part['broken'])} broken ones left out")
         lines += [f"  {bad['video']} ({bad['place']}): {bad['reason']}" for bad in part["broken"]]
     return "\n".join(lines)
 
@@ -123,15 +120,12 @@ def _claim(folder: Path, settings: dict) -> None:
     write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
-# -- checking and encoding the videos -----------------------------------------------------------------------------
-
-
 def _look(
     split: str, table: Dataset, folder: Path, encoding: Encoding | None, targets: dict[str, tuple], num_workers: int
 ) -> tuple[Dataset, list[int], dict]:
     """The usable videos of a table, encoded if there is an `encoding`, their sizes in bytes, and the report."""
     classes, names, rows = table.features["label"].names, video_names(table), table.remove_columns("video").to_list()
-    outputs: list[Path] | None = None
+    outputs = None
     if encoding is not None:
         is_embedded = isinstance(table.features["video"], Video)
         keys = [(split, i) if is_embedded else (name,) for i, name in enumerate(names)]
@@ -152,7 +146,7 @@ def _look(
     seconds, sizes = zip(*(found[i] for i in kept), strict=True)
     report = {"videos": len(kept), "hours": sum(seconds) / 3600, "bytes": sum(sizes), "broken": broken}
     usable = table.select(kept)
-    if outputs is not None:
+    if outputs:
         usable = make_table([os.fspath(outputs[i]) for i in kept], usable["label"][:], classes)
     return usable, sizes, report
 
@@ -180,12 +174,19 @@ def write_list(table: Dataset, folder: str | os.PathLike, name: str) -> Path:
     if isinstance(table.features["video"], Video) or any(column in table.features for column in WINDOW_COLUMNS):
         path = folder / f"{name}.parquet"
         with atomic_path(path) as partial_path:
-            table.remove_columns([column for column in ("line",) if column in table.features]).to_parquet(partial_path)
+            table.select_columns([column for column in table.features if column != "line"]).to_parquet(partial_path)
         return path
-    path, classes = folder / f"{name}.csv", table.features["label"].names
+    path, classes, lines = folder / f"{name}.csv", table.features["label"].names, []
     write_text(folder / CLASS_NAMES_FILE, class_names_text(classes))
-    rows = zip(table["video"][:], table["label"][:], strict=True)
-    write_text(path, "".join(_line(video, label, folder, classes) for video, label in rows))
+    for video, label in zip(table["video"][:], table["label"][:], strict=True):
+        if not is_address(video):  # a path inside the folder is relative to it, so that the folder can be moved
+            video = os.path.abspath(video).removeprefix(os.path.abspath(folder) + os.sep)
+        if "\n" in video or video != video.strip():
+            raise ValueError(
+                f"{video!r} cannot be listed because of its spaces or line breaks; rename or re-encode it"
+            )
+        lines.append(f"{video} {label_text(label, classes)}\n")
+    write_text(path, "".join(lines))
     return path
 
 
@@ -193,9 +194,8 @@ def _look_at(
     number: int, read: Callable[[], dict], outputs: Sequence[Path] | None, encoding: Encoding | None
 ) -> tuple[float, int]:
     """Seconds and bytes of a video, encoded if there are outputs."""
-    if outputs is not None:
-        output = outputs[number]
-        if not output.exists():
+    if outputs:
+        if not (output := outputs[number]).exists():
             transcode_video(read(), output, encoding)
         return probe_video(output).duration_seconds, output.stat().st_size
     row = read()
@@ -213,18 +213,6 @@ def _seconds(video: VideoReader, start_seconds: float | None = None, end_seconds
     if not end_seconds:
         video.frames([0, length - 1])
     return end_seconds - (start_seconds or 0.0)
-
-
-# -- writing ---------------------------------------------------------------------------------------------------------
-
-
-def _line(path: str, label: int, folder: Path, class_names: Sequence[str]) -> str:
-    """A row of a list: a path inside the folder is relative to it, so that the folder can be moved."""
-    if not is_address(path):
-        path = os.path.abspath(path).removeprefix(os.path.abspath(folder) + os.sep)
-    if "\n" in path or path != path.strip():
-        raise ValueError(f"{path!r} cannot be listed because of its spaces or line breaks; rename or re-encode it")
-    return f"{path} {label_text(label, class_names)}\n"
 
 
 def _write_shards(folder: Path, table: Dataset, sizes: Sequence[int], form: str, shard_bytes: int) -> None:
@@ -279,6 +267,6 @@ def _write_parquet(path: Path, table: Dataset, numbers: Sequence[int]) -> None:
     with atomic_path(path) as partial_path, pq.ParquetWriter(partial_path, schema) as writer:
         for start in range(0, len(numbers), ROWS_TOGETHER):
             rows = [table[number] for number in numbers[start : start + ROWS_TOGETHER]]
-            videos = [{"bytes": _content(row), "path": os.path.basename(video_name(row))} for row in rows]
-            batch = [{**row, "video": video} for row, video in zip(rows, videos, strict=True)]
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            for row in rows:
+                row["video"] = {"bytes": _content(row), "path": os.path.basename(video_name(row))}
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))

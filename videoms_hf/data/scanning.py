@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
@@ -24,6 +24,7 @@ LARGEST_ASPECT = 4.0
 LATE_SECONDS = 0.5  # that a window may reach beyond its file
 PROMISED_FRAMES = 3  # that a header may promise too many
 DIGEST_BYTES = 1 << 16
+KINDS = ("broken", "short", "odd")
 # File names that show which videos are cut from the same one: the groups of UCF101, the videos of Kinetics.
 ORIGINS = {
     "UCF101 group": re.compile(r"v_([A-Za-z]+_g[0-9]+)_c[0-9]+"),
@@ -51,9 +52,7 @@ def scan_tables(
     content, windows of one recording, or videos of the same origin by their names.
     """
     report: dict = {"tables": {}, "leaks": []}
-    rows: dict[str, dict[str, set[int]]] = {}
-    keys: dict[str, list[set[tuple[str, str]]]] = {}
-    names: dict[str, list[str]] = {}
+    rows, keys, names = {}, {}, {}
     for name, table in tables.items():
         found = look_through(_look, table, num_workers, f"Scanning {name}")
         looks = [Look() if isinstance(look, str) else look for look in found]
@@ -64,19 +63,18 @@ def scan_tables(
             "frames": sum(look.num_frames for look in looks),
             "hours": sum(look.seconds for look in looks) / 3600,
             "bytes": sum(look.num_bytes for look in looks),
+            **{kind: [] for kind in KINDS},
         }
-        part |= {"broken": [], "short": [], "odd": []}
         for row, look in enumerate(found):
-            about = {"video": names[name][row], "row": row, "line": lines[row]}
-            if isinstance(look, str):
-                part["broken"].append({**about, "reason": look})
-                continue
-            if look.num_frames < min_frames:
-                part["short"].append({**about, "reason": f"has {look.num_frames} frames, fewer than {min_frames}"})
-            if look.oddities:
-                part["odd"].append({**about, "reason": "; ".join(look.oddities)})
-        rows[name] = {kind: {entry["row"] for entry in part[kind]} for kind in ("broken", "short", "odd")}
-        rows[name]["leaks"] = set()
+            reasons = {"broken": look}
+            if not isinstance(look, str):
+                short = f"has {look.num_frames} frames, fewer than {min_frames}"
+                reasons = {"short": short * (look.num_frames < min_frames), "odd": "; ".join(look.oddities)}
+            for kind, reason in reasons.items():
+                if reason:
+                    about = {"video": names[name][row], "row": row, "line": lines[row]}
+                    part[kind].append({**about, "reason": reason})
+        rows[name] = {kind: {entry["row"] for entry in part[kind]} for kind in KINDS} | {"leaks": set()}
         keys[name] = [_origins(video, table, look) for video, look in zip(names[name], looks, strict=True)]
     for one, other in itertools.combinations(tables, 2):
         for kind, what, ours, theirs in _shared(keys[one], keys[other]):
@@ -91,14 +89,12 @@ def scan_summary(report: Mapping) -> str:
     """The lines of a scan: counts of each table, every broken video, and leaks by kind."""
     lines = []
     for name, part in report["tables"].items():
-        counts = ", ".join(f"{len(part[kind])} {kind}" for kind in ("broken", "short", "odd"))
+        counts = ", ".join(f"{len(part[kind])} {kind}" for kind in KINDS)
         lines.append(f"{name}: {part['videos']} videos, {part['hours']:.2f} h, {part['bytes'] / 1e9:.3f} GB: {counts}")
         for bad in part["broken"]:
             place = f"row {bad['row']}" if bad["line"] is None else f"line {bad['line']}"
             lines.append(f"  {bad['video']} ({place}): {bad['reason']}")
-    counts: dict[tuple[str, str], int] = defaultdict(int)
-    for leak in report["leaks"]:
-        counts[" and ".join(leak["videos"]), leak["kind"]] += 1
+    counts = Counter((" and ".join(leak["videos"]), leak["kind"]) for leak in report["leaks"])
     lines += [f"LEAK: {names} have {count} times the same {kind}" for (names, kind), count in counts.items()]
     return "\n".join(lines)
 
@@ -118,22 +114,18 @@ def _look_into(video: VideoReader, window: Mapping[str, float | None]) -> Look:
     check_usable(video, wanted)
     frames, info = video.frames(wanted), video.info
     height, width = video.size
-    seconds, promised = info.duration_seconds, info.promised_frames
-    oddities = []
-    if bool((frames == frames[:1]).all()):
-        oddities.append("its first, middle and last frame are the same: it does not move")
-    if promised > info.num_frames + PROMISED_FRAMES:
-        oddities.append(f"its header promises {promised} frames, {info.num_frames} can be decoded: it is truncated")
-    if info.fps and not RATES[0] <= info.fps <= RATES[1]:
-        oddities.append(f"{info.fps:.3g} frames per second")
-    if min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_ASPECT * min(height, width):
-        oddities.append(f"frames of {width} x {height}")
-    start, end = window.get("start_seconds") or 0.0, window.get("end_seconds")
-    if end is not None and end > seconds + LATE_SECONDS:
-        oddities.append(f"its window ends at {end:.2f} s, but it has {seconds:.2f} s")
-    if window:
-        seconds = min(seconds if end is None else end, seconds) - start
-    return Look(tuple(oddities), num_frames, seconds)
+    seconds, start, end = info.duration_seconds, window.get("start_seconds") or 0.0, window.get("end_seconds")
+    end = seconds if end is None else end
+    promised = f"its header promises {info.promised_frames} frames, {info.num_frames} can be decoded: it is truncated"
+    is_extreme = min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_ASPECT * min(height, width)
+    oddities = {
+        "its first, middle and last frame are the same: it does not move": bool((frames == frames[:1]).all()),
+        promised: info.promised_frames > info.num_frames + PROMISED_FRAMES,
+        f"{info.fps:.3g} frames per second": info.fps and not RATES[0] <= info.fps <= RATES[1],
+        f"frames of {width} x {height}": is_extreme,
+        f"its window ends at {end:.2f} s, but it has {seconds:.2f} s": end > seconds + LATE_SECONDS,
+    }
+    return Look(tuple(what for what, is_so in oddities.items() if is_so), num_frames, min(end, seconds) - start)
 
 
 def _digest(source: str | BinaryIO) -> str:
@@ -153,25 +145,24 @@ def _origins(video: str, table: Dataset, look: Look) -> set[tuple[str, str]]:
     """What a video is or comes from, as pairs of a kind and a name; two videos that share one are related."""
     stem = os.path.splitext(os.path.basename(video))[0]
     found = {(kind, match[1]) for kind, form in ORIGINS.items() if (match := form.fullmatch(stem))}
-    if isinstance(table.features["video"], Video):
-        return found | ({("content", look.digest)} if look.digest else set())
-    path = video if is_address(video) else os.path.realpath(video)
+    is_embedded = isinstance(table.features["video"], Video)
     has_window = any(name in table.features for name in WINDOW_COLUMNS)
-    found.add(("recording" if has_window else "file", path))
-    if look.digest and not has_window:
+    if not is_embedded:
+        path = video if is_address(video) else os.path.realpath(video)
+        found.add(("recording" if has_window else "file", path))
+    if look.digest and (is_embedded or not has_window):
         found.add(("content", look.digest))
     return found
 
 
 def _shared(ours: Sequence[set], theirs: Sequence[set]) -> list[tuple[str, str, list[int], list[int]]]:
     """What two tables have in common: kind, name, and the rows of both."""
-    places: tuple[dict, dict] = defaultdict(list), defaultdict(list)
-    for table, found in zip(places, (ours, theirs), strict=True):
+    places = defaultdict(lambda: ([], []))
+    for side, found in enumerate((ours, theirs)):
         for row, origins in enumerate(found):
             for origin in origins:
-                table[origin].append(row)
-    common = sorted(places[0].keys() & places[1].keys())
-    leaks = [(kind, what, places[0][kind, what], places[1][kind, what]) for kind, what in common]
+                places[origin][side].append(row)
+    leaks = [(*origin, *rows) for origin, rows in sorted(places.items()) if all(rows)]
     # The same file has the same content, which would be reported twice.
     files = {row for kind, _, rows, _ in leaks if kind == "file" for row in rows}
     return [leak for leak in leaks if leak[0] != "content" or not set(leak[2]) <= files]

@@ -21,10 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features, Video
 
-from ..files import atomic_path, write_text
+from ..files import atomic_path
 from ..messages import shorten
-from .labels import CLASS_NAMES_FILE, LabelNumbers, read_class_names
-from .tables import UNLABELLED, WINDOW_COLUMNS, window_of
+from .tables import CLASS_NAMES_FILE, UNLABELLED, WINDOW_COLUMNS, LabelNumbers, read_class_names, window_of
 
 
 STREAM_PREFIX = "stream:"  # marks a folder of shards as training data
@@ -33,15 +32,14 @@ OPEN_SHARDS = 128  # whose contents a process remembers: each lane of a stream r
 
 
 class Shard(NamedTuple):
-    """A file with videos. Its size and modification time tell whether it is still the file that was counted."""
+    """A file with videos; the time of its last modification tells whether it is still the file that was counted."""
 
     path: str
     num_videos: int
-    num_bytes: int
     changed: int
 
 
-class Shards:
+class Shards(Sequence):
     """The videos of a folder of shards, numbered from 0 in the order of the shards' names.
 
     `shards[number]` is a row as in a table; [`~Shards.read`] takes several at once, which is cheaper.
@@ -51,8 +49,7 @@ class Shards:
         self, folder: str | os.PathLike, class_names: Sequence[str] | None = None, require_labels: bool = False
     ):
         self.folder, self.require_labels = os.path.abspath(folder), require_labels
-        paths = shard_files(folder)
-        if not paths:
+        if not (paths := shard_files(folder)):
             raise ValueError(f"{folder} holds no shard; their names must end in .tar or .parquet")
         counted = _read_index(self.folder)
         self.shards = [counted.get(path) or count_videos(path) for path in paths]
@@ -66,22 +63,14 @@ class Shards:
             )
         if own_names and (unknown := sorted(set(own_names) - set(self.class_names))):
             raise ValueError(f"{folder} has the classes {shorten(unknown)}, not among {shorten(class_names)}")
+        self.features = Features({"video": Video(decode=False), "label": ClassLabel(names=self.class_names or [])})
         self._read_label = LabelNumbers(self.class_names or [], own_names)
-
-    @property
-    def features(self) -> Features:
-        """The columns of the rows, as of a table."""
-        return Features({"video": Video(decode=False), "label": ClassLabel(names=self.class_names or [])})
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def __getitem__(self, number: int) -> dict:
         return self.read([number])[0]
-
-    def __iter__(self) -> Iterator[dict]:
-        for number in range(len(self)):
-            yield self[number]
 
     def read(self, numbers: Iterable[int]) -> list[dict]:
         """Rows by number, read in the order of the files and returned in that of `numbers`."""
@@ -120,37 +109,34 @@ def shard_files(folder: str | os.PathLike) -> list[str]:
 
 def count_videos(path: str) -> Shard:
     """A shard with its number of videos, counted by the headers in it."""
-    status = os.stat(path)
+    changed = os.stat(path).st_mtime_ns
     try:
-        is_tar = path.endswith(".tar")
-        count = len(_tar_starts(path, status.st_mtime_ns)) - 1 if is_tar else pq.read_metadata(path).num_rows
+        num_videos = len(_tar_starts(path, changed)) - 1 if path.endswith(".tar") else pq.read_metadata(path).num_rows
     except (OSError, tarfile.TarError, ValueError, ArithmeticError, MemoryError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read ({error}); download it again or leave it out") from error
-    return Shard(path, count, status.st_size, status.st_mtime_ns)
-
-
-def write_index(folder: str | os.PathLike) -> list[Shard]:
-    """The shards of a folder; how many videos each holds is written to `shards.json` next to them."""
-    shards = [count_videos(path) for path in shard_files(folder)]
-    index = {Path(path).name: {"num_videos": count, "num_bytes": size} for path, count, size, _ in shards}
-    write_text(Path(folder) / INDEX_FILE, json.dumps(index, indent=2) + "\n")
-    return shards
+    return Shard(path, num_videos, changed)
 
 
 def _read_index(folder: str) -> dict[str, Shard]:
     """The shards that `shards.json` counts, by their path; a file of another size is counted again."""
-    path = Path(folder) / INDEX_FILE
-    if not path.is_file():
-        return {}
+    path, shards = Path(folder) / INDEX_FILE, {}
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        found = [(os.path.join(folder, name), part["num_videos"], part["num_bytes"]) for name, part in index.items()]
+        index = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        for name, part in index.items():
+            file, num_videos = os.path.join(folder, name), part["num_videos"]
+            if not isinstance(num_videos, int) or num_videos < 0:
+                raise ValueError(f"the number of videos in {name} is {num_videos!r}")
+            if os.path.isfile(file) and os.path.getsize(file) == part["num_bytes"]:
+                shards[file] = Shard(file, num_videos, os.stat(file).st_mtime_ns)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not an index of shards ({error}); remove it to count the shards") from error
-    if wrong := [name for name, count, _ in found if not isinstance(count, int) or count < 0]:
-        raise ValueError(f"{path} does not say how many videos {wrong[0]} has; remove it to count the shards")
-    present = [part for part in found if os.path.isfile(part[0]) and os.path.getsize(part[0]) == part[2]]
-    return {path: Shard(path, count, size, os.stat(path).st_mtime_ns) for path, count, size in present}
+    return shards
+
+
+def _check_count(shard: Shard, found: int) -> None:
+    if found != shard.num_videos:
+        counts = f"{found} videos, but {INDEX_FILE} says {shard.num_videos}"
+        raise ValueError(f"{shard.path} has {counts}; remove it to count the shards")
 
 
 def stored_class_names(path: str) -> list[str] | None:
@@ -159,13 +145,10 @@ def stored_class_names(path: str) -> list[str] | None:
         features = Features.from_arrow_schema(pq.read_schema(path))
         if isinstance(features.get("label"), ClassLabel):
             return list(features["label"].names)
-    for folder in (Path(path).parent, Path(path).parent.parent):
+    for folder in Path(path).parents[:2]:
         if (folder / CLASS_NAMES_FILE).is_file():
             return read_class_names(folder / CLASS_NAMES_FILE)
     return None
-
-
-# -- tar -------------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=OPEN_SHARDS)
@@ -201,9 +184,7 @@ def _split_member(name: str) -> tuple[str, str]:
 def read_tar_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
     """Rows of the videos at ascending `places` of a tar file."""
     starts = _tar_starts(shard.path, shard.changed)
-    if len(starts) != shard.num_videos + 1:
-        counts = f"{len(starts) - 1} videos, but {INDEX_FILE} says {shard.num_videos}"
-        raise ValueError(f"{shard.path} has {counts}; remove it to count the shards")
+    _check_count(shard, len(starts) - 1)
     with open(shard.path, "rb") as file:
         for place in places:
             file.seek(starts[place])
@@ -237,25 +218,23 @@ def add_video(tar: tarfile.TarFile, key: str, ending: str, video: bytes, about: 
         tar.addfile(member, io.BytesIO(content))
 
 
-# -- parquet ---------------------------------------------------------------------------------------------------------
-
-
 def read_parquet_videos(shard: Shard, places: Sequence[int]) -> Iterator[dict]:
     """Rows of the videos at ascending `places` of a parquet file; only the row groups that hold them are read."""
     with pq.ParquetFile(shard.path) as file:
         columns = [name for name in ("video", "label", *WINDOW_COLUMNS) if name in file.schema_arrow.names]
         if "video" not in columns:
             raise ValueError(f"{shard.path} has no column 'video'; it has {shorten(file.schema_arrow.names)}")
-        begin, wanted = 0, np.asarray(places)
-        for group in range(file.metadata.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            inside = wanted[(wanted >= begin) & (wanted < begin + size)] - begin
-            rows = file.read_row_group(group, columns).take(inside).to_pylist() if inside.size else []
-            for offset, row in zip(inside, rows, strict=True):
+        _check_count(shard, file.metadata.num_rows)
+        places = np.asarray(places)
+        starts = np.cumsum([0, *(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))])
+        groups = np.searchsorted(starts, places, side="right") - 1
+        for group in np.unique(groups).tolist():
+            own = places[groups == group]
+            rows = file.read_row_group(group, columns).take(own - starts[group]).to_pylist()
+            for place, row in zip(own, rows, strict=True):
                 video = row["video"]
                 video = {"bytes": video} if isinstance(video, bytes) else video
                 if isinstance(video, dict) and video.get("bytes") is not None:
-                    name = video.get("path") or f"row {begin + offset}"
+                    name = video.get("path") or f"row {place}"
                     row["video"] = {"path": f"{shard.path}/{name}", "bytes": video["bytes"]}
                 yield row
-            begin += size

@@ -4,17 +4,18 @@
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Video
+from datasets import ClassLabel, Dataset, Features, Value, Video
 from transformers.utils import logging
 
 from ..messages import raise_problems, shorten
-from .labels import LABEL_COLUMNS, number_labels
 from .shards import Shards, shard_files
 from .tables import (
+    LABEL_COLUMNS,
     PATH_COLUMNS,
     SPLITS,
     UNLABELLED,
@@ -22,8 +23,7 @@ from .tables import (
     WINDOW_COLUMNS,
     absolute_path,
     find_column,
-    is_video,
-    make_table,
+    number_labels,
     why_missing,
 )
 
@@ -41,7 +41,7 @@ def is_stored_table(path: str | os.PathLike) -> bool:
     """Whether a path is for [`read_stored_table`]; a name that is neither file nor folder may be one of the Hub."""
     path, _ = split_name(path)
     if os.path.isdir(path):
-        return _is_saved(path) or _is_repository(path) or bool(shard_files(path))
+        return _has_splits(path) or bool(shard_files(path))
     if os.path.isfile(path):
         return path.endswith(".parquet")
     return bool(HUB_NAME.fullmatch(path)) and not path.endswith(LIST_ENDINGS) and not VIDEO_NAME.fullmatch(path)
@@ -55,11 +55,7 @@ def split_name(path: str | os.PathLike) -> tuple[str, str | None]:
 
 
 def read_stored_table(
-    path: str | os.PathLike,
-    root: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
-    require_labels: bool = False,
-    allow_missing: bool = False,
+    where: str, root: Path | None, class_names: Sequence[str] | None, require_labels: bool, allow_missing: bool
 ) -> Dataset:
     """The table of a stored dataset, with its videos' paths or bytes.
 
@@ -68,16 +64,13 @@ def read_stored_table(
     parquet and tar to its cache first; [`ClipStream`] reads shards without a copy. [`read_videos`] describes the
     arguments.
     """
-    where, split = split_name(path)
-    if os.path.isdir(where) and not _is_saved(where) and not _is_repository(where) and split is None:
-        files = shard_files(where)
-        if files[0].endswith(".tar"):
-            return _table_of_tars(where, class_names, require_labels)
-        table = Dataset.from_parquet(files)
-    else:
-        table = _one_split(_load(where), where, split)
-    folder = root if root is not None else where if os.path.isdir(where) else os.path.dirname(os.path.abspath(where))
-    table = _with_videos(table, where, folder, allow_missing)
+    where, split = split_name(where)
+    files = shard_files(where) if split is None and os.path.isdir(where) and not _has_splits(where) else []
+    if files and files[0].endswith(".tar"):
+        return _table_of_tars(Shards(where, class_names, require_labels))
+    folder = Path(where) if os.path.isdir(where) else Path(where).parent
+    folder = folder if root is None else root
+    table = _with_videos(_load(where, split, files), where, folder, allow_missing)
     return _with_labels(table, where, class_names, require_labels)
 
 
@@ -85,36 +78,32 @@ def _is_saved(path: str) -> bool:
     return any(os.path.isfile(os.path.join(path, name)) for name in SAVED_FILES)
 
 
-def _is_repository(path: str) -> bool:
-    """Whether a folder is a copy of a dataset of the Hub: with parquet files in `data`, or with metadata."""
-    data = os.path.join(path, "data")
-    has_data = os.path.isdir(data) and any(name.endswith(".parquet") for name in os.listdir(data))
-    folders = [path, *(os.path.join(path, name) for name in SPLITS)]
-    metadata = [f"metadata.{ending}" for ending in ("csv", "jsonl", "parquet")]
-    return has_data or any(os.path.isfile(os.path.join(folder, name)) for folder in folders for name in metadata)
+def _has_splits(path: str) -> bool:
+    """Whether a folder is of `save_to_disk`, or a copy of a dataset of the Hub: with `data/*.parquet` or metadata."""
+    folder, endings = Path(path), ("csv", "jsonl", "parquet")
+    metadata = (folder / split / f"metadata.{ending}" for split in ("", *SPLITS) for ending in endings)
+    return _is_saved(path) or any(folder.glob("data/*.parquet")) or any(map(Path.is_file, metadata))
 
 
-def _load(where: str) -> Dataset | DatasetDict:
-    if os.path.isfile(where):
-        return Dataset.from_parquet(where)
-    if os.path.isdir(where):
-        return datasets.load_from_disk(where) if _is_saved(where) else datasets.load_dataset(where)
-    try:
-        return datasets.load_dataset(where)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
-        raise FileNotFoundError(
-            f"there is neither a file nor a folder {where}, and no dataset of this name is available from the Hub "
-            f"({error})"
-        ) from error
-
-
-def _one_split(table: Dataset | DatasetDict, where: str, split: str | None) -> Dataset:
+def _load(where: str, split: str | None, shards: list[str]) -> Dataset:
+    """The dataset with all its columns, or a split of it."""
+    if shards or os.path.isfile(where):
+        table = Dataset.from_parquet(shards or where)
+    elif os.path.isdir(where):
+        table = datasets.load_from_disk(where) if _is_saved(where) else datasets.load_dataset(where)
+    else:
+        try:
+            table = datasets.load_dataset(where)
+        except (OSError, datasets.exceptions.DatasetsError) as error:
+            raise FileNotFoundError(
+                f"there is neither a file nor a folder {where}, and no dataset of this name is available from the Hub "
+                f"({error})"
+            ) from error
     if isinstance(table, Dataset):
         if split is not None:
             raise ValueError(f"{where} has no splits, but {split!r} was asked for; leave :{split} out")
         return table
-    if split is None and len(table) == 1:
-        return next(iter(table.values()))
+    split = next(iter(table)) if split is None and len(table) == 1 else split
     if split not in table:
         what = "one must be chosen" if split is None else f"none is {split!r}"
         raise ValueError(f"{where} has the splits {shorten(list(table))}, {what}; write {where}:{next(iter(table))}")
@@ -139,9 +128,7 @@ def _with_videos(table: Dataset, where: str, folder: str | os.PathLike, allow_mi
             faults += [no_video if empty else None for empty in pc.and_(*is_null).to_pylist()]
     else:
         paths = [path and absolute_path(path, folder) for path in table["video"][:]]
-        faults = [
-            no_video if not path else None if allow_missing or is_video(path) else why_missing(path) for path in paths
-        ]
+        faults = [no_video if not path else None if allow_missing else why_missing(path) for path in paths]
         # In this order: a table without columns would have no rows.
         table = table.add_column("path of video", paths).remove_columns("video")
         table = table.rename_column("path of video", "video")
@@ -155,8 +142,9 @@ def _with_labels(table: Dataset, where: str, class_names: Sequence[str] | None, 
     name = _column(table, "label", ClassLabel, LABEL_COLUMNS)
     if name is None and require_labels:
         raise ValueError(f"{where} has no column of labels; call it 'label'. It has {shorten(list(table.features))}")
-    given = [None] * len(table) if name is None else table[name][:]
-    stored = getattr(table.features[name], "names", None) if name is not None else None
+    given, stored = [None] * len(table), None
+    if name is not None:
+        given, stored = table[name][:], getattr(table.features[name], "names", None)
     labels, names, problems = number_labels(where, given, class_names, stored)
     if require_labels:
         problems += [(row, "the video has no label") for row, label in enumerate(labels) if label == UNLABELLED]
@@ -175,17 +163,11 @@ def _column(table: Dataset, name: str, kind: type, known: Sequence[str]) -> str 
     return name if name in table.features else found[0] if len(found) == 1 else find_column(table.features, known)
 
 
-def _table_of_tars(folder: str, class_names: Sequence[str] | None, require_labels: bool) -> Dataset:
-    shards = Shards(folder, class_names, require_labels)
+def _table_of_tars(shards: Shards) -> Dataset:
     logger.warning(
-        f"{folder}: {len(shards)} videos of tar files are copied to the cache of `datasets` for random access; "
-        f"stream:{folder} reads training videos without a copy"
+        f"{shards.folder}: {len(shards)} videos of tar files are copied to the cache of `datasets` for random access; "
+        f"stream:{shards.folder} reads training videos without a copy"
     )
-    first = shards[0]
-    windows = {name: [first[name]] for name in WINDOW_COLUMNS if name in first}
-    features = make_table([first["video"]], [first["label"]], shards.class_names or [], windows=windows).features
-    return Dataset.from_generator(_rows, features=features, gen_kwargs={"shards": shards})
-
-
-def _rows(shards: Shards):
-    yield from shards
+    windows = [name for name in WINDOW_COLUMNS if name in shards[0]]
+    features = Features(shards.features | dict.fromkeys(windows, Value("float64")))
+    return Dataset.from_generator(shards.__iter__, features=features)

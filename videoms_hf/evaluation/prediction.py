@@ -24,8 +24,7 @@ from tqdm.auto import tqdm
 
 from ..data.annotations import read_videos
 from ..data.dataset import BadVideo, ViewDataset
-from ..data.labels import CLASS_NAMES_FILE, read_class_names
-from ..data.tables import open_row, video_name
+from ..data.tables import CLASS_NAMES_FILE, open_row, read_class_names, video_name
 from ..decoding_videoms import VideoDecodeError
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..readers import open_video

@@ -12,8 +12,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..configuration_videoms import VideoMSConfig
-from ..conversion.building import KINDS
-from ..conversion.reading import weight_files
+from ..conversion.models import KINDS, weight_files
 from ..evaluation.results import weights_digest
 from .privacy import without_private
 

@@ -8,10 +8,9 @@ from datasets import Dataset as Table
 from ..configuration_videoms import VideoMSConfig
 from ..data.annotations import read_videos
 from ..data.dataset import ClipDataset, ViewDataset
-from ..data.labels import read_class_names
 from ..data.shards import STREAM_PREFIX, Shards
 from ..data.streaming import ClipStream
-from ..data.tables import few_shot
+from ..data.tables import few_shot, read_class_names
 from ..data.transforms import FinetuningTransform, PretrainingTransform
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from .arguments import AugmentationArguments, DataArguments

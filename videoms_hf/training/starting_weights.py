@@ -12,8 +12,7 @@ import torch
 from transformers.utils import logging
 
 from ..configuration_videoms import VideoMSConfig, token_counts
-from ..conversion.building import build_config, load, wanted_shapes
-from ..conversion.reading import is_foreign, read_checkpoint
+from ..conversion.models import build_config, is_foreign, load, read_checkpoint, wanted_shapes
 from ..conversion.state_dict import DECODER, FINAL_NORM, HEAD, checkpoint_kind, convert, our_names
 from ..data.transforms import pixel_statistics
 from ..evaluation.classifier import load_processor
