@@ -217,7 +217,7 @@ def test_mistakes_on_the_command_line_are_named():
         ("--min_crop_area=2", r"min_crop_area is 2.0; it must be in \(0, 1\]"),
         ("--random_erasing=2", r"random_erasing is 2.0; it must be in \[0, 1\]"),
         ("--mixup=-1", "mixup is -1.0; it must be at least 0"),
-        ("--remove_unused_columns=true", "remove_unused_columns is true; it must be false"),
+        ("--remove_unused_columns=true", "remove_unused_columns is True, but has no effect: clips have no columns"),
         ("--train_data=", "train_data is not given"),
         ("--output_dir=", "output_dir is not given"),
     ],
@@ -233,7 +233,7 @@ def test_options_without_effect_are_refused_before_anything_is_loaded():
             FineTuningArguments(output_dir="run", use_cpu=True, **{name: value})
     with pytest.raises(ValueError, match="few_shot_seed is 3, but has no effect without few_shot"):
         DataArguments(train_data="train.csv", few_shot_seed=3)
-    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but pre-training has no labels"):
+    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but has no effect: pre-training has no"):
         PreTrainingArguments(output_dir="run", use_cpu=True, label_smoothing_factor=0.1)
 
 

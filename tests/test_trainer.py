@@ -18,8 +18,8 @@ from tests.tiny_run import NUM_CLASSES, ClipsInMemory, losses, tiny_model, tiny_
 from videoms_hf.configuration_videoms import noise_lengths
 from videoms_hf.data.collate import SeededCollator
 from videoms_hf.data.seeding import EpochSampler, SeededClips, seeded
-from videoms_hf.training import TimeEstimate, describe_run
 from videoms_hf.training import trainer as trainer_module
+from videoms_hf.training.reporting import TimeEstimate, describe_run
 
 
 RATIOS = [0.25, 0.5, 1.0]
@@ -50,6 +50,8 @@ def test_a_run_has_the_official_rate_at_every_step(tmp_path):
     assert logs_of(trainer, "learning_rate") == pytest.approx(expected, rel=1e-9)
     factors = {group["layer"]: group["initial_lr"] / scale for group in trainer.optimizer.param_groups}
     assert factors == pytest.approx({3: 1, 2: 0.75, 1: 0.75**2, 0: 0.75**3})
+    shares = [group["lr"] / group["initial_lr"] for group in trainer.optimizer.param_groups]
+    assert shares == pytest.approx(len(shares) * [0.01])  # every group moves by the same factor
 
 
 def test_warmup_steps_replace_warmup_epochs_and_other_schedules_are_transformers_own(tmp_path):

@@ -125,13 +125,11 @@ def _build(
             stride = processor.frame_stride
             fields["image_mean"], fields["image_std"] = pixel_statistics(processor)
         differences = _settle_clips(model_args, data_args, fields, VideoMSConfig.from_pretrained(source), stride)
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # our report replaces transformers'
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity_error()  # our report replaces transformers'
             options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
             model, loading = kind.from_pretrained(source, **options, **(fields | given))
-        finally:
-            logging.set_verbosity(verbosity)
         new = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
         if needed := sorted(name for name in new if not name.startswith(may_be_new)):
             raise ValueError(
