@@ -263,10 +263,10 @@ def test_a_batch_that_leaves_many_videos_out_is_warned_of():
     assert args.batch_warning(15) is None
 
 
-def test_an_empty_checkpoint_means_from_scratch(tmp_path):
+def test_an_empty_checkpoint_replaces_that_of_the_recipe(tmp_path):
     recipe = write(tmp_path, "train_data: a\noutput_dir: unused\nmodel_name_or_path: runs/pretrain\n")
     assert parse_recipe(*FINETUNING, arguments=[recipe])[0].model_name_or_path == "runs/pretrain"
-    assert parse_recipe(*FINETUNING, arguments=[recipe, "--model_name_or_path="])[0].model_name_or_path is None
+    assert parse_recipe(*FINETUNING, arguments=[recipe, "--model_name_or_path="])[0].model_name_or_path == ""
 
 
 def test_explicit_fields_of_the_network_lie_over_the_size():

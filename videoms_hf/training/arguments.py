@@ -53,9 +53,6 @@ class ModelArguments:
     decoder_intermediate_size: int | None = option(None, "Width of the decoder's MLP.")
     attn_implementation: str = option("sdpa", "Attention: sdpa, eager, or a flash variant that is installed.")
 
-    def __post_init__(self):
-        self.model_name_or_path = self.model_name_or_path or None
-
     def config_fields(self) -> dict:
         """Configuration fields that were given; they override those of a checkpoint or size."""
         names = {part.name for part in dataclasses.fields(VideoMSConfig)} & vars(self).keys()

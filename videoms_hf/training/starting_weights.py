@@ -98,7 +98,7 @@ def _build(
     fields["attn_implementation"] = model_args.attn_implementation
     is_classifier = kind is VideoMSForVideoClassification
     may_be_new = HEAD if is_classifier else ()
-    if source is None:
+    if not source:
         _settle_clips(model_args, data_args, fields)
         return kind(model_args.to_config(**fields)), None
     if is_foreign(source):

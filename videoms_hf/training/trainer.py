@@ -41,12 +41,6 @@ logger = logging.get_logger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
 OWN_WARMUP = ("cosine", "warmup_stable_decay")  # schedules that know `warmup_epochs`
-# Private members of transformers' Trainer that only this file overrides or uses. Checked against transformers 5.17.0
-# and 5.24.0; check them again before allowing a newer one.
-PRIVATE_MEMBERS = (
-    *("_created_lr_scheduler", "_finish_current_push", "_get_output_dir", "_get_train_sampler"),
-    *("_load_best_model", "_prepare_inputs", "_save_checkpoint"),
-)
 
 
 class VideoMSTrainer(Trainer):
