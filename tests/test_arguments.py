@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from videoms_hf.command_line import given_options, parse_recipe
 from videoms_hf.training import (
     AugmentationArguments,
     DataArguments,
     FineTuningArguments,
     ModelArguments,
     PreTrainingArguments,
-    given_options,
-    parse_recipe,
     plan_evaluation,
 )
 
