@@ -126,6 +126,7 @@ def dry_run(trainer: Trainer, say: Callable[[str], None]) -> None:
     say(f"one step: {computing:.3g} s of computation; reading one batch: {reading:.3g} s, by {processes}")
     say(f"estimated time: {format_duration(step * num_steps)} for {num_steps} steps, without evaluation and saving")
     say(f"peak memory: {peak_memory_gib():.2f} GiB per process")
+    say(f"Nothing was written to {args.output_dir}")
 
 
 class StepMeter:
