@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from videoms_hf.command_line import given_options, parse_recipe
 from videoms_hf.training import (
     AugmentationArguments,
     DataArguments,
     FineTuningArguments,
     ModelArguments,
     PreTrainingArguments,
-    given_options,
-    parse_recipe,
     plan_evaluation,
 )
 
@@ -217,7 +216,7 @@ def test_mistakes_on_the_command_line_are_named():
         ("--min_crop_area=2", r"min_crop_area is 2.0; it must be in \(0, 1\]"),
         ("--random_erasing=2", r"random_erasing is 2.0; it must be in \[0, 1\]"),
         ("--mixup=-1", "mixup is -1.0; it must be at least 0"),
-        ("--remove_unused_columns=true", "remove_unused_columns is true; it must be false"),
+        ("--remove_unused_columns=true", "remove_unused_columns is True, but has no effect: clips have no columns"),
         ("--train_data=", "train_data is not given"),
         ("--output_dir=", "output_dir is not given"),
     ],
@@ -233,7 +232,7 @@ def test_options_without_effect_are_refused_before_anything_is_loaded():
             FineTuningArguments(output_dir="run", use_cpu=True, **{name: value})
     with pytest.raises(ValueError, match="few_shot_seed is 3, but has no effect without few_shot"):
         DataArguments(train_data="train.csv", few_shot_seed=3)
-    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but pre-training has no labels"):
+    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but has no effect: pre-training has no"):
         PreTrainingArguments(output_dir="run", use_cpu=True, label_smoothing_factor=0.1)
 
 
@@ -263,10 +262,10 @@ def test_a_batch_that_leaves_many_videos_out_is_warned_of():
     assert args.batch_warning(15) is None
 
 
-def test_an_empty_checkpoint_means_from_scratch(tmp_path):
+def test_an_empty_checkpoint_replaces_that_of_the_recipe(tmp_path):
     recipe = write(tmp_path, "train_data: a\noutput_dir: unused\nmodel_name_or_path: runs/pretrain\n")
     assert parse_recipe(*FINETUNING, arguments=[recipe])[0].model_name_or_path == "runs/pretrain"
-    assert parse_recipe(*FINETUNING, arguments=[recipe, "--model_name_or_path="])[0].model_name_or_path is None
+    assert parse_recipe(*FINETUNING, arguments=[recipe, "--model_name_or_path="])[0].model_name_or_path == ""
 
 
 def test_explicit_fields_of_the_network_lie_over_the_size():

@@ -7,8 +7,8 @@ import pytest
 from tests import test_training_scripts
 from tests.test_training_scripts import TINY_DECODER, script
 from tests.tiny_run import tiny_trainer
-from videoms_hf.training import learning_checks
-from videoms_hf.training.learning_checks import MIN_STEPS, chance_loss, warn_of_short_run, warn_of_vain_run
+from videoms_hf.training import reporting
+from videoms_hf.training.reporting import MIN_STEPS, chance_loss, warn_of_short_run, warn_of_vain_run
 
 
 videos = test_training_scripts.videos  # a fixture
@@ -71,7 +71,7 @@ def test_chance_knows_how_frequent_the_classes_are_and_how_labels_are_smoothed(v
     (tmp_path / "train.csv").write_text("\n".join(few) + "\n")  # two of the one, one of the other
     options = {"train_data": tmp_path / "train.csv", "per_device_train_batch_size": 1, "output_dir": tmp_path / "run"}
     found = []
-    monkeypatch.setattr(learning_checks, "chance_loss", lambda trainer: found.append(chance_loss(trainer)))
+    monkeypatch.setattr(reporting, "chance_loss", lambda trainer: found.append(chance_loss(trainer)))
     script("finetune", **options, label_smoothing_factor=0.1)
     shares = [0.9 * 2 / 3 + 0.05, 0.9 / 3 + 0.05]
     assert found == [pytest.approx(-sum(share * math.log(share) for share in shares))]

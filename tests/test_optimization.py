@@ -8,14 +8,8 @@ import torch
 
 from tests.conftest import randomize
 from videoms_hf import VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel
-from videoms_hf.training.optimization import (
-    WeightAverage,
-    WeightDecaySchedule,
-    cosine_value,
-    layer_of,
-    parameter_groups,
-    warmup_cosine_schedule,
-)
+from videoms_hf.training.optimization import WeightAverage, cosine_value, layer_of, parameter_groups
+from videoms_hf.training.trainer import _TrainingCallback
 
 
 def reference_schedule(num_steps, num_warmup, peak, final, start):
@@ -39,28 +33,6 @@ def test_the_docstring_example_of_the_schedule_is_true():
 
 def test_the_value_stays_at_the_end_when_a_scheduler_asks_beyond_it():
     assert cosine_value(10, 10, 1.0, 0.1, 2) == cosine_value(50, 10, 1.0, 0.1, 2) == pytest.approx(0.1)
-
-
-def test_the_scheduler_moves_every_group_by_the_same_factor():
-    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
-    optimizer = torch.optim.AdamW([{"params": parameters[:1], "lr": 0.4}, {"params": parameters[1:], "lr": 0.1}])
-    scheduler = warmup_cosine_schedule(optimizer, 12, 3, peak=0.4, final=0.04, start=0.004)
-    rates = []
-    for _ in range(12):
-        rates.append([group["lr"] for group in optimizer.param_groups])
-        optimizer.step()
-        scheduler.step()
-    expected = reference_schedule(12, 3, 0.4, 0.04, 0.004)
-    assert [first for first, _ in rates] == pytest.approx(expected, rel=1e-12)
-    assert [second for _, second in rates] == pytest.approx([value / 4 for value in expected], rel=1e-12)
-
-
-def test_a_warmup_longer_than_the_run_and_a_rate_of_zero_are_refused():
-    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
-    with pytest.raises(ValueError, match="the warm-up has 9 steps, the run only 8"):
-        warmup_cosine_schedule(optimizer, 8, 9, 1.0, 0.0, 0.0)
-    with pytest.raises(ValueError, match="learning rate is 0"):
-        warmup_cosine_schedule(optimizer, 8, 1, 0.0, 0.0, 0.0)
 
 
 def reference_layer(name, depth):
@@ -116,10 +88,9 @@ def test_the_weight_decay_follows_its_cosine_and_leaves_undecayed_groups_alone()
     optimizer = torch.optim.AdamW(
         [{"params": parameters[:1], "weight_decay": 0.05}, {"params": parameters[1:], "weight_decay": 0.0}]
     )
-    schedule = WeightDecaySchedule(0.05, 0.5)
-    found = []
+    callback, args, found = _TrainingCallback(None), SimpleNamespace(weight_decay=0.05, weight_decay_end=0.5), []
     for step in range(8):
-        schedule.on_step_begin(None, SimpleNamespace(global_step=step, max_steps=8), None, optimizer=optimizer)
+        callback.on_step_begin(args, SimpleNamespace(global_step=step, max_steps=8), None, optimizer=optimizer)
         found.append([group["weight_decay"] for group in optimizer.param_groups])
     assert [first for first, _ in found] == pytest.approx(reference_schedule(8, 0, 0.05, 0.5, 0.0))
     assert {second for _, second in found} == {0.0}

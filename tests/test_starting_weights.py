@@ -78,7 +78,8 @@ def test_pretraining_goes_on_from_a_pretraining_checkpoint_only(tmp_path):
 
 
 def test_from_scratch_there_is_no_report():
-    model_args = ModelArguments(model_size="small", num_hidden_layers=1, patch_size=8, attn_implementation="eager")
+    sizes = {"model_size": "small", "num_hidden_layers": 1, "patch_size": 8}
+    model_args = ModelArguments(model_name_or_path="", attn_implementation="eager", **sizes)  # as on a command line
     model, report = classification_model(model_args, CLIPS, ["a", "b"])
     assert report is None and isinstance(model, VideoMSForVideoClassification)
     assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.image_size) == (384, 1, 16)

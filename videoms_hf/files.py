@@ -48,11 +48,7 @@ def write_json(content: dict, path: str | os.PathLike) -> None:
     """
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
     # A line break stands between values only: within a string it is written as a backslash and an n.
-    text = re.sub(
-        r"\[\n[-+.0-9eE,\s]+\]",
-        lambda numbers: re.sub(r"\s+", " ", numbers[0]).replace("[ ", "[").replace(" ]", "]"),
-        text,
-    )
+    text = re.sub(r"\[\n[-+.0-9eE,\s]+\]", lambda numbers: f"[{' '.join(numbers[0][1:-1].split())}]", text)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text + "\n")

@@ -380,4 +380,10 @@ class VideoMSForVideoClassification(VideoMSPreTrainedModel):
         return self.loss_function(labels, logits, self.config, **kwargs)
 
 
+KINDS = {
+    "pretraining": VideoMSForPreTraining,
+    "classification": VideoMSForVideoClassification,
+    "features": VideoMSModel,
+}
+
 __all__ = ["VideoMSForPreTraining", "VideoMSForVideoClassification", "VideoMSModel", "VideoMSPreTrainedModel"]

@@ -21,12 +21,7 @@ from transformers import VideoMAEConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME
 
 from ..configuration_videoms import BUDGETS, VideoMSConfig
-from ..modeling_videoms import (
-    VideoMSForPreTraining,
-    VideoMSForVideoClassification,
-    VideoMSModel,
-    VideoMSPreTrainedModel,
-)
+from ..modeling_videoms import KINDS, VideoMSForVideoClassification, VideoMSModel, VideoMSPreTrainedModel
 from .state_dict import (
     Converted,
     checkpoint_kind,
@@ -42,13 +37,6 @@ from .state_dict import (
 DEEPSPEED_FILE = "mp_rank_00_model_states.pt"
 # Keys of the state dict: the official code, DeepSpeed, Lightning and mmengine, PyTorch's tutorials.
 STATE_KEYS = ("model", "module", "state_dict", "model_state_dict")
-KINDS = {
-    "pretraining": VideoMSForPreTraining,
-    "classification": VideoMSForVideoClassification,
-    "encoder": VideoMSModel,
-    "features": VideoMSModel,
-}
-
 # Fields that no tensor shows, taken from the configuration of transformers' VideoMAE.
 _TAKEN_OVER = (
     *("image_size", "num_frames", "num_attention_heads", "decoder_num_attention_heads", "hidden_act"),
@@ -280,14 +268,15 @@ def convert_checkpoint(checkpoint: Checkpoint, **fields) -> tuple[VideoMSPreTrai
     if fields.get("token_selection") is None and not is_official(checkpoint.state):
         fields["token_selection"] = "tube" if kind == "pretraining" else "none"  # transformers' VideoMAE
     config = build_config(checkpoint, **fields)
-    converted = convert(checkpoint.state, wanted_shapes(KINDS[kind], config))
-    return load(KINDS[kind](config), converted), converted
+    model_class = KINDS.get(kind, VideoMSModel)
+    converted = convert(checkpoint.state, wanted_shapes(model_class, config))
+    return load(model_class(config), converted), converted
 
 
 def official_weights(checkpoint: Checkpoint, **fields) -> dict[str, torch.Tensor]:
     """The weights of any checkpoint, ours too, in the official layout, for `torch.save({"model": ...})`."""
     kind = checkpoint_kind(checkpoint.state)
-    if kind not in KINDS or kind in ("pretraining", "encoder") and not has_final_norm(checkpoint.state):
+    if kind not in KINDS or kind == "pretraining" and not has_final_norm(checkpoint.state):
         raise ValueError(
             f"{checkpoint.source} is neither a classifier on all tokens nor a network with a final norm; the official "
             "layout has no others"

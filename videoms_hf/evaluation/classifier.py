@@ -4,12 +4,7 @@
 from ..configuration_videoms import VideoMSConfig
 from ..loading_videoms import check_source
 from ..messages import shorten
-from ..modeling_videoms import (
-    VideoMSForPreTraining,
-    VideoMSForVideoClassification,
-    VideoMSModel,
-    VideoMSPreTrainedModel,
-)
+from ..modeling_videoms import KINDS, VideoMSForVideoClassification, VideoMSModel, VideoMSPreTrainedModel
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
@@ -49,7 +44,7 @@ def load_any(model: str, **config_fields) -> VideoMSPreTrainedModel:
     `ValueError` if its configuration names none of our classes.
     """
     check_source(model, VideoMSConfig, {})
-    classes = {kind.__name__: kind for kind in (VideoMSForPreTraining, VideoMSForVideoClassification, VideoMSModel)}
+    classes = {kind.__name__: kind for kind in KINDS.values()}
     (name,) = VideoMSConfig.from_pretrained(model).architectures or [None]
     if name not in classes:
         raise ValueError(

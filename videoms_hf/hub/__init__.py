@@ -3,6 +3,3 @@
 
 from .card import write_card
 from .publish import UploadError, publish, publish_space
-
-
-__all__ = ["UploadError", "publish", "publish_space", "write_card"]

@@ -2,18 +2,18 @@
 """The files of a model folder, read and checked."""
 
 import json
-import math
 from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..configuration_videoms import VideoMSConfig
-from ..conversion.models import KINDS, weight_files
+from ..conversion.models import weight_files
 from ..evaluation.results import weights_digest
+from ..modeling_videoms import KINDS
 from .privacy import without_private
 
 
@@ -25,7 +25,7 @@ EVALUATION_FILE = "evaluation.json"
 PROCESSOR_FILE = "video_preprocessor_config.json"
 IMAGE_PROCESSOR_FILE = "preprocessor_config.json"  # by which AutoImageProcessor finds the video processor
 SECRET_OPTION = "hub_token"  # recipes are published
-MODELS = {model_class.__name__: (kind, model_class) for kind, model_class in KINDS.items()}
+MODELS = {model_class.__name__: kind for kind, model_class in KINDS.items()}
 
 
 def read_config(folder: Path) -> VideoMSConfig:
@@ -41,27 +41,14 @@ def read_config(folder: Path) -> VideoMSConfig:
     return config
 
 
-def count_parameters(folder: Path) -> int:
-    """Values in the weight files."""
-    total = 0
-    for path in weight_files(folder, safe_only=True):
-        with safe_open(path, framework="pt") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
-    return total
-
-
-def read_json(path: Path) -> dict | None:
-    """The mapping in a JSON file; `None` if there is no such file."""
-    if not path.exists():
-        return None
+def read_record(path: Path) -> dict:
+    """The mapping in a recipe, or in a JSON file."""
+    text, is_recipe = path.read_text(encoding="utf-8"), path.name == RECIPE_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); remove it or write it again") from error
-    return _checked_mapping(content, path)
-
-
-def _checked_mapping(content, path: Path) -> dict:
+        content = yaml.safe_load(text) or {} if is_recipe else json.loads(text)
+    except (ValueError, yaml.YAMLError) as error:
+        kind = "YAML" if is_recipe else "JSON"
+        raise ValueError(f"{path} is not {kind} ({error}); remove it or write it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; it must be the mapping that the run wrote")
     return content
@@ -95,12 +82,7 @@ def check_report(report: dict, config: VideoMSConfig, path: Path, folder: Path) 
 
 @lru_cache(maxsize=4)  # a card and an upload ask several times
 def _digest(files: tuple[tuple[Path, int], ...]) -> str:
-    def weights():
-        for path, _ in files:
-            with safe_open(path, framework="pt") as file:
-                yield from ((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118
-
-    return weights_digest(weights())
+    return weights_digest(weight for path, _ in files for weight in load_file(path).items())
 
 
 def run_records(folder: Path, local_paths: bool = False) -> dict[str, dict]:
@@ -109,15 +91,11 @@ def run_records(folder: Path, local_paths: bool = False) -> dict[str, dict]:
     `local_paths` keeps local paths and the names of user and machine. `ValueError` if a file has other content than
     its name says or contains a secret, or the evaluation is of another model.
     """
-    path, records = folder / RECIPE_FILE, {}
-    if path.exists():
-        records[RECIPE_FILE] = _checked_mapping(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, path)
-        if SECRET_OPTION in records[RECIPE_FILE]:
-            what = f"{path} holds {SECRET_OPTION}, which is a secret"
-            raise ValueError(f"{what}; remove that line before others can read it")
-    for name in (LOG_FILE, EVALUATION_FILE):
-        if (content := read_json(folder / name)) is not None:
-            records[name] = content
+    names = (RECIPE_FILE, LOG_FILE, EVALUATION_FILE)
+    records = {name: read_record(folder / name) for name in names if (folder / name).exists()}
+    if SECRET_OPTION in records.get(RECIPE_FILE, {}):
+        what = f"{folder / RECIPE_FILE} holds {SECRET_OPTION}, which is a secret"
+        raise ValueError(f"{what}; remove that line before others can read it")
     if EVALUATION_FILE in records:
         check_report(records[EVALUATION_FILE], read_config(folder), folder / EVALUATION_FILE, folder)
     return records if local_paths else {name: without_private(content) for name, content in records.items()}

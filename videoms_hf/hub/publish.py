@@ -20,7 +20,7 @@ from .model_folder import (
     RECIPE_FILE,
     check_report,
     read_config,
-    read_json,
+    read_record,
     repository_files,
     run_records,
 )
@@ -77,7 +77,8 @@ def publish(
         full_name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if full_name != repo_id:  # given without the account's name
             write_card(folder, name=full_name, local_paths=local_paths)
-        return _commit(api, full_name, "model", contents(folder, local_paths), OURS, commit_message, revision)
+        files = contents(folder, local_paths)
+        return _commit(api, full_name, files, OURS, commit_message, repo_type="model", revision=revision)
 
 
 def publish_space(repo_id: str, model: str, private: bool | None = None, token: str | None = None) -> CommitInfo:
@@ -95,34 +96,28 @@ def publish_space(repo_id: str, model: str, private: bool | None = None, token: 
         options = {"repo_type": "space", "space_sdk": "gradio", "private": private, "exist_ok": True}
         full_name = api.create_repo(repo_id, **options).repo_id
         api.add_space_variable(full_name, "VIDEOMS_MODEL", model)
-        return _commit(api, full_name, "space", space_contents(), OF_SPACE, f"Demo of {model}")
+        return _commit(api, full_name, space_contents(), OF_SPACE, f"Demo of {model}", repo_type="space")
 
 
 def space_contents() -> list[CommitOperationAdd]:
     """Every file of a Space: `scripts/space` as it is, and this package, which no index may have."""
-    app, package = shipped("scripts/space"), Path(__file__).parents[1]
-    files = {path.name: path for path in app.iterdir() if path.is_file()}
+    package = Path(__file__).parents[1]
+    files = {path.name: path for path in shipped("scripts/space").iterdir() if path.is_file()}
     for path in package.rglob("*"):
-        name = path.relative_to(package)
-        if path.suffix in (".py", ".txt") and name.parts[0] not in ("scripts", "model_cards"):
-            files[f"{package.name}/{name.as_posix()}"] = path
+        name = path.relative_to(package.parent)
+        if path.suffix in (".py", ".txt") and name.parts[1] not in ("scripts", "model_cards"):
+            files[name.as_posix()] = path
     return [CommitOperationAdd(name, files[name]) for name in sorted(files)]
 
 
 def _commit(
-    api: HfApi,
-    repo_id: str,
-    repo_type: str,
-    added: list[CommitOperationAdd],
-    ours: re.Pattern,
-    message: str,
-    revision: str | None = None,
+    api: HfApi, repo_id: str, added: list[CommitOperationAdd], ours: re.Pattern, message: str, **place
 ) -> CommitInfo:
     """One commit that adds files and removes those of an earlier upload (`ours`) that are not among them."""
     names = {operation.path_in_repo for operation in added}
-    there = api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)
+    there = api.list_repo_files(repo_id, **place)
     stale = [CommitOperationDelete(name) for name in there if ours.fullmatch(name) and name not in names]
-    return api.create_commit(repo_id, [*added, *stale], repo_type=repo_type, commit_message=message, revision=revision)
+    return api.create_commit(repo_id, [*added, *stale], commit_message=message, **place)
 
 
 def contents(folder: Path, local_paths: bool = False) -> list[CommitOperationAdd]:
@@ -132,19 +127,20 @@ def contents(folder: Path, local_paths: bool = False) -> list[CommitOperationAdd
     for name in repository_files(folder):
         source = folder / name
         if name in after and after[name] != before[name]:
-            is_recipe = name == RECIPE_FILE
-            text = yaml.safe_dump(after[name], sort_keys=False, allow_unicode=True) if is_recipe else ""
-            source = (text or json.dumps(after[name], indent=1, ensure_ascii=False) + "\n").encode()
+            if name == RECIPE_FILE:
+                text = yaml.safe_dump(after[name], sort_keys=False, allow_unicode=True)
+            else:
+                text = json.dumps(after[name], indent=1, ensure_ascii=False) + "\n"
+            source = text.encode()
         operations.append(CommitOperationAdd(name, source))
     return operations
 
 
 def adopt_evaluation(folder: Path, evaluation: Path) -> None:
     """Copy an evaluation into its model's folder; `ValueError` if it is not an evaluation of this model."""
-    report = read_json(evaluation)
-    if report is None:
+    if not evaluation.exists():
         raise FileNotFoundError(f"{evaluation} does not exist; it must be the evaluation.json of `videoms evaluate`")
-    check_report(report, read_config(folder), evaluation, folder)
+    check_report(read_record(evaluation), read_config(folder), evaluation, folder)
     if evaluation.resolve() != (folder / EVALUATION_FILE).resolve():
         with atomic_path(folder / EVALUATION_FILE) as partial:
             shutil.copyfile(evaluation, partial)

@@ -53,9 +53,6 @@ class ModelArguments:
     decoder_intermediate_size: int | None = option(None, "Width of the decoder's MLP.")
     attn_implementation: str = option("sdpa", "Attention: sdpa, eager, or a flash variant that is installed.")
 
-    def __post_init__(self):
-        self.model_name_or_path = self.model_name_or_path or None
-
     def config_fields(self) -> dict:
         """Configuration fields that were given; they override those of a checkpoint or size."""
         names = {part.name for part in dataclasses.fields(VideoMSConfig)} & vars(self).keys()
@@ -92,9 +89,7 @@ class DataArguments:
 
     def __post_init__(self):
         if not self.train_data:
-            raise ValueError(
-                "train_data is not given; it must be a list of videos or a folder: --train_data my/train.csv"
-            )
+            raise ValueError("train_data is not given; give a list or folder of videos: --train_data my/train.csv")
         check_ranges(vars(self))
         if self.few_shot is None and self.few_shot_seed:
             raise ValueError(f"few_shot_seed is {self.few_shot_seed}, but has no effect without few_shot")
@@ -107,9 +102,7 @@ class AugmentationArguments:
     """Augmentation of labelled clips. The defaults are the official fine-tuning recipe."""
 
     rand_augment: str | None = option("rand-m7-n4-mstd0.5-inc1", "RandAugment policy in timm's notation; null: none.")
-    min_crop_area: float = option(
-        0.08, "Smallest area of a random resized crop, in (0, 1]; 1: the centre, as in validation."
-    )
+    min_crop_area: float = option(0.08, "Smallest area of a random crop, in (0, 1]; 1: the centre, as in validation.")
     horizontal_flip: bool = option(True, "Mirror half of the clips; false if left and right differ in meaning.")
     random_erasing: float = option(0.25, "Probability of erasing a box, in [0, 1].")
     mixup: float = option(0.0, "Mixup's alpha; 0: off.")

@@ -27,14 +27,14 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(files)}
 
 
-def mark_complete(checkpoint: str | os.PathLike) -> None:
+def mark_complete(checkpoint: Path) -> None:
     """Write the list of its files into a checkpoint: the last step of saving it."""
-    write_json(_sizes(Path(checkpoint)), Path(checkpoint) / MANIFEST)
+    write_json(_sizes(checkpoint), checkpoint / MANIFEST)
 
 
-def mark_incomplete(checkpoint: str | os.PathLike) -> None:
+def mark_incomplete(checkpoint: Path) -> None:
     """Remove the list: the first step of writing into a checkpoint or of removing it."""
-    (Path(checkpoint) / MANIFEST).unlink(missing_ok=True)
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
 
 
 def what_is_missing(checkpoint: str | os.PathLike) -> str | None:
@@ -63,16 +63,14 @@ def check_complete(checkpoint: str | os.PathLike) -> None:
 
 def all_checkpoints(output_dir: str | os.PathLike) -> list[Path]:
     """Checkpoint folders of a run, complete or not, in the order of their steps."""
-    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in Path(output_dir).glob("checkpoint-*")}
-    found = [path for path, step in steps.items() if step and path.is_dir()]
-    return sorted(found, key=lambda path: int(steps[path][1]))
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"\w+-\d+", path.name)]
+    return sorted(filter(Path.is_dir, found), key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def newest_complete_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     """The complete checkpoint with the most steps, or `None`; logs why newer ones are skipped."""
     for checkpoint in reversed(all_checkpoints(output_dir)):
-        missing = what_is_missing(checkpoint)
-        if missing is None:
+        if not (missing := what_is_missing(checkpoint)):
             return checkpoint
         logger.warning(f"{checkpoint} is incomplete ({missing}) and skipped")
     return None
@@ -82,7 +80,7 @@ def set_incomplete_aside(output_dir: str | os.PathLike) -> list[Path]:
     """Rename incomplete checkpoints to `incomplete-checkpoint-<step>`, replacing older ones; returns the new names."""
     moved = []
     for checkpoint in all_checkpoints(output_dir):
-        if what_is_missing(checkpoint) is not None:
+        if what_is_missing(checkpoint):
             aside = checkpoint.with_name(f"incomplete-{checkpoint.name}")
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.rename(aside)
@@ -94,7 +92,7 @@ def remove_old_checkpoints(output_dir: str | os.PathLike, keep: int | None, best
     """Remove all but the newest `keep` complete checkpoints and the best one; `None` keeps all."""
     if keep is None:
         return
-    complete = [path for path in all_checkpoints(output_dir) if what_is_missing(path) is None]
+    complete = [path for path in all_checkpoints(output_dir) if not what_is_missing(path)]
     for checkpoint in complete[: max(len(complete) - keep, 0)]:
         if best is None or checkpoint != Path(best):
             mark_incomplete(checkpoint)

@@ -53,16 +53,11 @@ def init_head(
     if args.resume_from_checkpoint or newest_complete_checkpoint(args.output_dir):
         return
     problem = model.config.problem_type or "single_label_classification"
-    if problem == "regression":
-        raise ValueError(
-            "head_init is linear_probe, but problem_type is regression and labels are class numbers; set head_init to "
-            "random"
-        )
+    reason = "problem_type is regression and labels are class numbers;" if problem == "regression" else None
     if isinstance(table, Shards):
-        raise ValueError(
-            "head_init is linear_probe, but a stream is read in its own order, once an epoch; give a list of videos, "
-            "or set head_init to random"
-        )
+        reason = "a stream is read in its own order, once an epoch; give a list of videos, or"
+    if reason:
+        raise ValueError(f"head_init is linear_probe, but {reason} set head_init to random")
     if len(table) > MAX_CLIPS:
         rows = torch.randperm(len(table), generator=torch.Generator().manual_seed(args.seed))[:MAX_CLIPS]
         table = table.select(rows.sort().values.tolist())

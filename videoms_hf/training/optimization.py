@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import TrainerCallback
 
 from ..files import atomic_path
 
@@ -32,16 +31,12 @@ def layer_of(name: str, depth: int) -> int:
     return int(block[1]) + 1 if block else depth + 1
 
 
-def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to biases and vectors, nor (official code) to the mask token."""
-    return parameter.ndim > 1 and not name.endswith((".bias", "mask_token"))
-
-
 def parameter_groups(
     model: nn.Module, depth: int, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict]:
     """Optimiser groups of the trainable parameters, the last layer's first.
 
+    Weight decay does not apply to biases and vectors, nor (official code) to the mask token.
     Layer l has the rate `learning_rate * layer_decay ** (depth + 1 - l)`, so the first group, which the log shows, has
     `learning_rate` itself. Each group also has its "layer".
     """
@@ -49,17 +44,11 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer, decayed = layer_of(name, depth), is_decayed(name, parameter)
-        group = groups.setdefault(
-            (layer, decayed),
-            {
-                "params": [],
-                "lr": learning_rate * layer_decay ** (depth + 1 - layer),
-                "weight_decay": weight_decay if decayed else 0.0,
-                "layer": layer,
-            },
-        )
-        group["params"].append(parameter)
+        layer = layer_of(name, depth)
+        decayed = parameter.ndim > 1 and not name.endswith((".bias", "mask_token"))
+        options = {"lr": learning_rate * layer_decay ** (depth + 1 - layer), "layer": layer}
+        options["weight_decay"] = weight_decay if decayed else 0.0
+        groups.setdefault((layer, decayed), {"params": [], **options})["params"].append(parameter)
     return [groups[key] for key in sorted(groups, reverse=True)]
 
 
@@ -78,65 +67,23 @@ def cosine_value(
     return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * progress))
 
 
-def warmup_cosine_schedule(
-    optimizer: torch.optim.Optimizer,
-    num_steps: int,
-    num_warmup_steps: int,
-    peak: float,
-    final: float,
-    start: float,
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """Scheduler that scales every group's own rate by `cosine_value / peak`.
-
-    Raises:
-        ValueError: The warm-up is longer than the run, or `peak` is not positive.
-    """
-    if num_warmup_steps > num_steps:
-        raise ValueError(
-            f"the warm-up has {num_warmup_steps} steps, the run only {num_steps}; lower warmup_epochs or "
-            "warmup_steps, or train longer"
-        )
-    if not peak > 0:
-        raise ValueError(f"the learning rate is {peak}; it must be greater than 0")
-
-    def factor(step: int) -> float:
-        return cosine_value(step, num_steps, peak, final, num_warmup_steps, start) / peak
-
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-
-
-class WeightDecaySchedule(TrainerCallback):
-    """Moves the weight decay of the decayed groups to `final` by a cosine, without warm-up."""
-
-    def __init__(self, initial: float, final: float):
-        self.initial, self.final = initial, final
-
-    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
-        value = cosine_value(state.global_step, state.max_steps, self.initial, self.final)
-        for group in optimizer.param_groups:
-            if group["weight_decay"] > 0:
-                group["weight_decay"] = value
-
-
 class WeightAverage:
     """average <- decay * average + (1 - decay) * weights at each `update`, in float32; it starts with the weights."""
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = model, decay
-        self.average = {name: weight.detach().float().clone() for name, weight in self._weights()}
-
-    def _weights(self) -> list[tuple[str, nn.Parameter]]:
-        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.average = {name: weight.detach().float().clone() for name, weight in self.weights.items()}
+        self.decay = decay
 
     @torch.no_grad()
     def update(self) -> None:
-        for name, weight in self._weights():
-            self.average[name].lerp_(weight.detach().float(), 1 - self.decay)
+        for name, weight in self.weights.items():
+            self.average[name].lerp_(weight.float(), 1 - self.decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Within this context the average replaces the model's weights; afterwards they are restored exactly."""
-        own = {name: weight.detach().clone() for name, weight in self._weights()}
+        own = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._assign(self.average)
         try:
             yield
@@ -145,7 +92,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def _assign(self, values: dict[str, torch.Tensor]) -> None:
-        for name, weight in self._weights():
+        for name, weight in self.weights.items():
             weight.copy_(values[name])
 
     def save(self, path: str | os.PathLike) -> None:

@@ -25,9 +25,14 @@ from ..files import PARTIAL_NAME, write_json, write_text
 from ..hub.model_folder import RECIPE_FILE, SECRET_OPTION
 from ..messages import printable
 from .checkpoints import all_checkpoints, check_complete, newest_complete_checkpoint
-from .dry_run import dry_run
-from .learning_checks import warn_of_short_run, warn_of_vain_run
-from .reporting import TimeEstimate, describe_run, write_training_log
+from .reporting import (
+    TimeEstimate,
+    describe_run,
+    dry_run,
+    warn_of_short_run,
+    warn_of_vain_run,
+    write_training_log,
+)
 from .trainer import VideoMSTrainer
 from .training_arguments import TrainingArguments
 
@@ -72,7 +77,7 @@ def begin_run(script: str, args: TrainingArguments, options: dict) -> bool:
     """
     begun = False
     if args.dry_run:
-        return begun
+        return False
     if isinstance(args.resume_from_checkpoint, str):
         check_complete(args.resume_from_checkpoint)
     elif args.resume_from_checkpoint is False and all_checkpoints(args.output_dir):
@@ -206,8 +211,7 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
     }
     if output_dir.exists() and not output_dir.is_dir():
         raise FileExistsError(f"{output_dir} is a file; give another --output_dir")
-    found = {path.name for path in output_dir.iterdir()} if output_dir.exists() else set()
-    found = {name for name in found if not PARTIAL_NAME.fullmatch(name)}
+    found = {path.name for path in output_dir.glob("*") if not PARTIAL_NAME.fullmatch(path.name)}
     # Empty, or a start that failed or was killed before it trained.
     if found <= {RUN_FILE, RECIPE_FILE}:
         try:
@@ -222,16 +226,16 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
         before = json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = None
-    if isinstance(before, dict):
-        before.pop("data", None)  # [`record_data`] compares them
-    else:
+    if not isinstance(before, dict):
         raise FileExistsError(f"{output_dir} has other files than a run; {advice}")
+    before.pop("data", None)  # [`record_data`] compares them
     changed = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if changed:
         changes = [f"{name} was {before.get(name, 'not set')!r}, now {now.get(name, 'not set')!r}" for name in changed]
-        if set(changed) <= {"num_train_epochs", "max_steps"} and (weights := _weights_of(output_dir)):
-            longer = f"{output_dir}-longer"
-            words = ["videoms", script, f"{output_dir / RECIPE_FILE}", "--output_dir", longer]
+        has_finished = (output_dir / "config.json").exists()
+        is_longer = set(changed) <= {"num_train_epochs", "max_steps"}
+        if is_longer and (weights := output_dir if has_finished else newest_complete_checkpoint(output_dir)):
+            words = ["videoms", script, f"{output_dir / RECIPE_FILE}", "--output_dir", f"{output_dir}-longer"]
             words += ["--model_name_or_path", f"{weights}"]
             words += [word for name in changed if name in now for word in (f"--{name}", str(now[name]))]
             advice = (
@@ -240,8 +244,3 @@ def claim_output_dir(output_dir: str | os.PathLike, script: str, total_batch_siz
             )
         raise FileExistsError(f"{output_dir} has a run with other options ({'; '.join(changes)}); {advice}")
     return True
-
-
-def _weights_of(output_dir: Path) -> Path | None:
-    """Where a run's last weights are: its folder if it has finished, else its newest complete checkpoint."""
-    return output_dir if (output_dir / "config.json").exists() else newest_complete_checkpoint(output_dir)

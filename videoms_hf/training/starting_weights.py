@@ -24,6 +24,7 @@ from .arguments import DataArguments, ModelArguments
 logger = logging.get_logger(__name__)
 
 CLIPS = {"num_frames": 16, "frame_stride": 4, "image_size": 224}  # from scratch
+NUMBER = r"(?<=\.)\d+(?=\.)"  # of a layer
 
 
 class LoadingReport(NamedTuple):
@@ -37,9 +38,8 @@ class LoadingReport(NamedTuple):
 
     def __str__(self) -> str:
         counts = f"{len(self.loaded)} loaded, {len(self.new)} newly initialised, {len(self.dropped)} unexpected"
-        lines = [f"Weights of {self.source}: {counts}"]
-        lines += [f"  clips differ from the checkpoint's: {difference}" for difference in self.differences]
-        return "\n".join(lines)
+        differences = [f"  clips differ from the checkpoint's: {difference}" for difference in self.differences]
+        return "\n".join([f"Weights of {self.source}: {counts}", *differences])
 
     def details(self) -> str:
         """Every name, in lines."""
@@ -51,15 +51,14 @@ class LoadingReport(NamedTuple):
 
 def fold_numbers(names: list[str]) -> list[str]:
     """Names that differ in one number only as one: layer.0.bias, layer.1.bias -> layer.{0, 1}.bias; sorted."""
-    numbers: dict[str, list[str]] = {}
+    numbers: dict[str, list[int]] = {}
     for name in names:
-        number = re.search(r"(?<=\.)\d+(?=\.)", name)
-        pattern = name if number is None else f"{name[: number.start()]}{{}}{name[number.end() :]}"
-        numbers.setdefault(pattern, []).extend([] if number is None else [number[0]])
+        pattern = re.sub(NUMBER, "{}", name, count=1)
+        numbers.setdefault(pattern, []).extend(map(int, re.findall(NUMBER, name)[:1]))
     folded = []
     for pattern, found in sorted(numbers.items()):
-        found = sorted(found, key=int)
-        folded.append(pattern.replace("{}", found[0] if len(found) == 1 else f"{{{', '.join(found)}}}", 1))
+        listed = ", ".join(map(str, sorted(found)))
+        folded.append(pattern.replace("{}", listed if len(found) == 1 else f"{{{listed}}}", 1))
     return folded
 
 
@@ -70,7 +69,7 @@ def pretraining_model(
 
     Unset sizes of clips in `data_args` are filled in from the checkpoint, or with the defaults.
     """
-    return _build(VideoMSForPreTraining, model_args, data_args, {}, may_be_new=())
+    return _build(VideoMSForPreTraining, model_args, data_args)
 
 
 def classification_model(
@@ -84,21 +83,73 @@ def classification_model(
     Raises:
         ValueError: Weights of the encoder are missing, or have another shape; or clips have too few tokens.
     """
-    labels = dict(enumerate(class_names))
-    fields = {
-        "id2label": labels,
-        "label2id": {name: i for i, name in labels.items()},
-        "problem_type": "single_label_classification",
-    }
-    model, report = _build(VideoMSForVideoClassification, model_args, data_args, fields, may_be_new=HEAD)
+    labels = {"id2label": dict(enumerate(class_names)), "label2id": {name: i for i, name in enumerate(class_names)}}
+    task = {"problem_type": "single_label_classification"}
+    model, report = _build(VideoMSForVideoClassification, model_args, data_args, **labels, **task)
     token_counts(model.config)
     return model, report
 
 
+def _build(
+    kind: type[VideoMSPreTrainedModel], model_args: ModelArguments, data_args: DataArguments, **fields
+) -> tuple[VideoMSPreTrainedModel, LoadingReport | None]:
+    source, given = model_args.model_name_or_path, model_args.config_fields()
+    fields["attn_implementation"] = model_args.attn_implementation
+    is_classifier = kind is VideoMSForVideoClassification
+    may_be_new = HEAD if is_classifier else ()
+    if not source:
+        _settle_clips(model_args, data_args, fields)
+        return kind(model_args.to_config(**fields)), None
+    if is_foreign(source):
+        checkpoint = read_checkpoint(source)
+        state, no_head = checkpoint.state, []
+        if is_classifier and checkpoint_kind(state) == "first_token":
+            # Its head was trained on one token after another norm; on the mean of the kept tokens it is useless.
+            no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
+            state = {name: value for name, value in state.items() if name not in no_head}
+        own = build_config(checkpoint, **(given | {"candidate_ratio": None}))  # heads may have to be given
+        differences = _settle_clips(model_args, data_args, fields, own)
+        config = build_config(checkpoint, **(fields | given))
+        may_be_dropped = (*DECODER, *FINAL_NORM) if is_classifier else ()
+        try:
+            converted = convert(state, wanted_shapes(kind, config), may_be_new, may_be_dropped)
+        except ValueError as error:
+            raise ValueError(f"{source} cannot start a {kind.__name__}: {error}") from error
+        model = load(kind(config), converted, dtype=torch.float32)
+        new, dropped = converted.new, [*converted.dropped, *no_head]
+    else:
+        stride = None
+        with contextlib.suppress(OSError):  # it was saved without a processor
+            processor = load_processor(source)
+            stride = processor.frame_stride
+            fields["image_mean"], fields["image_std"] = pixel_statistics(processor)
+        differences = _settle_clips(model_args, data_args, fields, VideoMSConfig.from_pretrained(source), stride)
+        with contextlib.ExitStack() as stack:
+            stack.callback(logging.set_verbosity, logging.get_verbosity())
+            logging.set_verbosity_error()  # our report replaces transformers'
+            options = {"output_loading_info": True, "ignore_mismatched_sizes": True, "dtype": torch.float32}
+            model, loading = kind.from_pretrained(source, **options, **(fields | given))
+        new = {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}
+        if needed := sorted(name for name in new if not name.startswith(may_be_new)):
+            raise ValueError(
+                f"{source} lacks {len(needed)} weights of {kind.__name__}, or has them in another shape: "
+                f"{shorten(fold_numbers(needed))}; it must be a checkpoint of the same architecture"
+            )
+        dropped = loading["unexpected_keys"]
+    loaded = model.state_dict().keys() - new
+    report = LoadingReport(source, sorted(loaded), sorted(new), sorted(dropped), differences)
+    logger.info(report.details())
+    return model, report
+
+
 def _settle_clips(
-    model_args: ModelArguments, data_args: DataArguments, config: VideoMSConfig | None, frame_stride: int | None = None
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    fields: dict,
+    config: VideoMSConfig | None = None,
+    frame_stride: int | None = None,
 ) -> list[str]:
-    """Fill in unset sizes of clips from a checkpoint (`config`) or the defaults; returns what differs, in words."""
+    """Fill in unset sizes of clips, in `fields` too, from a checkpoint or the defaults; what differs, in words."""
     own = {}
     if config is not None:
         height, width = config.image_shape
@@ -113,96 +164,8 @@ def _settle_clips(
     differences = [
         f"{name} {given[name]}, not {value}" for name, value in own.items() if given[name] not in (None, value)
     ]
-    for name, default in (CLIPS | own).items():
-        if name in CLIPS and given[name] is None:
-            setattr(data_args, name, default)
+    for name, default in CLIPS.items():
+        if given[name] is None:
+            setattr(data_args, name, own.get(name, default))
+    fields |= {"image_size": data_args.image_size, "num_frames": data_args.num_frames}
     return differences
-
-
-def _clip_fields(data_args: DataArguments) -> dict:
-    return {"image_size": data_args.image_size, "num_frames": data_args.num_frames}
-
-
-def _build(
-    kind: type[VideoMSPreTrainedModel],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    fields: dict,
-    may_be_new: tuple[str, ...],
-) -> tuple[VideoMSPreTrainedModel, LoadingReport | None]:
-    source = model_args.model_name_or_path
-    if source is None:
-        _settle_clips(model_args, data_args, None)
-        config = model_args.to_config(**fields, **_clip_fields(data_args))
-        config._attn_implementation = model_args.attn_implementation
-        return kind(config), None
-    if is_foreign(source):
-        return _convert(kind, model_args, data_args, fields, may_be_new)
-    stride = None
-    with contextlib.suppress(OSError):  # it was saved without a processor
-        processor = load_processor(source)
-        stride = processor.frame_stride
-        fields["image_mean"], fields["image_std"] = pixel_statistics(processor)
-    differences = _settle_clips(model_args, data_args, VideoMSConfig.from_pretrained(source), stride)
-    fields |= _clip_fields(data_args)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # our report replaces transformers'
-    try:
-        model, loading = kind.from_pretrained(
-            source,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # checked below
-            dtype=torch.float32,
-            attn_implementation=model_args.attn_implementation,
-            **(fields | model_args.config_fields()),
-        )
-    finally:
-        logging.set_verbosity(verbosity)
-    new = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
-    needed = [name for name in new if not name.startswith(may_be_new)]
-    if needed:
-        raise ValueError(
-            f"{source} lacks {len(needed)} weights of {kind.__name__}, or has them in another shape: "
-            f"{shorten(fold_numbers(needed))}; it must be a checkpoint of the same architecture"
-        )
-    loaded = sorted(model.state_dict().keys() - set(new))
-    return model, _reported(LoadingReport(source, loaded, new, sorted(loading["unexpected_keys"]), differences))
-
-
-def _convert(
-    kind: type[VideoMSPreTrainedModel],
-    model_args: ModelArguments,
-    data_args: DataArguments,
-    fields: dict,
-    may_be_new: tuple[str, ...],
-) -> tuple[VideoMSPreTrainedModel, LoadingReport]:
-    """`_build` for another program's checkpoint; only fine-tuning may drop decoder, final norm and head."""
-    checkpoint = read_checkpoint(model_args.model_name_or_path)
-    state, no_head = checkpoint.state, []
-    if kind is VideoMSForVideoClassification and checkpoint_kind(state) == "first_token":
-        # Its head was trained on one token after another norm; on the mean of the kept tokens it is useless.
-        no_head = [name for name in state if any(ours.startswith(HEAD) for ours in our_names(name) or ())]
-        state = {name: value for name, value in state.items() if name not in no_head}
-    given = model_args.config_fields()
-    own = build_config(checkpoint, **(given | {"candidate_ratio": None}))  # heads may have to be given
-    differences = _settle_clips(model_args, data_args, own)
-    config = build_config(checkpoint, **(fields | _clip_fields(data_args) | given))
-    config._attn_implementation = model_args.attn_implementation
-    try:
-        converted = convert(
-            state,
-            wanted_shapes(kind, config),
-            may_be_new=may_be_new,
-            may_be_dropped=(*DECODER, *FINAL_NORM) if may_be_new else (),
-        )
-    except ValueError as error:
-        raise ValueError(f"{checkpoint.source} cannot start a {kind.__name__}: {error}") from error
-    model = load(kind(config), converted, dtype=torch.float32)
-    dropped = sorted([*converted.dropped, *no_head])
-    loaded, new = sorted(converted.state), sorted(converted.new)
-    return model, _reported(LoadingReport(checkpoint.source, loaded, new, dropped, differences))
-
-
-def _reported(report: LoadingReport) -> LoadingReport:
-    logger.info(report.details())
-    return report

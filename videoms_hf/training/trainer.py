@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import CommitInfo, HfApi
-from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, default_data_collator, get_wsd_schedule, set_seed
 from transformers.utils import logging
 
@@ -32,7 +32,7 @@ from .checkpoints import (
     remove_old_checkpoints,
     set_incomplete_aside,
 )
-from .optimization import WeightAverage, WeightDecaySchedule, parameter_groups, warmup_cosine_schedule
+from .optimization import WeightAverage, cosine_value, parameter_groups
 from .reporting import StepMeter, lowest_rate, write_training_log
 from .training_arguments import TrainingArguments
 
@@ -40,12 +40,7 @@ from .training_arguments import TrainingArguments
 logger = logging.get_logger(__name__)
 
 AVERAGE_FILE = "average.safetensors"
-# Private members of transformers' Trainer that only this file overrides or uses. Checked against transformers 5.17.0
-# and 5.24.0; check them again before allowing a newer one.
-PRIVATE_MEMBERS = (
-    *("_created_lr_scheduler", "_finish_current_push", "_get_output_dir", "_get_train_sampler"),
-    *("_load_best_model", "_prepare_inputs", "_save_checkpoint"),
-)
+OWN_WARMUP = ("cosine", "warmup_stable_decay")  # schedules that know `warmup_epochs`
 
 
 class VideoMSTrainer(Trainer):
@@ -86,17 +81,12 @@ class VideoMSTrainer(Trainer):
         self.meter = StepMeter()
         self.resumed_from: str | None = None
         self.stream: SeededStream | None = None
-        self._video_ids: Tensor | None = None
         self._flops = functools.cache(functools.partial(self.bare_model().flops, training=True))
         self.add_callback(_TrainingCallback(self))
-        if self.args.weight_decay_end is not None:
-            self.add_callback(WeightDecaySchedule(self.args.weight_decay, self.args.weight_decay_end))
 
     def bare_model(self, model=None):
         """`model`, by default the trained one, without the wrappers of DDP and torch.compile."""
         return self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
-
-    # -- optimisation ---------------------------------------------------------------------------------------------
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """The optimiser of `args.optim` on the groups of [`parameter_groups`]."""
@@ -113,26 +103,24 @@ class VideoMSTrainer(Trainer):
 
         "warmup_stable_decay" decays linearly over the last quarter of the steps, unless `lr_scheduler_kwargs` differ.
         """
-        kind = self.args.lr_scheduler_type
-        if self.lr_scheduler is not None or kind not in ("cosine", "warmup_stable_decay"):
-            return super().create_scheduler(num_training_steps, optimizer)
-        optimizer = self.optimizer if optimizer is None else optimizer
-        num_warmup_steps = self.num_warmup_steps(num_training_steps)
-        if kind == "warmup_stable_decay":
-            num_decay_steps = min(num_training_steps // 4, max(num_training_steps - num_warmup_steps, 0))
-            options = {"num_decay_steps": num_decay_steps, "decay_type": "linear"}
-            options |= {"num_training_steps": num_training_steps, **(self.args.lr_scheduler_kwargs or {})}
+        args, num_steps = self.args, num_training_steps
+        if self.lr_scheduler is not None or args.lr_scheduler_type not in OWN_WARMUP:
+            return super().create_scheduler(num_steps, optimizer)
+        optimizer, num_warmup_steps = optimizer or self.optimizer, self.num_warmup_steps(num_steps)
+        if args.lr_scheduler_type == "warmup_stable_decay":
+            options = {"num_decay_steps": min(num_steps // 4, num_steps - num_warmup_steps), "decay_type": "linear"}
+            options |= {"num_training_steps": num_steps, **(args.lr_scheduler_kwargs or {})}
             self.lr_scheduler = get_wsd_schedule(optimizer, num_warmup_steps, **options)
         else:
-            rates = self.args.learning_rate, self.args.min_learning_rate, self.args.warmup_learning_rate
-            self.lr_scheduler = warmup_cosine_schedule(optimizer, num_training_steps, num_warmup_steps, *rates)
+            values = num_steps, args.learning_rate, args.min_learning_rate, num_warmup_steps, args.warmup_learning_rate
+            self.lr_scheduler = LambdaLR(optimizer, lambda step: cosine_value(step, *values) / values[1])
         self._created_lr_scheduler = True
         return self.lr_scheduler
 
     def num_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of the warm-up: `warmup_steps` or, with the schedules of [`create_scheduler`], `warmup_epochs`."""
         num_steps = self.args.get_warmup_steps(num_training_steps)
-        if self.args.warmup_steps == 0 and self.args.lr_scheduler_type in ("cosine", "warmup_stable_decay"):
+        if self.args.warmup_steps == 0 and self.args.lr_scheduler_type in OWN_WARMUP:
             num_steps = int(self.args.warmup_epochs * self.num_steps_per_epoch) or num_steps
         if num_steps <= num_training_steps:
             return num_steps
@@ -155,16 +143,12 @@ class VideoMSTrainer(Trainer):
         self.num_steps_per_epoch = values[1]
         return values
 
-    # -- data -----------------------------------------------------------------------------------------------------
-
     def get_train_dataloader(self):
         """Loader of clips that depend on seed, epoch and video alone."""
-        seed = self.args.data_seed
         noise = noise_lengths(self.bare_model().config, self.is_pretraining)
-        is_stream = isinstance(self.train_dataset, ClipStream)
-        clips = SeededClips(self.train_dataset, seed, noise)
-        collate = functools.partial(collate_seeded, collate=self.data_collator, seed=seed)
-        if is_stream:
+        clips = SeededClips(self.train_dataset, self.args.data_seed, noise)
+        collate = functools.partial(collate_seeded, collate=self.data_collator, seed=self.args.data_seed)
+        if isinstance(self.train_dataset, ClipStream):
             loader = stream_loader(clips, self.args, collate)
             self.stream = loader.dataset
             return loader
@@ -198,41 +182,33 @@ class VideoMSTrainer(Trainer):
             inputs[self.model.main_input_name] = normalize(pixels, config.image_mean, config.image_std)
         return inputs
 
-    # -- steps ----------------------------------------------------------------------------------------------------
-
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Trainer's batches of one step; the waiting time is counted."""
-        with self.meter.waiting():
+        with self.meter.timed("waited_seconds"):
             return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> Tensor:
-        """Trainer's step. Raises `FloatingPointError`, before the backward pass, if the loss is not finite."""
-        self._video_ids = inputs.pop("video_id", None)
-        return super().training_step(model, inputs, num_items_in_batch)
-
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
-        """Trainer's loss; in training it must be finite, and the selected tokens are counted."""
+        """Trainer's loss; the tokens selected in training are counted.
+
+        In training, a loss that is not finite raises `FloatingPointError` before the backward pass.
+        """
         unused = ("video_id", "labels") if self.is_pretraining else ("video_id",)
-        inputs = {name: value for name, value in inputs.items() if name not in unused}
+        wanted = {name: value for name, value in inputs.items() if name not in unused}
         if model.training and (keep_ratio := self.args.step_keep_ratio(self.state.global_step)) is not None:
-            inputs["keep_ratio"] = keep_ratio
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+            wanted["keep_ratio"] = keep_ratio
+        loss, outputs = super().compute_loss(model, wanted, True, num_items_in_batch)
         if model.training:
             if not torch.isfinite(loss).all():
-                raise FloatingPointError(self._diverged(loss.mean().item()))
+                table, ids = getattr(self.train_dataset, "table", None), inputs.get("video_id", torch.empty(0))
+                names = [str(i) if table is None else video_name(table[i]) for i in ids.tolist()]
+                raise FloatingPointError(
+                    f"the loss is {loss.mean().item()} at step {self.state.global_step + 1}, learning rate "
+                    f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If "
+                    "they are intact, lower the learning rate, clip gradients (max_grad_norm 1) or train in float32 "
+                    "(bf16 false, fp16 false)"
+                )
             self.meter.count(outputs, len(inputs[self.model.main_input_name]))
         return (loss, outputs) if return_outputs else loss
-
-    def _diverged(self, loss: float) -> str:
-        table = getattr(self.train_dataset, "table", None)
-        ids = [] if self._video_ids is None else self._video_ids.tolist()
-        names = [str(i) if table is None else video_name(table[i]) for i in ids]
-        return (
-            f"the loss is {loss} at step {self.state.global_step + 1}, learning rate "
-            f"{self.lr_scheduler.get_last_lr()[0]:.3g}, in the batch of the videos {', '.join(names)}. If they are "
-            "intact, lower the learning rate, clip gradients (max_grad_norm 1) or train in float32 (bf16 false, fp16 "
-            "false)"
-        )
 
     def prediction_step(self, model, inputs: dict, prediction_loss_only: bool, ignore_keys: list[str] | None = None):
         """Trainer's step without duplicated clips in the loss.
@@ -251,13 +227,11 @@ class VideoMSTrainer(Trainer):
 
     def evaluation_loop(self, *positional, **named):
         """Trainer's loop, with the average of the weights if there is one."""
-        with self.meter.paused(), self._averaged():
+        with self.meter.timed("begin"), self._averaged():
             return super().evaluation_loop(*positional, **named)
 
     def _averaged(self) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
-
-    # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: str | os.PathLike | bool | None = None, *positional, **named):
         """Trainer's training. `True` resumes from the newest complete checkpoint, if any, and renames incomplete ones.
@@ -288,7 +262,7 @@ class VideoMSTrainer(Trainer):
         run_dir = self._get_output_dir(trial)
         checkpoint = Path(run_dir) / f"checkpoint-{self.state.global_step}"
         try:
-            with self.meter.paused(), _set(self.args, save_total_limit=None):
+            with self.meter.timed("begin"), _set(self.args, save_total_limit=None):
                 if self.args.should_save:
                     mark_incomplete(checkpoint)
                 super()._save_checkpoint(model, trial)
@@ -317,8 +291,6 @@ class VideoMSTrainer(Trainer):
         """Trainer's save, with the average as weights if there is one (a checkpoint has both)."""
         with contextlib.nullcontext() if _internal_call else self._averaged():
             super().save_model(output_dir, _internal_call)
-
-    # -- the Hub --------------------------------------------------------------------------------------------------
 
     def create_model_card(
         self,
@@ -379,8 +351,6 @@ class VideoMSTrainer(Trainer):
         )
         return task() if blocking else HfApi().run_as_future(task)
 
-    # -- logs ----------------------------------------------------------------------------------------------------
-
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's log; a training loss is logged with speed, memory and selection since the last one."""
         if "loss" in logs:
@@ -413,15 +383,21 @@ class _TrainingCallback(TrainerCallback):
                 trainer.average.load(Path(trainer.resumed_from) / AVERAGE_FILE)
         trainer.meter.restart()
 
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        if args.weight_decay_end is not None:
+            decay = cosine_value(state.global_step, state.max_steps, args.weight_decay, args.weight_decay_end)
+            for group in optimizer.param_groups:
+                group["weight_decay"] = decay if group["weight_decay"] > 0 else 0.0
+
     def on_epoch_begin(self, args, state, control, **kwargs):
-        trainer = self.trainer
+        trainer, stream = self.trainer, self.trainer.stream
         epoch, step = divmod(state.global_step, trainer.num_steps_per_epoch)
-        if trainer.stream is None:
+        if stream is None:
             trainer.sampler.epoch = epoch
             return
         if step > 0:
-            trainer.stream.check_order(trainer.resumed_from)
-        trainer.stream.set_epoch(epoch, skip=step * args.gradient_accumulation_steps)
+            stream.check_order(trainer.resumed_from)
+        stream.set_epoch(epoch, skip=step * args.gradient_accumulation_steps)
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         if self.trainer.average is not None:
@@ -432,10 +408,8 @@ class _TrainingCallback(TrainerCallback):
 def _set(thing, **attributes) -> Iterator[None]:
     """Within this context `thing` has these attributes."""
     before = {name: getattr(thing, name) for name in attributes}
-    for name, value in attributes.items():
-        setattr(thing, name, value)
+    vars(thing).update(attributes)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(thing, name, value)
+        vars(thing).update(before)

@@ -29,6 +29,7 @@ WITHOUT_EFFECT = {  # options of transformers that would do nothing, and why
     "neftune_noise_alpha": "there are no word embeddings to add noise to",
     "use_cache": "nothing is generated",
     "do_predict": "`videoms evaluate` and `videoms predict` do that",
+    "remove_unused_columns": "clips have no columns to remove",
 }
 
 
@@ -63,9 +64,7 @@ class TrainingArguments(transformers.TrainingArguments):
         None, "Decay of an average of the weights, in (0, 1), which is evaluated and saved at the end."
     )
 
-    learning_rate: float | None = option(
-        None, "Peak learning rate itself; by default base_learning_rate * batch / 256."
-    )
+    learning_rate: float | None = option(None, "Peak learning rate; by default base_learning_rate * batch / 256.")
     lr_scheduler_type: str = option(
         "cosine",
         "cosine: the official schedule. warmup_stable_decay: the peak rate until the last quarter, if a run learns "
@@ -75,9 +74,7 @@ class TrainingArguments(transformers.TrainingArguments):
     max_grad_norm: float = option(0.0, "Clip gradients to this norm; 0: do not.")
     bf16: bool | None = option(None, "bfloat16 mixed precision; null: if the accelerator supports it and fp16 is off.")
     dataloader_drop_last: bool = option(True, "Drop the epoch's incomplete last batch.")
-    dataloader_num_workers: int = option(
-        default_num_workers, "Decoding processes; by default from the number of cores."
-    )
+    dataloader_num_workers: int = option(default_num_workers, "Decoding processes; by default from the cores.")
     dataloader_pin_memory: bool = option(torch.accelerator.is_available, "Pin batches; by default with a GPU.")
     ddp_find_unused_parameters: bool | None = option(False, "Every parameter is used.")
     remove_unused_columns: bool = option(False, "Must be false: datasets return model inputs.")
@@ -92,16 +89,21 @@ class TrainingArguments(transformers.TrainingArguments):
         "end", "When to push with push_to_hub: end (all files of the model), or a strategy of transformers."
     )
     disable_tqdm: bool | None = option(False, "Show no progress bars.")
-    keep_ratios = None  # an option of fine-tuning
+    keep_ratios, head_init = None, "random"  # options of fine-tuning
     freeze_patch_embeddings = False  # an option of pre-training
+    without_effect = WITHOUT_EFFECT
     dry_run: bool = option(False, "Build everything, time a step, estimate time and memory; write nothing.")
 
     def __post_init__(self):
         if not self.output_dir:
-            raise ValueError(
-                "output_dir is not given; it is the folder that the run writes to: --output_dir runs/mine"
-            )
-        self._check()
+            raise ValueError("output_dir is not given; the run writes to this folder: --output_dir runs/mine")
+        for part in fields(self):
+            value, reason = getattr(self, part.name), self.without_effect.get(part.name)
+            if reason and value != part.default:
+                raise ValueError(f"{part.name} is {value!r}, but has no effect: {reason}; leave it out")
+        check_ranges(vars(self))
+        if str(self.resume_from_checkpoint).lower() in ("true", "false"):  # as in transformers' scripts
+            self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
         if self.dry_run:
             vars(self).update(WRITES_NOTHING)
         if self.bf16 is None:
@@ -157,21 +159,6 @@ class TrainingArguments(transformers.TrainingArguments):
             )
         return None
 
-    def _check(self) -> None:
-        for part in fields(self):
-            if part.name in WITHOUT_EFFECT and getattr(self, part.name) != part.default:
-                reason = WITHOUT_EFFECT[part.name]
-                raise ValueError(
-                    f"{part.name} is {getattr(self, part.name)!r}, but has no effect: {reason}; leave it out"
-                )
-        if str(self.resume_from_checkpoint).lower() in ("true", "false"):  # as in transformers' scripts
-            self.resume_from_checkpoint = str(self.resume_from_checkpoint).lower() == "true"
-        check_ranges(vars(self))
-        if self.remove_unused_columns:
-            raise ValueError(
-                "remove_unused_columns is true; it must be false, because clips have no columns to remove"
-            )
-
 
 @dataclass
 class PreTrainingArguments(TrainingArguments):
@@ -188,14 +175,7 @@ class PreTrainingArguments(TrainingArguments):
         "Keep the random patch embeddings (Chen et al. 2021, arXiv 2104.02057). Trained ones outgrow the fixed position "
         "embeddings, which small data needs.",
     )
-
-    def _check(self) -> None:
-        super()._check()
-        if self.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor is {self.label_smoothing_factor}, but pre-training has no labels; leave it "
-                "out"
-            )
+    without_effect = WITHOUT_EFFECT | {"label_smoothing_factor": "pre-training has no labels"}
 
 
 @dataclass
