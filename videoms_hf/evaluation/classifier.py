@@ -39,7 +39,6 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
     A pre-training checkpoint's encoder ends with the final norm; a classifier's has none, as below its head.
     `config_fields` and errors are those of [`load_classifier`].
     """
-    check_source(model, VideoMSConfig, {})  # another kind of configuration might bring code
     return _load(VideoMSModel, model, config_fields).requires_grad_(False)
 
 
@@ -75,12 +74,9 @@ def load_processor(
     model: str, frame_stride: int | None = None, image_size: int | None = None
 ) -> VideoMSVideoProcessor:
     """The processor that was saved with `model`, with another stride or size (height and width) where given."""
-    fields = {}
-    if frame_stride is not None:
-        fields["frame_stride"] = frame_stride
+    fields = {} if frame_stride is None else {"frame_stride": frame_stride}
     if image_size is not None:
-        fields["size"] = {"shortest_edge": image_size}
-        fields["crop_size"] = {"height": image_size, "width": image_size}
+        fields |= {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
     return VideoMSVideoProcessor.from_pretrained(model, **fields)
 
 

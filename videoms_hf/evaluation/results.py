@@ -71,11 +71,9 @@ def class_table(report: dict, num_examples: int = 3) -> list[dict]:
         wrong[label] = 0
         if num_videos:
             other, times = int(wrong.argmax()), int(wrong.max())
-            examples = mistakes(report, label, other)[:num_examples]
-            taken_for = names[other] if times else None
+            examples = [video["video"] for video in mistakes(report, label, other)[:num_examples]]
             row = {"class": name, "videos": num_videos, "top1": float(counts[label, label] / num_videos)}
-            row |= {"taken_for": taken_for, "times": times, "examples": [video["video"] for video in examples]}
-            rows.append(row)
+            rows.append(row | {"taken_for": names[other] if times else None, "times": times, "examples": examples})
     return sorted(rows, key=lambda row: (-row["times"], row["top1"]))
 
 
@@ -91,8 +89,7 @@ def class_lines(table: Sequence[dict], limit: int = 10) -> str:
     rows = [row for row in table if row["times"]]
     lines = [f"{'worst classes':28}{'videos':>7}{'top-1':>8}   most often taken for"]
     for row in rows[:limit]:
-        example = "/".join(Path(row["examples"][0]).parts[-2:])
-        taken = f"{row['taken_for']} ({row['times']}, for example {example})"
+        taken = f"{row['taken_for']} ({row['times']}, for example {'/'.join(Path(row['examples'][0]).parts[-2:])})"
         lines.append(printable(f"{row['class'][:27]:28}{row['videos']:>7}{row['top1']:>8.1%}   {taken}"))
     lines += [f"and {len(rows) - limit} more classes"] if len(rows) > limit else []
     return "\n".join(lines) if rows else "no class was taken for another"

@@ -98,7 +98,8 @@ def evaluate_once(folder: Path, selection: str, test_data: str, num_segments: in
     if done := _done(folder / "evaluation.json", made_by):
         return done
     views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)
-    report = evaluation_report(predict_views(model, views, start_accelerator(), 32), video_names(table), names)
+    (predictions,) = predict_views(model, views, start_accelerator(), 32)
+    report = evaluation_report(predictions, video_names(table), names)
     report |= {"gmacs_per_clip": model.flops() / 1e9, "made_by": made_by}
     write_json(report, folder / "evaluation.json")
     return report
