@@ -28,40 +28,29 @@ def coordinates(height: int, width: int, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
-def displacement(theta: Tensor, places: Tensor) -> Tensor:
-    """Affine motion in pixels, theta (B, 6) at `places` (H, W, 2) -> (B, H, W, 2)."""
-    matrix = theta.unflatten(1, (2, 3))
-    return matrix[:, None, None, :, 0] + torch.einsum("hwi,bji->bhwj", places, matrix[:, :, 1:])
-
-
 def warp(frames: Tensor, theta: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """What was at each pixel's origin, (B, C, H, W), and whether that is inside the frame, (B, 1, H, W).
 
     `theta` is in pixels of which `scale` make one of `frames`.
     """
-    size = frames.new_tensor([frames.shape[3], frames.shape[2]])
+    size, matrix = frames.new_tensor([frames.shape[3], frames.shape[2]]), theta.unflatten(1, (2, 3))
     places = coordinates(*frames.shape[2:], frames)
-    origin = places + displacement(theta, places) / scale * 2 / size
+    displacement = matrix[:, None, None, :, 0] + torch.einsum("hwi,bji->bhwj", places, matrix[:, :, 1:])
+    origin = places + displacement / scale * 2 / size  # (B, H, W, 2)
     warped = F.grid_sample(frames, origin, padding_mode="border", align_corners=False)
     return warped, (origin.abs() <= 1).all(dim=-1)[:, None]
 
 
 def by_patch(values: Tensor, patch: tuple[int, int]) -> Tensor:
     """The pixels of each of P patches, (..., H, W) -> (..., P, pixels)."""
-    return (
-        values.unflatten(-1, (-1, patch[1]))
-        .unflatten(-3, (-1, patch[0]))
-        .transpose(-3, -2)
-        .flatten(-4, -3)
-        .flatten(-2)
-    )
+    patches = values.unflatten(-1, (-1, patch[1])).unflatten(-3, (-1, patch[0])).transpose(-3, -2)
+    return patches.flatten(-4, -3).flatten(-2)
 
 
 def residuals(earlier: Tensor, later: Tensor, theta: Tensor, patch: tuple[int, int], scale: float):
     """Squared error and gradient by patch, (B, P) each, and products by pixel, summed over channels, for the fit.
 
-    They are those of the gradients along columns and rows with each other, (B, 3, P, pixels): xx, xy, yy; and with the
-    error, (B, 2, P, pixels).
+    These are xx, xy, yy of the gradients, (B, 3, P, pixels), and theirs with the error, (B, 2, P, pixels).
     """
     warped, _ = warp(earlier, theta, scale)
     y, x = torch.gradient(warped, dim=(2, 3))
@@ -151,8 +140,7 @@ class ReferenceSelector(VideoMSTokenSelector):
     reference_share = 0.0
 
     def keep(self, importance, batch_size, grid, keep_ratio, device, num_kept_tokens=None) -> Tensor:
-        options = {"keep_ratio": keep_ratio, "num_kept_tokens": num_kept_tokens}
-        _, num_kept, _ = token_counts(self.config, grid, **options)
+        _, num_kept, _ = token_counts(self.config, grid, keep_ratio=keep_ratio, num_kept_tokens=num_kept_tokens)
         num_reference = floor_share(self.reference_share, num_kept)
         if importance is None or num_reference == 0:
             return super().keep(importance, batch_size, grid, keep_ratio, device, num_kept_tokens)
@@ -163,7 +151,7 @@ def select_for_moving_camera(
     model: VideoMSPreTrainedModel, compensate: bool = True, reference_share: float = 0.0
 ) -> VideoMSPreTrainedModel:
     """`model` itself, which from now on selects with these; nothing of it is saved with the weights."""
-    embeddings = getattr(model, model.base_model_prefix, model).embeddings
+    embeddings = model.base_model.embeddings
     if compensate:
         embeddings.__class__ = CompensatedEmbeddings
     embeddings.selector.__class__ = ReferenceSelector

@@ -21,7 +21,7 @@ class StaticEmbeddings(VideoMSEmbeddings):
 
 
 def _select_static(model: VideoMSPreTrainedModel) -> None:
-    getattr(model, model.base_model_prefix, model).embeddings.__class__ = StaticEmbeddings
+    model.base_model.embeddings.__class__ = StaticEmbeddings
 
 
 # Name -> what changes a model that selects by motion.
@@ -33,8 +33,6 @@ SELECTORS = {
     "motion+10%": partial(select_for_moving_camera, compensate=False, reference_share=0.1),
     "motion+20%": partial(select_for_moving_camera, compensate=False, reference_share=0.2),
 }
-
-
 SELECTIONS = ("motion", "random", "tube", "pixel", *SELECTORS)
 
 
@@ -47,8 +45,6 @@ def with_selector(model: VideoMSPreTrainedModel, name: str) -> VideoMSPreTrained
 
 def configured_selection(name: str) -> dict[str, str]:
     """The fields of the configuration for a selection by `name`, whatever a recipe or checkpoint says."""
-    by_motion = name == "pixel" or name in SELECTORS
-    return {
-        "token_selection": "motion" if by_motion else name,
-        "motion_score": "pixel" if name == "pixel" else "embedding",
-    }
+    is_known = name != "pixel" and name not in SELECTORS
+    score = "pixel" if name == "pixel" else "embedding"
+    return {"token_selection": name if is_known else "motion", "motion_score": score}
