@@ -16,12 +16,9 @@ from ..video_processing_videoms import VideoMSVideoProcessor
 def load_classifier(model: str, **config_fields) -> VideoMSForVideoClassification:
     """The saved classifier `model` (a folder or a Hub name) in evaluation mode.
 
-    `config_fields` (for example `keep_ratio=0.4`) override the saved ones; `None` keeps them.
-
-    Raises:
-        ValueError: The checkpoint has keys missing (a pre-training checkpoint has no head, a VideoMAE one has other
-            names), so those weights would be random; or it predicts several labels or a number, not one class.
-        OSError: There is no such checkpoint.
+    `config_fields` (for example `keep_ratio=0.4`) override the saved ones; `None` keeps them. `ValueError` if keys are
+    missing (a pre-training checkpoint has no head), so that weights would be random, or the model predicts several
+    labels or a number, not one class; `OSError` if there is no such checkpoint.
     """
     classifier = _load(VideoMSForVideoClassification, model, config_fields)
     problem_type = classifier.config.problem_type

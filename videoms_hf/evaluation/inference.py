@@ -30,7 +30,7 @@ OUTPUT_FORMATS = (".json", ".jsonl", ".csv")
 
 
 class Prediction(NamedTuple):
-    """The class probabilities of a video, or the reason why there are none; its duration if that is known."""
+    """The class probabilities of a video, or the reason why there are none."""
 
     path: str
     probabilities: list[float] | None
@@ -160,10 +160,8 @@ class PredictionFile:
     def add(self, found: Prediction) -> None:
         """Add the row of a prediction."""
         row = {"path": found.path, **self.facts, "duration_seconds": found.duration_seconds, "error": found.reason}
-        by_name = {}
-        if found.probabilities:
-            values = (float(f"{value:.7g}") for value in found.probabilities)
-            by_name = dict(zip(self.class_names, values, strict=True))
+        values = [float(f"{value:.7g}") for value in found.probabilities or ()]
+        by_name = dict(zip(self.class_names, values, strict=True)) if values else {}
         best = sorted(by_name.items(), key=lambda item: -item[1])[: self.top_k]
         if self.path.suffix == ".csv":
             for i, (name, value) in enumerate(best, 1):
@@ -179,9 +177,8 @@ class PredictionFile:
 
     def save(self) -> None:
         """Write all rows."""
-        text = self._text(self.rows, with_header=True)
         with atomic_path(self.path) as partial:
-            partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+            partial.write_text(self._text(self.rows, True), encoding="utf-8", errors="surrogateescape", newline="")
 
     def _text(self, rows: list[dict], with_header: bool = False) -> str:
         if self.path.suffix != ".csv":
@@ -192,9 +189,7 @@ class PredictionFile:
         columns += [f"p_{name}" for name in self.class_names]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        if with_header:
-            writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([dict(zip(columns, columns, strict=True)), *rows] if with_header else rows)
         return text.getvalue()
 
     def _read(self) -> list[dict]:

@@ -88,7 +88,7 @@ class VideoClassificationAccuracy(evaluate.Metric):
         return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
 
     def compute(self, *, predictions=None, references=None, **options) -> dict[str, float] | None:
-        """Shares "top1" and "top5" of the given scores and labels, or of those added before."""
+        """The accuracies of the given scores and labels, or of those added before."""
         if predictions is not None and references is not None and self.num_process == 1 and self.writer is None:
             # The library takes 40 bytes for a score: 5 GB for 15 views of each Kinetics video.
             return classification_accuracies(np.asarray(predictions), np.asarray(references))
@@ -161,5 +161,5 @@ def multiview_accuracies(logits: np.ndarray, video_ids: np.ndarray, labels: np.n
     shares["video"] = classification_accuracies(scores, video_labels)
     low, high = wilson_interval(round(shares["video"]["top1"] * len(ids)), len(ids))
     accuracies = {f"{what}_{name}": share for what, found in shares.items() for name, share in found.items()}
-    counts = {"num_videos": len(ids), "num_clips": len(video_ids)}
-    return {**accuracies, "video_top1_low": low, "video_top1_high": high, **counts}
+    interval = {"video_top1_low": low, "video_top1_high": high}
+    return {**accuracies, **interval, "num_videos": len(ids), "num_clips": len(video_ids)}

@@ -44,10 +44,7 @@ class ViewPredictions(NamedTuple):
 
 
 def start_accelerator(mixed_precision: str = "no") -> Accelerator:
-    """Accelerate's state of this process: its device and rank.
-
-    `mixed_precision` is "no" (float32), "bf16" or "fp16".
-    """
+    """Accelerate's state of this process: its device and rank. Precision is "no" (float32), "bf16" or "fp16"."""
     # Without `cpu`, Accelerate does not join CPU processes, and each would do all the work.
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
 
@@ -89,11 +86,8 @@ def evaluation_views(
 ) -> ViewDataset:
     """The views of a table's videos, with the model's number of frames and the processor's stride and size.
 
-    All videos are scanned first, so that corrupt ones are known before the long work.
-
-    Raises:
-        ValueError: There are corrupt videos and `skip_broken` is not set (all are named); the processor has no stride;
-            or it crops to another size than it resizes to.
+    All videos are scanned first. `ValueError` if some are corrupt (all are named) and `skip_broken` is not set, or the
+    processor has no stride, or crops to another size than it resizes to.
     """
     if processor.frame_stride is None:
         raise ValueError(
@@ -187,13 +181,13 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     """The results of all processes, view by view."""
     reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
     numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
-    logits = np.concatenate([part[1] for part in parts])
-    used = numbers.argsort()
+    logits, used = np.concatenate([part[1] for part in parts]), numbers.argsort()
     used = used[~np.isin(rows[used], list(reasons))]
     if not used.size:
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
-    found = [(row, views.table[row], reason) for row, reason in reasons.items()]
-    late = [BadVideo(row, video_name(video), reason, 1, video.get("line")) for row, video, reason in found]
+    broken = views.bad_videos()
+    for row, reason in reasons.items():
+        video = views.table[row]
+        broken.append(BadVideo(row, video_name(video), reason, 1, video.get("line")))
     labels = np.asarray(views.table["label"][:])[rows[used]]
-    broken = sorted([*views.bad_videos(), *late])
-    return ViewPredictions(logits[used], rows[used], labels, broken)
+    return ViewPredictions(logits[used], rows[used], labels, sorted(broken))

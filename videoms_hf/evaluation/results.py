@@ -27,16 +27,14 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
     ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
     labels = dict(zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True))
     truth = np.array([labels[i] for i in ids.tolist()])
-    by_class = class_accuracies(scores, truth).tolist()
+    by_class = [None if math.isnan(share) else share for share in class_accuracies(scores, truth).tolist()]
     return {
-        "accuracies": multiview_accuracies(predictions.logits, predictions.video_ids, predictions.labels),
+        "accuracies": multiview_accuracies(*predictions[:3]),
         "chance_top1": 1 / len(class_names),
         "chance_top5": min(5 / len(class_names), 1.0),
         "always_the_most_frequent_class": float(np.bincount(truth).max() / len(truth)),
         "num_broken_videos": len(predictions.broken),
-        "class_accuracies": {
-            name: None if math.isnan(share) else share for name, share in zip(class_names, by_class, strict=True)
-        },
+        "class_accuracies": dict(zip(class_names, by_class, strict=True)),
         "class_names": list(class_names),
         "broken_videos": [{"video": bad.path, "line": bad.line, "reason": bad.reason} for bad in predictions.broken],
         "videos": [
@@ -121,10 +119,10 @@ def check_not_of_another_model(path: Path, model: str) -> None:
 
 def weights_digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
     """SHA-256 of named weights, independent of their order, files, device and floating-point type."""
-    lines = (
-        f"{name} {tuple(value.shape)} {hashlib.sha256(value.detach().cpu().float().contiguous().numpy()).hexdigest()}"
-        for name, value in weights
-    )
+    lines = []
+    for name, value in weights:
+        content = value.detach().cpu().float().contiguous().numpy()
+        lines.append(f"{name} {content.shape} {hashlib.sha256(content).hexdigest()}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -45,15 +45,14 @@ def draw_kept_tokens(
 ) -> Image.Image:
     """Rows: the clip; the clip with its dropped tokens dark and grey; the importance as a heat map.
 
+    `ValueError` if frames, sizes and ids do not match.
+
     Args:
         frames: uint8 (T, C, H, W), see `frames_from_pixel_values`.
         kept_ids: (K,) ids of the clip's kept tokens.
         patch_size: one number, or height and width.
         importance: (N,) scores of the clip's tokens, drawn up to their 99th percentile, so that a few extreme ones do
             not leave the rest dark. Without it the third row is omitted.
-
-    Raises:
-        ValueError: Frames, sizes and ids do not match.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     rows = [layout.clip_row(), layout.kept_row(token_members(kept_ids, layout.num_tokens, "kept_ids"))]
@@ -73,9 +72,6 @@ def draw_pretraining_tokens(
     Args:
         visible_ids, target_ids: (V,) and (M,) ids of the clip's tokens, none in both.
         frames, patch_size, importance: as in `draw_kept_tokens`.
-
-    Raises:
-        ValueError: Frames, sizes and ids do not match, or a token is both visible and a target.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     rows = [layout.clip_row(), layout.roles_row(*_visible_and_target(layout, visible_ids, target_ids))]
@@ -110,9 +106,6 @@ def patches_to_frames(
         patch_size: one number, or height and width.
         norm_pix_loss: whether the patches are normalised, as in the configuration. Each channel of each tubelet then
             gets the original's mean and standard deviation, which the model does not predict.
-
-    Raises:
-        ValueError: Patches, ids, frames and sizes do not match.
     """
     (steps, rows, columns), patch_shape = clip_grid(frames.shape, tubelet_size, patch_size)
     token_members(target_ids, steps * rows * columns, "target_ids")
@@ -145,17 +138,11 @@ def draw_reconstruction(
     patch_size: int | Sequence[int],
     norm_pix_loss: bool = True,
 ) -> Image.Image:
-    """Rows: the clip, the encoder's input, and the reconstruction; about 1200 pixels wide.
-
-    The reconstruction shows visible tokens as in the original; dropped tokens, never predicted, are dark and grey.
+    """Rows: the clip, the encoder's input, and the reconstruction, where dropped tokens are dark and grey.
 
     Args:
-        frames: uint8 (T, C, H, W).
-        visible_ids, target_ids: (V,) and (M,) ids of the clip's tokens, none in both.
+        frames, visible_ids, target_ids: as in `draw_pretraining_tokens`.
         patches, patch_size, norm_pix_loss: as in `patches_to_frames`.
-
-    Raises:
-        ValueError: Patches, ids, frames and sizes do not match, or a token is both visible and a target.
     """
     layout = ClipLayout(frames, tubelet_size, patch_size)
     visible, target = _visible_and_target(layout, visible_ids, target_ids)

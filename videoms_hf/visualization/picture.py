@@ -50,9 +50,6 @@ class ClipLayout:
         frames: uint8 (T, C, H, W) of one clip.
         patch_size: one number, or height and width.
         frame_width: show every frame, about this many pixels wide.
-
-    Raises:
-        ValueError: The frames have another type or shape, or the tubelet does not divide them.
     """
 
     def __init__(
