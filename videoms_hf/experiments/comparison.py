@@ -70,14 +70,13 @@ def draw_panels(figure, panels: Sequence[Panel]) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axis, panel in zip(axes[0], panels, strict=True):
         for name in dict.fromkeys(name for cells in panel.hits.values() for name in cells):
-            hits = {panel.gmacs[ratio]: cells[name] for ratio, cells in panel.hits.items() if name in cells}
-            points = sorted((gmacs, *mean_and_interval(values)) for gmacs, values in hits.items())
+            ratios = [ratio for ratio, cells in panel.hits.items() if name in cells]
+            points = sorted((panel.gmacs[ratio], *mean_and_interval(panel.hits[ratio][name])) for ratio in ratios)
             x, mean, low, high = np.array(points).T * [[1], [100], [100], [100]]
             if name == "none":
                 axis.axhline(mean[0], color="black", linewidth=1, linestyle="--")
-                axis.errorbar(
-                    x, mean, [mean - low, high - mean], color="black", fmt="D", capsize=3, label="all tokens"
-                )
+                errors = [mean - low, high - mean]
+                axis.errorbar(x, mean, errors, color="black", fmt="D", capsize=3, label="all tokens")
                 continue
             style = {"color": COLOURS.get(name), "linewidth": 2.5 if name == "motion" else 1.5}
             (line,) = axis.plot(x, mean, "o-", **style, label=name)
