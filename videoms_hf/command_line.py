@@ -309,7 +309,10 @@ def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None
     """The options that recipe and command line set to something other than the default, as a recipe of the run."""
     parser, words = _parser_and_words(dataclass_types, sys.argv[1:] if arguments is None else arguments)
     values, plain = vars(parser.parse_known_args(words)[0]), CommandParser(None, dataclass_types)
-    return {name: values[name] for name in sorted(values) if values[name] != plain.get_default(name)}
+    for action in plain._actions:
+        action.required = False
+    defaults = vars(plain.parse_known_args([])[0])  # as their types read them
+    return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
 
 
 def _parser_and_words(
