@@ -23,7 +23,7 @@ setup(
         "videoms_hf.model_cards": ["template.md"],
         "videoms_hf.data": ["class_names/*.txt"],
     },
-    entry_points={"console_scripts": ["videoms = videoms_hf.command:main"]},
+    entry_points={"console_scripts": ["videoms = videoms_hf.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.11",

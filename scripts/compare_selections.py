@@ -21,9 +21,8 @@ from videoms_hf.configuration_videoms import VideoMSConfig
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.tables import few_shot
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels
-from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.selectors import SELECTIONS
-from videoms_hf.experiments.single_run import evaluate_once, train_once
+from videoms_hf.experiments.single_run import ClipsInMemory, evaluate_once, train_once
 from videoms_hf.files import write_json
 from videoms_hf.machine import describe_origin
 from videoms_hf.visualization.charts import save_chart

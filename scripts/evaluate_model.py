@@ -16,7 +16,7 @@ from videoms_hf.data.dataset import ViewDataset
 from videoms_hf.data.tables import video_names
 from videoms_hf.evaluation.classifier import class_names, load_classifier, load_processor
 from videoms_hf.evaluation.metrics import multiview_accuracies
-from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_at_ratios, start_accelerator
+from videoms_hf.evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from videoms_hf.evaluation.results import (
     accuracy_table,
     check_not_of_another_model,
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     start = time.perf_counter()
     views = evaluation_views(table, model, processor, args.num_segments, args.num_crops, args.skip_broken)
     work = args.batch_size, args.num_workers, args.skip_broken
-    predictions, *others = predict_at_ratios(model, views, accelerator, ratios, *work)
+    predictions, *others = predict_views(model, views, accelerator, *work, ratios)
     seconds = time.perf_counter() - start
     leave_processes()
     if not accelerator.is_main_process:

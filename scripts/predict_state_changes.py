@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load_classifier(args.model, keep_ratio=args.keep_ratio, num_kept_tokens=args.num_kept_tokens)
     table = read_oscc(args.annotations, args.videos, class_names(model))
     views = evaluation_views(table, model, load_processor(args.model), args.num_segments, args.num_crops)
-    predictions = predict_views(model, views, accelerator, args.batch_size, args.num_workers)
+    (predictions,) = predict_views(model, views, accelerator, args.batch_size, args.num_workers)
     leave_processes()
     if not accelerator.is_main_process:
         return

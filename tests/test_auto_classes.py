@@ -145,7 +145,7 @@ def test_pipeline_with_views_scores_as_evaluation_does(folder, videos, num_segme
     model = VideoMSForVideoClassification.from_pretrained(folder).eval()
     table = labelled_videos(str(videos / "test.csv"), CLASSES)
     views = evaluation_views(table, model, VideoMSVideoProcessor.from_pretrained(folder), num_segments, num_crops)
-    predictions = predict_views(model, views, start_accelerator(), batch_size=4, num_workers=0)
+    (predictions,) = predict_views(model, views, start_accelerator(), batch_size=4, num_workers=0)
     _, wanted = aggregate_views(predictions.logits, predictions.video_ids)
     for video, row in zip(table["video"], wanted, strict=True):
         assert scores(classify(video)) == pytest.approx(row.tolist(), abs=1e-6)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from videoms_hf import VideoMSConfig, VideoMSForVideoClassification, VideoMSModel
-from videoms_hf.experiments.camera import (
+from videoms_hf.experiments.selectors import (
     compensated_changes,
     fit_camera,
     keep_with_reference,

@@ -13,7 +13,7 @@ import yaml
 
 from tests.evaluation_files import save_classifier, write_noise
 from tests.processes import run_program
-from videoms_hf.command import COMMANDS, main, overview
+from videoms_hf.__main__ import COMMANDS, main, overview
 from videoms_hf.command_line import read_recipe, recipe_file, recipe_names, run
 from videoms_hf.doctor import (
     Findings,
@@ -155,7 +155,7 @@ def test_speeds_are_measured(tiny_config):
 
 INSTALLED = """
 import sys
-from videoms_hf.command import main
+from videoms_hf.__main__ import main
 
 for words in (
     ["--help"],

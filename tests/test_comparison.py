@@ -17,8 +17,8 @@ from videoms_hf.data.annotations import read_videos
 from videoms_hf.decoding_videoms import decode_frames
 from videoms_hf.experiments import single_run as comparison
 from videoms_hf.experiments.comparison import Panel, comparison_table, draw_panels, mean_and_interval
-from videoms_hf.experiments.in_memory import ClipsInMemory
 from videoms_hf.experiments.selectors import SELECTORS
+from videoms_hf.experiments.single_run import ClipsInMemory
 from videoms_hf.visualization.charts import save_chart
 
 

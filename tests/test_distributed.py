@@ -130,7 +130,7 @@ def test_a_video_that_one_process_cannot_read_shifts_no_score_to_another(two_pro
     model = load_classifier(two_processes / "views" / "model")
     table = read_videos(two_processes / "views" / "0" / "test.csv")
     processor = load_processor(two_processes / "views" / "model")
-    one = predict_views(model, evaluation_views(table, model, processor, 2, 1), start_accelerator())
+    (one,) = predict_views(model, evaluation_views(table, model, processor, 2, 1), start_accelerator())
     kept = one.video_ids != 1
     assert [bad.row for bad in found["broken"]] == [1]
     assert found["video_ids"].tolist() == one.video_ids[kept].tolist() == [0, 0, 2, 2, 3, 3, 4, 4]

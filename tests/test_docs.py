@@ -19,7 +19,7 @@ from PIL import Image
 from tests.evaluation_files import save_classifier, write_noise
 from tests.processes import run_program
 from videoms_hf import VideoMSConfig, VideoMSForPreTraining, VideoMSVideoProcessor
-from videoms_hf.command import COMMANDS
+from videoms_hf.__main__ import COMMANDS
 
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from videoms_hf.command import COMMANDS
+from videoms_hf.__main__ import COMMANDS
 from videoms_hf.command_line import CommandParser, recipe_names
 
 

@@ -13,8 +13,7 @@ HUB_FILES = sorted(PACKAGE.glob("*_videoms.py"))
 
 # From top to bottom. A module only imports from lower layers; folders in one layer do not import each other.
 LAYERS = [
-    {"__main__"},
-    {"command", "doctor"},
+    {"__main__", "doctor"},
     {"experiments"},
     {"training"},
     {"hub"},

@@ -13,7 +13,7 @@ from tests.test_docs import TUTORIAL, blocks, commands
 # The address of the hub must be set before the client is imported, hence a process of its own.
 RUNNER = """
 import json, sys
-from videoms_hf.command import main
+from videoms_hf.__main__ import main
 
 names = {"__name__": "__main__"}
 for language, content in json.loads(sys.argv[1]):

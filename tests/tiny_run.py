@@ -171,7 +171,7 @@ def scores_where_videos_differ(folder: Path) -> dict:
     try:
         table = make_table(names, [i % 3 for i in range(5)], ["wave", "hop", "spin"])
         views = evaluation_views(table, model, processor, 2, 1, skip_broken=True)
-        predictions = predict_views(model, views, accelerator, batch_size=3, skip_broken=True)
+        (predictions,) = predict_views(model, views, accelerator, batch_size=3, skip_broken=True)
         try:
             ViewDataset(table.select(range(5 - rank)), 8, 2, size=32, skip_broken=True)
         except ValueError as error:

@@ -11,6 +11,7 @@ import re
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,44 +51,34 @@ GROUPS = {
 MISTAKES = (ValueError, OSError, ImportError, FloatingPointError, StrictDataclassError, SafetensorError)
 ALTERNATIVES = ("keep_ratio", "num_kept_tokens")  # one on the command line replaces that of the recipe
 MAX_LINES, MAX_WIDTH = 3, 600
-# Ranges to check before a model is loaded. A name means the same in every command.
-RANGES = (
-    (
-        "at least 1",
-        lambda value: value >= 1,
-        "num_segments num_crops top_k num_frames frame_stride image_size batch_size num_neighbours few_shot "
-        "min_frames shard_megabytes short_side gop pretrain_steps finetune_steps "
-        "candidate_ratio per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-        "patch_size tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
-        "decoder_hidden_size decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size split "
-        "num_samples num_kept_tokens",
-    ),
-    (
-        "at least 0",
-        lambda value: value >= 0,
-        "num_workers num_mistakes dataloader_num_workers seed seeds few_shot_seed weight_decay mixup cutmix "
-        "cache_frames base_min_learning_rate base_warmup_learning_rate warmup_epochs",
-    ),
-    (
-        "greater than 0",
-        lambda value: value > 0,
-        "fps seconds head_init_scale num_train_epochs logging_steps save_steps base_learning_rate learning_rate",
-    ),
-    (
-        "in (0, 1]",
-        lambda value: 0 < value <= 1,
-        "keep_ratio keep_ratios pretraining_keep_ratio layer_decay min_crop_area",
-    ),
-    ("greater than 0 and less than 1", lambda value: 0 < value < 1, "mask_ratio ema_decay"),
-    ("at least 0 and less than 1", lambda value: 0 <= value < 1, "drop_path_rate adam_beta1 adam_beta2"),
-    (
-        "in [0, 1]",
-        lambda value: 0 <= value <= 1,
-        "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share label_smoothing_factor "
-        "max_bad_share random_erasing",
-    ),
-    ("from 0 to 51", lambda value: 0 <= value <= 51, "crf"),
-)
+# Options by their range, to check before a model is loaded. A name means the same in every command.
+RANGES = {
+    "at least 1": "num_segments num_crops top_k num_frames frame_stride image_size batch_size num_neighbours few_shot "
+    "min_frames shard_megabytes short_side gop pretrain_steps finetune_steps candidate_ratio split num_samples "
+    "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps num_kept_tokens patch_size "
+    "tubelet_size hidden_size num_hidden_layers num_attention_heads intermediate_size decoder_hidden_size "
+    "decoder_num_hidden_layers decoder_num_attention_heads decoder_intermediate_size",
+    "at least 0": "num_workers num_mistakes dataloader_num_workers seed seeds few_shot_seed weight_decay mixup cutmix "
+    "cache_frames base_min_learning_rate base_warmup_learning_rate warmup_epochs",
+    "greater than 0": "fps seconds head_init_scale num_train_epochs logging_steps save_steps base_learning_rate "
+    "learning_rate",
+    "in (0, 1]": "keep_ratio keep_ratios pretraining_keep_ratio layer_decay min_crop_area",
+    "greater than 0 and less than 1": "mask_ratio ema_decay",
+    "at least 0 and less than 1": "drop_path_rate adam_beta1 adam_beta2",
+    "in [0, 1]": "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout max_missing_share "
+    "label_smoothing_factor max_bad_share random_erasing",
+    "from 0 to 51": "crf",
+}
+IS_IN_RANGE = {
+    "at least 1": lambda value: value >= 1,
+    "at least 0": lambda value: value >= 0,
+    "greater than 0": lambda value: value > 0,
+    "in (0, 1]": lambda value: 0 < value <= 1,
+    "greater than 0 and less than 1": lambda value: 0 < value < 1,
+    "at least 0 and less than 1": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+    "from 0 to 51": lambda value: 0 <= value <= 51,
+}
 
 
 def run(main: Callable[[Sequence[str]], int | None], arguments: Sequence[str] | None = None) -> int:
@@ -186,12 +177,11 @@ def _message(error: Exception, is_long: bool) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         text = f"{text.splitlines()[0]} Lower the batch size."
     lines = [printable(line) for line in text.splitlines() if line.strip()]
-    if is_long:
-        return "\n".join(lines)
-    rest = len(lines) - MAX_LINES
-    if rest > 0:
-        lines = [*lines[: MAX_LINES - 1], f"  and {rest + 1} more lines; --verbose shows them"]
-    return "\n".join(line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..." for line in lines)
+    if not is_long:
+        if (rest := len(lines) - MAX_LINES) > 0:
+            lines[MAX_LINES - 1 :] = [f"  and {rest + 1} more lines; --verbose shows them"]
+        lines = [line if len(line) <= MAX_WIDTH else f"{line[:MAX_WIDTH]} ..." for line in lines]
+    return "\n".join(lines)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -272,11 +262,12 @@ def check_ranges(options: dict) -> None:
     """Raise `ValueError` if a number among the options is out of range, or two alternatives are given."""
     if all(options.get(name) is not None for name in ALTERNATIVES):
         raise ValueError(f"{' and '.join(ALTERNATIVES)} are both given; leave one of them out")
-    for wanted, is_in_range, names in RANGES:
+    for wanted, names in RANGES.items():
         for name in names.split():
             values = options.get(name)
             for value in values if isinstance(values, list) else [values]:
-                if isinstance(value, (int, float)) and not isinstance(value, bool) and not is_in_range(value):
+                is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+                if is_number and not IS_IN_RANGE[wanted](value):
                     raise ValueError(f"{name} is {value}; it must be {wanted}")
 
 
@@ -317,11 +308,10 @@ def parse_recipe(
 def given_options(*dataclass_types: type, arguments: Sequence[str] | None = None) -> dict:
     """The options that recipe and command line set to something other than the default, as a recipe of the run."""
     parser, words = _parser_and_words(dataclass_types, sys.argv[1:] if arguments is None else arguments)
-    values = vars(parser.parse_known_args(words)[0])
-    without = CommandParser(None, dataclass_types)
-    for action in without._actions:
+    values, plain = vars(parser.parse_known_args(words)[0]), CommandParser(None, dataclass_types)
+    for action in plain._actions:
         action.required = False
-    defaults = vars(without.parse_known_args([])[0])
+    defaults = vars(plain.parse_known_args([])[0])  # as their types read them
     return {name: values[name] for name in sorted(values) if values[name] != defaults[name]}
 
 
@@ -361,19 +351,16 @@ def read_recipe(path: str | os.PathLike) -> dict:
         return {}
     if not isinstance(settings, dict):
         raise ValueError(f"{path} is a YAML {type(settings).__name__}; it must be a mapping of options to values")
-    keys = [key.value for key, _ in root.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise ValueError(f"{path} has the option {key!r} {keys.count(key)} times; it must have it once")
+    for key, times in Counter(key.value for key, _ in root.value).items():
+        if times > 1:
+            raise ValueError(f"{path} has the option {key!r} {times} times; it must have it once")
     return settings
 
 
 def _as_words(name: str, value) -> list[str]:
     """A setting as words of a command line."""
-    if value is None or value == []:
-        return []
-    if isinstance(value, list):
-        return [f"--{name}", *map(str, value)]
+    if value is None or isinstance(value, list):
+        return [f"--{name}", *map(str, value)] if value else []
     return [f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"]
 
 

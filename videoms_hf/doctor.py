@@ -1,6 +1,7 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """What this machine can do: library versions, device, speed of decoding and of training, disk space, suggestions."""
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -27,10 +28,10 @@ MIN_FREE_GIB = 10
 
 
 class Library(NamedTuple):
-    """A required library: its installed version (`None`: missing), what is required, and whether that is met."""
+    """A required library."""
 
     name: str
-    installed: str | None
+    installed: str | None  # version; `None`: missing
     required: str
     is_met: bool
 
@@ -57,10 +58,10 @@ class Findings(NamedTuple):
         return "decoding" if self.total_decoding_speed < self.training_speed else "the model"
 
 
-def required_libraries(package: str = "videoms_hf") -> list[Library]:
-    """The libraries that a package requires, without those of its extras."""
+def required_libraries() -> list[Library]:
+    """The libraries that this package requires, without those of its extras."""
     found = []
-    for requirement in map(Requirement, requires(package) or []):
+    for requirement in map(Requirement, requires("videoms_hf") or []):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             try:
                 installed = version(requirement.name)
@@ -74,11 +75,11 @@ def required_libraries(package: str = "videoms_hf") -> list[Library]:
 def clips_per_second(read: Callable[[int], int], seconds: float) -> float:
     """Speed of `read`, which is given 0, 1, 2 ... and returns a number of clips; the first call does not count."""
     read(0)
-    start, count, calls = time.perf_counter(), 0, 0
-    while calls == 0 or time.perf_counter() - start < seconds:
-        calls += 1
-        count += read(calls)
-    return count / (time.perf_counter() - start)
+    start, count = time.perf_counter(), 0
+    for i in itertools.count(1):
+        count += read(i)
+        if (elapsed := time.perf_counter() - start) >= seconds:
+            return count / elapsed
 
 
 def decoding_speed(seconds: float) -> float:
@@ -96,8 +97,8 @@ def decoding_speed(seconds: float) -> float:
 def training_speed(seconds: float, config: VideoMSConfig | None = None) -> float:
     """Clips per second of pre-training (forward and backward pass), by default of a ViT-S; on CUDA in bfloat16."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    config = config or VideoMSConfig.from_size("small")
-    model = VideoMSForPreTraining(config).to(device)
+    model = VideoMSForPreTraining(config or VideoMSConfig.from_size("small")).to(device)
+    config = model.config
     shape = (2 if device.type == "cpu" else 32, config.num_frames, config.num_channels, *config.image_shape)
     batch = torch.rand(shape, device=device)
 
@@ -113,8 +114,8 @@ def training_speed(seconds: float, config: VideoMSConfig | None = None) -> float
 
 def examine(folder: str | os.PathLike, seconds: float = 3.0) -> Findings:
     """Findings for this machine; each measurement takes about `seconds`, and disk space is that of `folder`."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else str(accelerator or "CPU")
+    name = str(torch.accelerator.current_accelerator(check_available=True) or "CPU")
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else name
     return Findings(
         required_libraries(), name, available_cores(), torch.get_num_threads(), default_num_workers(),
         decoding_speed(seconds), training_speed(seconds), shutil.disk_usage(folder).free / 2**30,

@@ -11,12 +11,9 @@ from ..video_processing_videoms import VideoMSVideoProcessor
 def load_classifier(model: str, **config_fields) -> VideoMSForVideoClassification:
     """The saved classifier `model` (a folder or a Hub name) in evaluation mode.
 
-    `config_fields` (for example `keep_ratio=0.4`) override the saved ones; `None` keeps them.
-
-    Raises:
-        ValueError: The checkpoint has keys missing (a pre-training checkpoint has no head, a VideoMAE one has other
-            names), so those weights would be random; or it predicts several labels or a number, not one class.
-        OSError: There is no such checkpoint.
+    `config_fields` (for example `keep_ratio=0.4`) override the saved ones; `None` keeps them. `ValueError` if keys are
+    missing (a pre-training checkpoint has no head), so that weights would be random, or the model predicts several
+    labels or a number, not one class; `OSError` if there is no such checkpoint.
     """
     classifier = _load(VideoMSForVideoClassification, model, config_fields)
     problem_type = classifier.config.problem_type
@@ -34,7 +31,6 @@ def load_encoder(model: str, **config_fields) -> VideoMSModel:
     A pre-training checkpoint's encoder ends with the final norm; a classifier's has none, as below its head.
     `config_fields` and errors are those of [`load_classifier`].
     """
-    check_source(model, VideoMSConfig, {})  # another kind of configuration might bring code
     return _load(VideoMSModel, model, config_fields).requires_grad_(False)
 
 
@@ -70,12 +66,9 @@ def load_processor(
     model: str, frame_stride: int | None = None, image_size: int | None = None
 ) -> VideoMSVideoProcessor:
     """The processor that was saved with `model`, with another stride or size (height and width) where given."""
-    fields = {}
-    if frame_stride is not None:
-        fields["frame_stride"] = frame_stride
+    fields = {} if frame_stride is None else {"frame_stride": frame_stride}
     if image_size is not None:
-        fields["size"] = {"shortest_edge": image_size}
-        fields["crop_size"] = {"height": image_size, "width": image_size}
+        fields |= {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
     return VideoMSVideoProcessor.from_pretrained(model, **fields)
 
 

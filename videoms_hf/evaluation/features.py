@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -63,19 +64,21 @@ def encode_views(
     num_workers: int = 0,
 ) -> Iterator[Features]:
     """Batches of this process's share of the features, on the CPU in float32."""
-    begin, end = (accelerator.process_index + i for i in (0, 1))
-    share = range(*(len(views) * i // accelerator.num_processes for i in (begin, end)))
+    share = range(*(_first_view(views, accelerator, i) for i in (0, 1)))
     loader = DataLoader(Subset(views, share), batch_size, num_workers=num_workers, collate_fn=collate_clips)
     encoder = encoder.to(accelerator.device).eval()
     for batch in tqdm(loader, desc="Encoding", unit="batch", disable=not accelerator.is_main_process):
-        clips = batch["pixel_values"].to(accelerator.device, non_blocking=True)
-        clips = clips if clips.is_floating_point() else views.normalize(clips)
+        clips = views.normalize(batch["pixel_values"].to(accelerator.device, non_blocking=True))
         with torch.inference_mode(), accelerator.autocast():
-            outputs = encoder(clips)
-            config = encoder.config
+            outputs, config = encoder(clips), encoder.config
             grid = (config.num_frames // config.tubelet_size, *check_clip(clips, config)[1:])
             features = pool_features(outputs.last_hidden_state, outputs.kept_ids, grid, level)
         yield Features(features.float().cpu(), outputs.kept_ids.cpu(), batch["video_id"], batch["labels"])
+
+
+def _first_view(views: ViewDataset, accelerator: Accelerator, offset: int = 0) -> int:
+    """Where the share of this process, or of the one `offset` after it, begins."""
+    return len(views) * (accelerator.process_index + offset) // accelerator.num_processes
 
 
 def extract_features(encoder: VideoMSModel, views: ViewDataset, accelerator: Accelerator, *options) -> Features:
@@ -99,12 +102,9 @@ def write_features(
     `kept_ids` and `feature`, as lists; it is written batch by batch. A safetensors file has the tensors `features`,
     `kept_ids`, `video_ids` and `labels`, written at the end. `facts` become the file's metadata.
     """
-    if file_format not in ("parquet", "safetensors"):
-        raise ValueError(f"file_format is {file_format!r}; it must be parquet or safetensors")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"features-{accelerator.process_index:05}-of-{accelerator.num_processes:05}.{file_format}"
-    path = folder / name
+    path = Path(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     with atomic_path(path) as partial:
         if file_format == "parquet":
@@ -117,25 +117,20 @@ def write_features(
 
 
 def _write_parquet(batches, views: ViewDataset, path: Path, accelerator: Accelerator, metadata: dict) -> None:
-    names = video_names(views.table)
-    per_video = views.num_segments * views.num_crops
-    view, writer = len(views) * accelerator.process_index // accelerator.num_processes, None
+    names, view, writer = video_names(views.table), _first_view(views, accelerator), None
     for batch in batches:
-        numbers = range(view, view + len(batch.video_ids))
-        view += len(batch.video_ids)
-        table = pa.table(
-            {
-                "video": [names[row] for row in batch.video_ids.tolist()],
-                "label": pa.array(batch.labels.tolist(), pa.int64()),
-                "video_id": pa.array(batch.video_ids.tolist(), pa.int64()),
-                "view": pa.array([number % per_video for number in numbers], pa.int64()),
-                "kept_ids": pa.array(batch.kept_ids.tolist(), pa.list_(pa.int32())),
-                "feature": _nested(batch.features),
-            }
-        )
-        if writer is None:
-            writer = pq.ParquetWriter(path, table.schema.with_metadata(metadata))
-        writer.write_table(table.replace_schema_metadata(metadata))
+        columns = {
+            "video": [names[row] for row in batch.video_ids.tolist()],
+            "label": batch.labels.numpy(),
+            "video_id": batch.video_ids.numpy(),
+            "view": np.arange(view, view + len(batch.labels)) % views.views_per_video,
+            "kept_ids": pa.array(batch.kept_ids.tolist(), pa.list_(pa.int32())),
+            "feature": _nested(batch.features),
+        }
+        view += len(batch.labels)
+        table = pa.table(columns, metadata=metadata)
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
     if writer is None:
         raise ValueError(
             f"process {accelerator.process_index} has no views; start no more processes than there are views"

@@ -1,18 +1,19 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
 """Classification of any number of videos: what people name, in batches across files, to rows of a table on disk."""
 
+import codecs
 import csv
 import glob
 import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..data.annotations import read_videos
 from ..data.stored_tables import is_stored_table
@@ -22,14 +23,14 @@ from ..files import atomic_path
 from ..modeling_videoms import VideoMSForVideoClassification
 from ..readers import is_frame_folder
 from ..video_processing_videoms import VideoMSVideoProcessor
-from .prediction import is_list, video_views
+from .prediction import video_views
 
 
 OUTPUT_FORMATS = (".json", ".jsonl", ".csv")
 
 
 class Prediction(NamedTuple):
-    """The class probabilities of a video, or the reason why there are none; its duration if that is known."""
+    """The class probabilities of a video, or the reason why there are none."""
 
     path: str
     probabilities: list[float] | None
@@ -51,7 +52,7 @@ def find_videos(names: Iterable[str], standard_input: Iterable[str] = ()) -> lis
             videos += find_videos(line.rstrip("\r\n") for line in standard_input if line.strip())
         elif is_address(name) or is_frame_folder(name):
             videos.append(name)
-        elif (os.path.isdir(name) and is_stored_table(name)) or (is_list(name) and not VIDEO_NAME.fullmatch(name)):
+        elif (os.path.isdir(name) and is_stored_table(name)) or (_is_list(name) and not VIDEO_NAME.fullmatch(name)):
             table = read_videos(name, allow_missing=True)
             if WINDOW_COLUMNS[0] in table.column_names:
                 raise ValueError(f"{name} lists parts of longer recordings; `videoms evaluate` takes such lists")
@@ -63,6 +64,19 @@ def find_videos(names: Iterable[str], standard_input: Iterable[str] = ()) -> lis
         else:
             videos.append(name)
     return videos
+
+
+def _is_list(path: str) -> bool:
+    """Whether a file is UTF-8 text or parquet, judged by how it begins."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which allows a character that is cut
+    except UnicodeDecodeError:
+        return head.startswith(b"PAR1")
+    return bool(head) and (head.startswith(b"PAR1") or b"\0" not in head)
 
 
 def _videos_below(folder: str) -> list[str]:
@@ -80,23 +94,15 @@ def name_of(video: str | Mapping) -> str:
     return video if isinstance(video, str) else video_name(video)
 
 
-class _Videos(Dataset):
-    """Items (name, views (1, V, T, C, H, W) or `None`, duration in seconds, reason why there are no views)."""
-
-    def __init__(self, videos: Sequence[str | Mapping], processor, num_segments: int, num_crops: int):
-        self.videos, self.options = videos, (num_segments, num_crops)
-        self.processor = processor
-
-    def __len__(self) -> int:
-        return len(self.videos)
-
-    def __getitem__(self, i: int) -> tuple[str, Tensor | None, float | None, str | None]:
-        video = self.videos[i]
+def _read(videos: Sequence[str | Mapping], processor, **options) -> list[tuple]:
+    """Of each video: name, views (1, V, T, C, H, W) or `None`, seconds, and the reason why there are no views."""
+    items = []
+    for video in videos:
         try:
-            views, seconds = video_views(self.processor, video, *self.options)
+            items.append((name_of(video), *video_views(processor, video, **options), None))
         except (VideoDecodeError, OSError, ValueError) as error:
-            return name_of(video), None, None, getattr(error, "reason", str(error))
-        return name_of(video), views, seconds, None
+            items.append((name_of(video), None, None, getattr(error, "reason", str(error))))
+    return items
 
 
 def predict_videos(
@@ -109,8 +115,8 @@ def predict_videos(
     num_workers: int = 0,
 ) -> Iterator[Prediction]:
     """A prediction for each of the videos, in their order; `batch_size` videos go through the network at once."""
-    dataset = _Videos(videos, processor, num_segments, num_crops)
-    for items in DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list):
+    read = partial(_read, processor=processor, num_segments=num_segments, num_crops=num_crops)
+    for items in DataLoader(videos, batch_size, num_workers=num_workers, collate_fn=read):
         views = [views for _, views, _, _ in items if views is not None]
         # A processor that does not crop leaves videos in different sizes.
         batches = [torch.cat(views)] if len({clips.shape for clips in views}) == 1 else views
@@ -154,10 +160,8 @@ class PredictionFile:
     def add(self, found: Prediction) -> None:
         """Add the row of a prediction."""
         row = {"path": found.path, **self.facts, "duration_seconds": found.duration_seconds, "error": found.reason}
-        by_name = {}
-        if found.probabilities:
-            values = (float(f"{value:.7g}") for value in found.probabilities)
-            by_name = dict(zip(self.class_names, values, strict=True))
+        values = [float(f"{value:.7g}") for value in found.probabilities or ()]
+        by_name = dict(zip(self.class_names, values, strict=True)) if values else {}
         best = sorted(by_name.items(), key=lambda item: -item[1])[: self.top_k]
         if self.path.suffix == ".csv":
             for i, (name, value) in enumerate(best, 1):
@@ -173,9 +177,8 @@ class PredictionFile:
 
     def save(self) -> None:
         """Write all rows."""
-        text = self._text(self.rows, with_header=True)
         with atomic_path(self.path) as partial:
-            partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+            partial.write_text(self._text(self.rows, True), encoding="utf-8", errors="surrogateescape", newline="")
 
     def _text(self, rows: list[dict], with_header: bool = False) -> str:
         if self.path.suffix != ".csv":
@@ -186,9 +189,7 @@ class PredictionFile:
         columns += [f"p_{name}" for name in self.class_names]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        if with_header:
-            writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows([dict(zip(columns, columns, strict=True)), *rows] if with_header else rows)
         return text.getvalue()
 
     def _read(self) -> list[dict]:
@@ -201,8 +202,8 @@ class PredictionFile:
                 rows = [json.loads(line) for line in whole.splitlines()]
             else:
                 rows = list(csv.DictReader(io.StringIO(whole)))
-            if not all(isinstance(row, dict) and isinstance(row.get("path"), str) for row in rows):
+            if not all(isinstance(row["path"], str) for row in rows):
                 raise ValueError("a row has no path")
-        except (ValueError, TypeError, csv.Error) as error:
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
             raise ValueError(f"{self.path} is not an output of `videoms predict` ({error})") from error
         return rows

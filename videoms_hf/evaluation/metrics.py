@@ -14,9 +14,6 @@ from datasets import Features, Sequence, Value
 from transformers import EvalPrediction
 
 
-TOP_K = 5
-
-
 def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Number of classes ranked before the true one, (V, L) and (V,) -> int64 (V,): 0 is a top-1 hit.
 
@@ -29,14 +26,12 @@ def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
             f"scores have the shape {scores.shape} and labels {labels.shape}; they must be (videos, classes) and "
             "(videos,), with at least one video"
         )
-    outside = np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))
-    if len(outside):
+    if len(outside := np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))):
         raise ValueError(
             f"label {labels[outside[0]]} of row {outside[0]} is outside [0, {scores.shape[1]}); every video needs "
             "the number of a class (-1, unlabelled, cannot be evaluated)"
         )
-    odd = np.flatnonzero(np.isnan(scores).any(axis=1))
-    if len(odd):
+    if len(odd := np.flatnonzero(np.isnan(scores).any(axis=1))):
         raise ValueError(
             f"{len(odd)} of {len(scores)} rows have scores that are not numbers (the first is row {odd[0]}); the "
             "model has diverged, or overflows in half precision: evaluate it in float32"
@@ -46,17 +41,10 @@ def true_class_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((scores > true_scores) | ((scores == true_scores) & lower_number)).sum(axis=1)
 
 
-def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
-    """Share of videos whose true class is among the `k` best scores, in [0, 1]; ties as in [`true_class_ranks`]."""
-    if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
-    return float((true_class_ranks(scores, labels) < k).mean())
-
-
 def classification_accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Shares "top1" and "top5" in [0, 1]. With fewer than 5 classes, "top5" is 1."""
     ranks = true_class_ranks(scores, labels)
-    return {"top1": float((ranks < 1).mean()), "top5": float((ranks < TOP_K).mean())}
+    return {"top1": float((ranks < 1).mean()), "top5": float((ranks < 5).mean())}
 
 
 def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -68,17 +56,14 @@ def class_accuracies(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.divide(num_hits, num_videos, out=np.full(num_classes, np.nan), where=num_videos > 0)
 
 
-def wilson_interval(num_hits: int, num_videos: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of an accuracy measured on `num_videos` videos.
+def wilson_interval(num_hits: int, num_videos: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of an accuracy; source: E. B. Wilson, JASA 22 (1927), page 209.
 
-    Unlike mean +- 1.96 deviations it stays in [0, 1] and has a width at 0 % and 100 %, which matters for small test
-    sets. Source: E. B. Wilson, JASA 22 (1927), page 209.
+    Unlike mean +- 1.96 deviations it stays in [0, 1] and has a width at 0 % and 100 %.
     """
     if not 0 <= num_hits <= num_videos or num_videos < 1:
         raise ValueError(f"{num_hits} hits of {num_videos} videos; there must be a video and no more hits than videos")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; it must be greater than 0 and less than 1")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf(0.975)
     share = num_hits / num_videos
     centre = share + z**2 / (2 * num_videos)
     margin = z * math.sqrt(share * (1 - share) / num_videos + z**2 / (4 * num_videos**2))
@@ -103,7 +88,7 @@ class VideoClassificationAccuracy(evaluate.Metric):
         return self._data_dir_root if self.keep_in_memory else super()._build_data_dir()
 
     def compute(self, *, predictions=None, references=None, **options) -> dict[str, float] | None:
-        """Shares "top1" and "top5" of the given scores and labels, or of those added before."""
+        """The accuracies of the given scores and labels, or of those added before."""
         if predictions is not None and references is not None and self.num_process == 1 and self.writer is None:
             # The library takes 40 bytes for a score: 5 GB for 15 views of each Kinetics video.
             return classification_accuracies(np.asarray(predictions), np.asarray(references))
@@ -176,5 +161,5 @@ def multiview_accuracies(logits: np.ndarray, video_ids: np.ndarray, labels: np.n
     shares["video"] = classification_accuracies(scores, video_labels)
     low, high = wilson_interval(round(shares["video"]["top1"] * len(ids)), len(ids))
     accuracies = {f"{what}_{name}": share for what, found in shares.items() for name, share in found.items()}
-    counts = {"num_videos": len(ids), "num_clips": len(video_ids)}
-    return {**accuracies, "video_top1_low": low, "video_top1_high": high, **counts}
+    interval = {"video_top1_low": low, "video_top1_high": high}
+    return {**accuracies, **interval, "num_videos": len(ids), "num_clips": len(video_ids)}

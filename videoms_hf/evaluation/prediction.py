@@ -5,10 +5,9 @@ The batches are distributed among the processes without padding and every row of
 does not depend on the number of processes.
 """
 
-import codecs
-import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.annotations import read_videos
@@ -44,10 +43,7 @@ class ViewPredictions(NamedTuple):
 
 
 def start_accelerator(mixed_precision: str = "no") -> Accelerator:
-    """Accelerate's state of this process: its device and rank.
-
-    `mixed_precision` is "no" (float32), "bf16" or "fp16".
-    """
+    """Accelerate's state of this process: its device and rank. Precision is "no" (float32), "bf16" or "fp16"."""
     # Without `cpu`, Accelerate does not join CPU processes, and each would do all the work.
     return Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=mixed_precision)
 
@@ -89,11 +85,8 @@ def evaluation_views(
 ) -> ViewDataset:
     """The views of a table's videos, with the model's number of frames and the processor's stride and size.
 
-    All videos are scanned first, so that corrupt ones are known before the long work.
-
-    Raises:
-        ValueError: There are corrupt videos and `skip_broken` is not set (all are named); the processor has no stride;
-            or it crops to another size than it resizes to.
+    All videos are scanned first. `ValueError` if some are corrupt (all are named) and `skip_broken` is not set, or the
+    processor has no stride, or crops to another size than it resizes to.
     """
     if processor.frame_stride is None:
         raise ValueError(
@@ -131,37 +124,19 @@ def video_views(
     return views if views.ndim == 6 else views[:, None], seconds
 
 
-def is_list(path: str) -> bool:
-    """Whether a file is UTF-8 text or parquet, judged by how it begins."""
-    if not os.path.isfile(path):
-        return False
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # which allows a character that is cut
-    except UnicodeDecodeError:
-        return head.startswith(b"PAR1")
-    return bool(head) and (head.startswith(b"PAR1") or b"\0" not in head)
-
-
-class _NumberedViews(Dataset):
-    """Batches: (view, row) of decoded views, their clips uint8 (B, T, C, H, W), and reasons by corrupt row."""
-
-    def __init__(self, views: ViewDataset, skip_broken: bool):
-        self.views, self.skip_broken = views, skip_broken
-
-    def __getitems__(self, views: list[int]) -> tuple[list[tuple[int, int]], Tensor | None, dict[int, str]]:
-        numbers, clips, reasons = [], [], {}
-        for video, views_of_video in groupby(views, lambda view: view // self.views.views_per_video):
-            group, row = list(views_of_video), self.views.rows[video]  # decoded together
-            try:
-                clips += [item["pixel_values"] for item in self.views.__getitems__(group)]
-                numbers += [(view, row) for view in group]
-            except (VideoDecodeError, OSError) as error:
-                if not self.skip_broken:
-                    raise
-                reasons[row] = getattr(error, "reason", str(error))
-        return numbers, torch.stack(clips) if clips else None, reasons
+def _decode(numbers: list[int], views: ViewDataset, skip_broken: bool) -> tuple[list, Tensor | None, dict[int, str]]:
+    """(view, row) of each decoded view, their clips uint8 (B, T, C, H, W), and reasons by corrupt row."""
+    decoded, clips, reasons = [], [], {}
+    for video, views_of_video in groupby(numbers, lambda view: view // views.views_per_video):
+        group, row = list(views_of_video), views.rows[video]  # decoded together
+        try:
+            clips += [item["pixel_values"] for item in views.__getitems__(group)]
+            decoded += [(view, row) for view in group]
+        except (VideoDecodeError, OSError) as error:
+            if not skip_broken:
+                raise
+            reasons[row] = getattr(error, "reason", str(error))
+    return decoded, torch.stack(clips) if clips else None, reasons
 
 
 def predict_views(
@@ -171,31 +146,19 @@ def predict_views(
     batch_size: int = 8,
     num_workers: int = 0,
     skip_broken: bool = False,
-) -> ViewPredictions:
-    """Logits of every view, the same on every process.
-
-    A video that fails to decode raises `VideoDecodeError` or `OSError`, or with `skip_broken` is omitted with all its
-    views; `ValueError` if no view is left.
-    """
-    return predict_at_ratios(model, views, accelerator, [None], batch_size, num_workers, skip_broken)[0]
-
-
-def predict_at_ratios(
-    model: VideoMSForVideoClassification,
-    views: ViewDataset,
-    accelerator: Accelerator,
-    keep_ratios: Sequence[float | None],
-    batch_size: int = 8,
-    num_workers: int = 0,
-    skip_broken: bool = False,
+    keep_ratios: Sequence[float | None] = (None,),
 ) -> list[ViewPredictions]:
-    """As [`predict_views`] at each keep ratio (`None`: the model's), from one decoding of the videos."""
-    batches = list(torch.arange(len(views)).split(batch_size))[accelerator.process_index :: accelerator.num_processes]
+    """Logits of every view at each keep ratio (`None`: the model's), the same on every process.
+
+    The videos are decoded once. One that fails to decode raises `VideoDecodeError` or `OSError`, or with `skip_broken`
+    is omitted with all its views; `ValueError` if no view is left.
+    """
+    batches = torch.arange(len(views)).split(batch_size)[accelerator.process_index :: accelerator.num_processes]
     loader = DataLoader(
-        _NumberedViews(views, skip_broken),
-        batch_sampler=[batch.tolist() for batch in batches],
+        [batch.tolist() for batch in batches],
+        batch_size=None,
         num_workers=num_workers,
-        collate_fn=tuple,
+        collate_fn=partial(_decode, views=views, skip_broken=skip_broken),
         pin_memory=accelerator.device.type == "cuda",
     )
     model = model.to(accelerator.device).eval()
@@ -208,8 +171,7 @@ def predict_at_ratios(
                 scores = [model(clips, keep_ratio=ratio).logits.float().cpu() for ratio in keep_ratios]
             numbers += batch
             logits.append(torch.stack(scores, dim=1))
-    shape = (0, len(keep_ratios), model.num_labels)
-    logits = torch.cat(logits).numpy() if logits else np.empty(shape, dtype=np.float32)
+    logits = torch.cat(logits or [torch.empty(0, len(keep_ratios), model.num_labels)]).numpy()
     found = _in_order(gather_object([(numbers, logits, reasons)]), views)
     return [found._replace(logits=np.ascontiguousarray(found.logits[:, i])) for i in range(len(keep_ratios))]
 
@@ -218,13 +180,13 @@ def _in_order(parts: list[tuple], views: ViewDataset) -> ViewPredictions:
     """The results of all processes, view by view."""
     reasons = {row: reason for _, _, broken in parts for row, reason in broken.items()}
     numbers, rows = np.concatenate([np.array(part[0], dtype=np.int64).reshape(-1, 2) for part in parts]).T
-    logits = np.concatenate([part[1] for part in parts])
-    used = numbers.argsort()
+    logits, used = np.concatenate([part[1] for part in parts]), numbers.argsort()
     used = used[~np.isin(rows[used], list(reasons))]
     if not used.size:
         raise ValueError(f"none of {len(views.table)} videos can be used; there must be at least one")
-    found = [(row, views.table[row], reason) for row, reason in reasons.items()]
-    late = [BadVideo(row, video_name(video), reason, 1, video.get("line")) for row, video, reason in found]
+    broken = views.bad_videos()
+    for row, reason in reasons.items():
+        video = views.table[row]
+        broken.append(BadVideo(row, video_name(video), reason, 1, video.get("line")))
     labels = np.asarray(views.table["label"][:])[rows[used]]
-    broken = sorted([*views.bad_videos(), *late])
-    return ViewPredictions(logits[used], rows[used], labels, broken)
+    return ViewPredictions(logits[used], rows[used], labels, sorted(broken))

@@ -19,6 +19,7 @@ from ..data.dataset import ViewDataset
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 9))  # of a ridge, times N
 SHARPNESS = 6.0  # logits of a ridge are this times its scores, which lie about between 0 and 1
+BATCH_SIZE = 64  # of an attentive probe
 GRID, PARTS = 8, 4  # cells of a clip's frame differences, along height and width, and parts along time
 
 
@@ -96,10 +97,9 @@ def ridge_probe(
 
 
 def frame_differences(views: ViewDataset, batch_size: int = 8, num_workers: int = 0) -> Tensor:
-    """How much each part of each view changes, (V, GRID * GRID * PARTS): a baseline without a network.
+    """Baseline without a network, (V, GRID * GRID * PARTS): absolute differences of consecutive grey frames.
 
-    These are absolute differences of consecutive grey frames, averaged over the cells of a grid and over up to PARTS
-    parts of the clip.
+    They are averaged over the cells of a grid and over up to PARTS parts of the clip.
     """
     loader = DataLoader(views, batch_size, num_workers=num_workers, collate_fn=collate_clips)
     parts = []
@@ -126,35 +126,26 @@ class AttentiveProbe(nn.Module):
 
 
 def attentive_probe(
-    train: Tensor,
-    labels: Tensor,
-    test: Tensor,
-    num_classes: int,
-    num_heads: int,
-    num_epochs: int = 50,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.05,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-) -> Tensor:
+    train: Tensor, labels: Tensor, test: Tensor, num_classes: int, num_heads: int, *,
+    num_epochs: int = 50, learning_rate: float = 1e-3, seed: int = 0, device: torch.device | str = "cpu",
+) -> Tensor:  # fmt: skip
     """Logits (M, C) of an [`AttentiveProbe`] trained on tokens (N, K, D) by AdamW with a cosine schedule."""
     train, test = standardize(train, test)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         probe = AttentiveProbe(train.shape[-1], num_classes, num_heads).to(device)
-        optimizer = torch.optim.AdamW(probe.parameters(), learning_rate, weight_decay=weight_decay)
-        num_steps = num_epochs * -(-len(train) // batch_size)
+        optimizer = torch.optim.AdamW(probe.parameters(), learning_rate, weight_decay=0.05)
+        num_steps = num_epochs * -(-len(train) // BATCH_SIZE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
         for _ in range(num_epochs):
-            for rows in torch.randperm(len(train)).split(batch_size):
+            for rows in torch.randperm(len(train)).split(BATCH_SIZE):
                 loss = F.cross_entropy(probe(train[rows].to(device)), labels[rows].to(device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
     with torch.inference_mode():
-        return torch.cat([probe(part.to(device)).cpu() for part in test.split(batch_size)])
+        return torch.cat([probe(part.to(device)).cpu() for part in test.split(BATCH_SIZE)])
 
 
 def nearest_neighbours(

@@ -27,16 +27,14 @@ def evaluation_report(predictions: ViewPredictions, videos: Sequence[str], class
     ids, scores = aggregate_views(predictions.logits, predictions.video_ids)
     labels = dict(zip(predictions.video_ids.tolist(), predictions.labels.tolist(), strict=True))
     truth = np.array([labels[i] for i in ids.tolist()])
-    by_class = class_accuracies(scores, truth).tolist()
+    by_class = [None if math.isnan(share) else share for share in class_accuracies(scores, truth).tolist()]
     return {
-        "accuracies": multiview_accuracies(predictions.logits, predictions.video_ids, predictions.labels),
+        "accuracies": multiview_accuracies(*predictions[:3]),
         "chance_top1": 1 / len(class_names),
         "chance_top5": min(5 / len(class_names), 1.0),
         "always_the_most_frequent_class": float(np.bincount(truth).max() / len(truth)),
         "num_broken_videos": len(predictions.broken),
-        "class_accuracies": {
-            name: None if math.isnan(share) else share for name, share in zip(class_names, by_class, strict=True)
-        },
+        "class_accuracies": dict(zip(class_names, by_class, strict=True)),
         "class_names": list(class_names),
         "broken_videos": [{"video": bad.path, "line": bad.line, "reason": bad.reason} for bad in predictions.broken],
         "videos": [
@@ -71,11 +69,9 @@ def class_table(report: dict, num_examples: int = 3) -> list[dict]:
         wrong[label] = 0
         if num_videos:
             other, times = int(wrong.argmax()), int(wrong.max())
-            examples = mistakes(report, label, other)[:num_examples]
-            taken_for = names[other] if times else None
+            examples = [video["video"] for video in mistakes(report, label, other)[:num_examples]]
             row = {"class": name, "videos": num_videos, "top1": float(counts[label, label] / num_videos)}
-            row |= {"taken_for": taken_for, "times": times, "examples": [video["video"] for video in examples]}
-            rows.append(row)
+            rows.append(row | {"taken_for": names[other] if times else None, "times": times, "examples": examples})
     return sorted(rows, key=lambda row: (-row["times"], row["top1"]))
 
 
@@ -91,8 +87,7 @@ def class_lines(table: Sequence[dict], limit: int = 10) -> str:
     rows = [row for row in table if row["times"]]
     lines = [f"{'worst classes':28}{'videos':>7}{'top-1':>8}   most often taken for"]
     for row in rows[:limit]:
-        example = "/".join(Path(row["examples"][0]).parts[-2:])
-        taken = f"{row['taken_for']} ({row['times']}, for example {example})"
+        taken = f"{row['taken_for']} ({row['times']}, for example {'/'.join(Path(row['examples'][0]).parts[-2:])})"
         lines.append(printable(f"{row['class'][:27]:28}{row['videos']:>7}{row['top1']:>8.1%}   {taken}"))
     lines += [f"and {len(rows) - limit} more classes"] if len(rows) > limit else []
     return "\n".join(lines) if rows else "no class was taken for another"
@@ -124,10 +119,10 @@ def check_not_of_another_model(path: Path, model: str) -> None:
 
 def weights_digest(weights: Iterable[tuple[str, torch.Tensor]]) -> str:
     """SHA-256 of named weights, independent of their order, files, device and floating-point type."""
-    lines = (
-        f"{name} {tuple(value.shape)} {hashlib.sha256(value.detach().cpu().float().contiguous().numpy()).hexdigest()}"
-        for name, value in weights
-    )
+    lines = []
+    for name, value in weights:
+        content = value.detach().cpu().float().contiguous().numpy()
+        lines.append(f"{name} {content.shape} {hashlib.sha256(content).hexdigest()}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 
-def mean_and_interval(
-    values: np.ndarray, confidence: float = 0.95, num_draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of `values` (seeds, videos) and the ends of its interval, from resampled seeds and videos.
+NUM_DRAWS = 10_000
+COLOURS = {"motion": "#1f5fbf", "random": "#d9822b", "tube": "#7a7a7a"}
+
+
+def mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of `values` (seeds, videos) and the ends of its 95 % interval, from resampled seeds and videos.
 
     Both are sampled with replacement, so the interval knows that other seeds and other test videos would have given
     another mean. Values are hits (0 or 1), or the differences of two methods' hits on the same videos and seeds.
@@ -18,13 +20,12 @@ def mean_and_interval(
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"values have the shape {values.shape}; it must be (seeds, videos) with at least one of each")
-    rng = np.random.default_rng(seed)
-    num_seeds, num_videos = values.shape
-    means = np.empty(num_draws)
-    for i in range(num_draws):
+    rng, (num_seeds, num_videos) = np.random.default_rng(0), values.shape
+    means = np.empty(NUM_DRAWS)
+    for i in range(NUM_DRAWS):
         seeds, videos = rng.integers(num_seeds, size=num_seeds), rng.integers(num_videos, size=num_videos)
         means[i] = values[np.ix_(seeds, videos)].mean()
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(values.mean()), float(low), float(high)
 
 
@@ -46,13 +47,9 @@ def comparison_table(hits: dict[str, np.ndarray], chance: float, seconds: dict[s
     for name in list(hits)[1:]:
         mean, low, high = mean_and_interval(hits[first] - hits[name])
         sure = "sure" if low > 0 or high < 0 else "not sure: the interval holds 0"
-        lines.append(
-            f"{first} - {name}: {100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} at 95 %; {sure})"
-        )
+        interval = f"{100 * low:+.1f} to {100 * high:+.1f} at 95 %"
+        lines.append(f"{first} - {name}: {100 * mean:+.1f} points ({interval}; {sure})")
     return "\n".join(lines)
-
-
-COLOURS = {"motion": "#1f5fbf", "random": "#d9822b", "tube": "#7a7a7a"}
 
 
 class Panel(NamedTuple):
@@ -72,21 +69,17 @@ def draw_panels(figure, panels: Sequence[Panel]) -> None:
     figure.set_size_inches(4.6 * len(panels) + 0.8, 3.4)
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
     for axis, panel in zip(axes[0], panels, strict=True):
-        names = dict.fromkeys(name for cells in panel.hits.values() for name in cells)
-        for name in names:
-            points = sorted(
-                (panel.gmacs[ratio], *mean_and_interval(cells[name]))
-                for ratio, cells in panel.hits.items()
-                if name in cells
-            )
+        for name in dict.fromkeys(name for cells in panel.hits.values() for name in cells):
+            ratios = [ratio for ratio, cells in panel.hits.items() if name in cells]
+            points = sorted((panel.gmacs[ratio], *mean_and_interval(panel.hits[ratio][name])) for ratio in ratios)
             x, mean, low, high = np.array(points).T * [[1], [100], [100], [100]]
             if name == "none":
                 axis.axhline(mean[0], color="black", linewidth=1, linestyle="--")
                 errors = [mean - low, high - mean]
                 axis.errorbar(x, mean, errors, color="black", fmt="D", capsize=3, label="all tokens")
                 continue
-            colour = COLOURS.get(name)
-            (line,) = axis.plot(x, mean, "o-", color=colour, linewidth=2.5 if name == "motion" else 1.5, label=name)
+            style = {"color": COLOURS.get(name), "linewidth": 2.5 if name == "motion" else 1.5}
+            (line,) = axis.plot(x, mean, "o-", **style, label=name)
             axis.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
         axis.axhline(100 * panel.chance, color="grey", linestyle=":", linewidth=1, label="chance")
         axis.set(xlabel="GMACs per clip", xlim=(0, None), ylim=(0, 100), title=panel.title)

@@ -3,19 +3,27 @@
 
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as tv
 from transformers import set_seed
 
 from ..command_line import parse_recipe, read_recipe
 from ..data.collate import MixingCollator, collate_clips
-from ..data.tables import table_fingerprint, video_names
+from ..data.tables import open_row, table_fingerprint, video_names
 from ..data.transforms import PretrainingTransform, processor_of
 from ..evaluation.classifier import class_names, load_classifier, load_processor
 from ..evaluation.prediction import evaluation_views, labelled_videos, predict_views, start_accelerator
 from ..evaluation.results import evaluation_report
 from ..files import write_json
+from ..reader_videoms import VideoReader, redraws
 from ..sampling_videoms import finetuning_clip, pretraining_clip
 from ..training.arguments import AugmentationArguments, DataArguments, ModelArguments
 from ..training.clip_datasets import finetuning_transform
@@ -23,13 +31,50 @@ from ..training.head_init import init_head
 from ..training.starting_weights import classification_model, pretraining_model
 from ..training.trainer import VideoMSTrainer
 from ..training.training_arguments import FineTuningArguments, PreTrainingArguments
-from .in_memory import ClipsInMemory
 from .selectors import configured_selection, with_selector
 
 
 # The frames are in memory already, and a run is done again from its beginning.
 ALWAYS = {"train_data": "in memory", "dataloader_num_workers": 0, "save_strategy": "no", "disable_tqdm": True}
 COST_FILE = "cost.json"  # written last
+
+
+class ClipsInMemory(Dataset):
+    """One random clip of each video of a table: every one is decoded once, on construction, not once per epoch.
+
+    The frames that are kept have a shorter side of `size` pixels at most. Draws come from torch's global generator.
+    `choose_frames` and `transform` are those of [`ClipDataset`], and belong to a run.
+    """
+
+    def __init__(
+        self,
+        table: datasets.Dataset,
+        with_labels: bool,
+        size: int,
+        choose_frames: Callable[..., np.ndarray] | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self.table, self.with_labels, self.choose_frames, self.transform = table, with_labels, choose_frames, transform
+        self.frames = []
+        for row in table:
+            with open_row(row) as video:
+                self.frames.append(_small_frames(video, size))
+        self.labels = table["label"][:]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> dict:
+        rng = np.random.default_rng(torch.randint(2**62, ()).item())
+        frames = self.frames[index]
+        clip = self.transform(frames[self.choose_frames(len(frames), rng=rng)])
+        return {"pixel_values": clip, **({"labels": self.labels[index]} if self.with_labels else {})}
+
+
+@redraws
+def _small_frames(video: VideoReader, size: int) -> Tensor:
+    frames = video.frames()
+    return tv.resize(frames, size, antialias=True).contiguous() if min(frames.shape[-2:]) > size else frames
 
 
 def train_once(recipe: str, clips: ClipsInMemory, folder: Path, selection: str, **options) -> float:
@@ -98,7 +143,8 @@ def evaluate_once(folder: Path, selection: str, test_data: str, num_segments: in
     if done := _done(folder / "evaluation.json", made_by):
         return done
     views = evaluation_views(table, model, load_processor(str(folder)), num_segments, 1)
-    report = evaluation_report(predict_views(model, views, start_accelerator(), 32), video_names(table), names)
+    (predictions,) = predict_views(model, views, start_accelerator(), 32)
+    report = evaluation_report(predictions, video_names(table), names)
     report |= {"gmacs_per_clip": model.flops() / 1e9, "made_by": made_by}
     write_json(report, folder / "evaluation.json")
     return report

@@ -48,6 +48,7 @@ ENCODINGS = (
     ("libx264", ".mp4", {"crf": "18", "preset": "veryfast", "threads": "1", "x264-params": "asm=0"}),
     ("mpeg4", ".avi", {"qmin": "2", "qmax": "4", "threads": "1"}),
 )
+SPLITS = ("train", "val", "test")
 SETTINGS_FILE = "dataset.json"
 RENDERER_VERSION = 3  # raise it when the pictures change, so that an older rendering is not taken for a newer one
 
@@ -64,10 +65,8 @@ def render_motion_clip(
     """One random video of the class `motion`, uint8 (T, 3, H, W).
 
     A moving camera pans at a constant velocity over a background of finer texture; the class stays the motion over
-    that background.
-
-    Everything random comes from `rng`, the class only from `motion`: two calls with equal generators differ in nothing
-    but the path on the torus.
+    that background. Everything random comes from `rng`, the class only from `motion`: two calls with equal generators
+    differ in nothing but the path on the torus.
     """
     places = motion_places(motion, num_frames, rng)
     angle, radius = 2 * math.pi * rng.random(), SMALLEST_RADIUS * (LARGEST_RADIUS / SMALLEST_RADIUS) ** rng.random()
@@ -108,12 +107,9 @@ def render_motion_dataset(
     """Render the data set into `folder` and return the folder; a complete one with the same settings is reused.
 
     The folder then holds `train.csv`, `val.csv` and `test.csv` in the official form (`path label` a line, labels as
-    numbers, paths relative to the folder), `pretrain.csv` (the training videos without labels: -1), `classes.txt` (one
-    name a line, in the order of the numbers), the settings in `dataset.json`, and the videos as
-    `<split>/<class>/<number>`, half of them H.264 .mp4 and half MPEG-4 .avi. The classes take turns, so each has
-    equally many videos, up to one.
-
-    Rendering goes to a temporary folder next to `folder` that is renamed at the end: what exists is complete.
+    numbers, paths relative to the folder), `pretrain.csv` (the training videos without labels: -1), `classes.txt`, the
+    settings in `dataset.json`, and the videos as `<split>/<class>/<number>`, half of them H.264 .mp4 and half MPEG-4
+    .avi. The classes have equally many videos, up to one. The folder appears when it is complete.
 
     Args:
         num_train, num_val, num_test: videos of each split, at least 1.
@@ -127,18 +123,14 @@ def render_motion_dataset(
         FileExistsError: `folder` holds something other than this data set; nothing is changed or deleted.
     """
     folder = Path(folder)
-    settings = {
-        "renderer_version": RENDERER_VERSION,
-        "num_train": num_train,
-        "num_val": num_val,
-        "num_test": num_test,
-        "image_size": image_size,
-        "num_frames": num_frames,
-        "seed": seed,
-    }
-    _check_settings(settings)
-    if moving_camera:
-        settings["moving_camera"] = True
+    settings = {"renderer_version": RENDERER_VERSION, "num_train": num_train, "num_val": num_val, "num_test": num_test}
+    settings |= {"image_size": image_size, "num_frames": num_frames, "seed": seed}
+    for name, low in (("image_size", 32), ("num_frames", 2), ("seed", 0), *((f"num_{split}", 1) for split in SPLITS)):
+        if settings[name] < low:
+            raise ValueError(f"{name} is {settings[name]}; it must be at least {low}")
+    if image_size % 2:
+        raise ValueError(f"image_size is {image_size}; it must be even, as the video codecs need it")
+    settings |= {"moving_camera": True} if moving_camera else {}
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         _check_complete(folder, settings)
         return folder
@@ -155,15 +147,6 @@ def render_motion_dataset(
     return folder
 
 
-def _check_settings(settings: dict[str, int]) -> None:
-    lowest = {"num_train": 1, "num_val": 1, "num_test": 1, "image_size": 32, "num_frames": 2, "seed": 0}
-    for name, low in lowest.items():
-        if settings[name] < low:
-            raise ValueError(f"{name} is {settings[name]}; it must be at least {low}")
-    if settings["image_size"] % 2:
-        raise ValueError(f"image_size is {settings['image_size']}; it must be even, as the video codecs need it")
-
-
 def _check_complete(folder: Path, settings: dict[str, int]) -> None:
     """Raise `FileExistsError` unless `folder` holds the data set with these settings, every video included."""
     advice = "choose another folder or remove this one yourself"
@@ -173,35 +156,25 @@ def _check_complete(folder: Path, settings: dict[str, int]) -> None:
         raise FileExistsError(f"{folder} exists and is not a rendered motion data set; {advice}") from error
     if found != settings:
         raise FileExistsError(f"{folder} was rendered with {found}, wanted is {settings}; {advice}")
-    for table in ("train.csv", "val.csv", "test.csv", "pretrain.csv"):
-        try:
-            lines = (folder / table).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise FileExistsError(f"{folder / table} cannot be read; {advice}") from error
-        for line in lines:
-            video = folder / line.rsplit(maxsplit=1)[0]
-            if not video.is_file():
-                raise FileExistsError(f"{video} is missing from a rendered data set; {advice}")
+    tables = [folder / f"{name}.csv" for name in (*SPLITS, "pretrain")]
+    lines = [line for table in tables if table.is_file() for line in table.read_text(encoding="utf-8").splitlines()]
+    for path in [*tables, *(folder / line.rsplit(maxsplit=1)[0] for line in lines)]:
+        if not path.is_file():
+            raise FileExistsError(f"{path} is missing from a rendered data set; {advice}")
 
 
 def _render(folder: Path, settings: dict[str, int]) -> None:
-    names = list(MOTIONS)
-    splits = {split: settings[f"num_{split}"] for split in ("train", "val", "test")}
-    with tqdm(total=sum(splits.values()), desc="Rendering videos", unit="video") as progress:
-        for split_number, (split, num_videos) in enumerate(splits.items()):
+    names, size = list(MOTIONS), (settings["image_size"], settings["num_frames"])
+    total = sum(settings[f"num_{split}"] for split in SPLITS)
+    with tqdm(total=total, desc="Rendering videos", unit="video") as progress:
+        for split_number, split in enumerate(SPLITS):
             rows = []
-            for i in range(num_videos):
+            for i in range(settings[f"num_{split}"]):
                 turn, label = divmod(i, len(names))
                 # In every turn each class has its own mixture of containers, over the turns an even one.
                 codec, suffix, options = ENCODINGS[(turn + label) % len(ENCODINGS)]
                 rng = np.random.default_rng([settings["seed"], split_number, i])
-                clip = render_motion_clip(
-                    names[label],
-                    settings["image_size"],
-                    settings["num_frames"],
-                    rng,
-                    settings.get("moving_camera", False),
-                )
+                clip = render_motion_clip(names[label], *size, rng, settings.get("moving_camera", False))
                 path = f"{split}/{names[label]}/{turn:04d}{suffix}"
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 encode_video(clip, folder / path, codec, options)
@@ -224,16 +197,15 @@ def _smooth_noise(size: int, num_channels: int, num_cells: int, rng: np.random.G
     return F.interpolate(corners, size=(size, size), mode="bicubic", align_corners=True)[0]
 
 
-def _background(size: int, rng: np.random.Generator) -> Tensor:
+def _background(size: int, rng: np.random.Generator, num_cells: int = 2) -> Tensor:
     """A still, muted colour texture (3, size, size) in [0, 1]."""
     tint = torch.from_numpy(rng.uniform(0.33, 0.57, 3).astype(np.float32))[:, None, None]
-    return (tint + 0.1 * _smooth_noise(size, 3, 2, rng)).clamp(0, 1)
+    return (tint + 0.1 * _smooth_noise(size, 3, num_cells, rng)).clamp(0, 1)
 
 
 def _panned_background(size: int, pan: np.ndarray, rng: np.random.Generator) -> Tensor:
     """A textured background seen from `pan` (T, 2), in pictures, at most 1: (T, 3, size, size) in [0, 1]."""
-    tint = torch.from_numpy(rng.uniform(0.33, 0.57, 3).astype(np.float32))[:, None, None]
-    world = (tint + 0.1 * _smooth_noise(3 * size, 3, 18, rng)).clamp(0, 1)  # of three pictures along each side
+    world = _background(3 * size, rng, num_cells=18)  # of three pictures along each side
     column, row = torch.from_numpy(pan.astype(np.float32)).T[..., None, None]
     place = (torch.arange(size) + 0.5) / size - 0.5
     x, y = (place + column).expand(-1, size, -1), (place[:, None] + row).expand(-1, -1, size)

@@ -17,15 +17,11 @@ MAX_GIF_RATE = 50.0  # browsers slow faster ones down
 
 
 def write_animation(pictures: Iterable[np.ndarray], path: str | os.PathLike, fps: float, quality: int = 80) -> None:
-    """Write pictures, uint8 (H, W, 3), to a .mp4, .gif or .webp file, the latter two in an endless loop.
-
-    An mp4 is written picture by picture, the others are in memory as a whole. `quality` is that of WebP, to 100.
-    """
+    """Write pictures, uint8 (H, W, 3), to a .mp4 (picture by picture), .gif or .webp file; see [`image_animation`]."""
     kind = Path(path).suffix.lower().lstrip(".")
     if kind == "mp4":
         pictures = (np.pad(p, ((0, len(p) % 2), (0, p.shape[1] % 2), (0, 0)), mode="edge") for p in pictures)
-        write_mp4(pictures, path, fps, {"crf": "18", "preset": "veryfast"})
-        return
+        return write_mp4(pictures, path, fps, {"crf": "18", "preset": "veryfast"})
     with atomic_path(path) as partial:
         partial.write_bytes(image_animation(pictures, kind, fps, quality))
 
@@ -33,8 +29,8 @@ def write_animation(pictures: Iterable[np.ndarray], path: str | os.PathLike, fps
 def image_animation(pictures: Iterable[np.ndarray], kind: str, fps: float, quality: int = 80) -> bytes:
     """The content of a GIF or WebP file (`kind` "gif" or "webp") of pictures uint8 (H, W, 3), in an endless loop.
 
-    Times in a GIF are hundredths of a second: frames differ by one so that the whole keeps its duration, and above 50
-    frames a second some are left out.
+    `quality` is that of WebP, to 100. Times in a GIF are hundredths of a second: frames differ by one so that the
+    whole keeps its duration, and above 50 frames a second some are left out.
     """
     if kind == "webp":
         images = [Image.fromarray(picture) for picture in pictures]

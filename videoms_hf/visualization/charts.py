@@ -1,8 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Charts of results: the spread of motion, training curves, confusions, accuracy against the keep ratio.
-
-They are drawn by matplotlib, which is optional: `save_figure` says in one line how to install it.
-"""
+"""Charts of results: the spread of motion, training curves, confusions, accuracy against the keep ratio."""
 
 import os
 from collections.abc import Sequence
@@ -37,7 +34,7 @@ STYLE = {
 def save_chart(draw, path: str | os.PathLike, *content) -> str | None:
     """Write the figure that `draw(figure, *content)` fills as an image; returns why it was not, or `None`.
 
-    Needs no display and leaves matplotlib's settings as they are.
+    matplotlib, which is optional, needs no display and keeps its settings.
     """
     if find_spec("matplotlib") is None:
         return f"{path} {MISSING}"
@@ -72,17 +69,10 @@ def draw_motion(figure, summary: MotionSummary, keep_ratio: float) -> None:
     kept.plot([0, 100], [0, 100], color=GREY, linestyle="--", linewidth=1.2, label="random tokens")
     share = np.interp(keep_ratio, ratios, shares)
     kept.plot(100 * keep_ratio, 100 * share, "o", color=ORANGE)
-    text = f"{keep_ratio:.0%} of the tokens:\n{share:.0%} of the motion"
-    kept.annotate(
-        text,
-        (100 * keep_ratio, 100 * share),
-        xytext=(10, -14),
-        textcoords="offset points",
-        va="top",
-        backgroundcolor="w",
-    )
-    kept.set(title="What a keep ratio keeps", xlabel="tokens kept, %", ylabel="motion kept, %")
-    kept.set(xlim=(0, 100), ylim=(0, 102))
+    text, place = f"{keep_ratio:.0%} of the tokens:\n{share:.0%} of the motion", (100 * keep_ratio, 100 * share)
+    kept.annotate(text, place, xytext=(10, -14), textcoords="offset points", va="top", backgroundcolor="w")
+    kept.set(title="What a keep ratio keeps", xlabel="tokens kept, %", xlim=(0, 100))
+    kept.set(ylabel="motion kept, %", ylim=(0, 102))
     kept.legend(loc="lower right")
 
 
@@ -99,26 +89,22 @@ TRAINING_PANELS = (
 
 def draw_training(figure, history: Sequence[dict]) -> None:
     """The curves of a trainer's `log_history` against the step, a panel each, as far as it has them."""
-    panels = []
     tokens = {name: entry[name] for entry in history for name in entry if name.endswith("_tokens")}
-    for title, names, factor in TRAINING_PANELS:
-        lines = {
-            label: [(entry["step"], factor * entry[name]) for entry in history if name in entry]
-            for name, label in names.items()
-        }
-        if lines := {label: line for label, line in lines.items() if line}:
-            panels.append((title.format(kept=sum(tokens.values())), lines))
+    known = {name for entry in history for name in entry}
+    panels = [panel for panel in TRAINING_PANELS if known & panel[1].keys()]
     num_columns = min(len(panels), 3)
     num_rows = -(-len(panels) // num_columns)
     figure.set_size_inches(3.9 * num_columns, 2.6 * num_rows + 0.2)
     axes = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    for axis, (title, lines) in zip(axes, panels, strict=False):
-        for (label, line), color in zip(lines.items(), (BLUE, ORANGE), strict=False):
-            axis.plot(*zip(*line, strict=True), color=color, label=label, marker="o" if len(line) < 15 else None, ms=3)
-        axis.set(title=title)
-        if len(lines) > 1:
+    for axis, (title, names, factor) in zip(axes, panels, strict=False):
+        shown = [name for name in names if name in known]
+        for name, color in zip(shown, (BLUE, ORANGE), strict=False):
+            line = np.array([(entry["step"], factor * entry[name]) for entry in history if name in entry])
+            axis.plot(*line.T, color=color, label=names[name], marker="o" if len(line) < 15 else None, ms=3)
+        axis.set(title=title.format(kept=sum(tokens.values())))
+        if len(shown) > 1:
             axis.legend()
     figure.supxlabel("step", fontsize=10)
 
@@ -136,8 +122,7 @@ def draw_confusions(figure, counts: np.ndarray, class_names: Sequence[str]) -> N
     axis.spines[:].set_visible(False)
     if num_classes <= 101:
         size = min(9, 560 / num_classes * side / 16)
-        names = [name if len(name) <= 24 else f"{name[:22]} ..." for name in class_names]
-        names = [name.replace("$", r"\$") for name in names]
+        names = [(name if len(name) <= 24 else f"{name[:22]} ...").replace("$", r"\$") for name in class_names]
         axis.set_xticks(range(num_classes), names, rotation=90, fontsize=size)
         axis.set_yticks(range(num_classes), names, fontsize=size)
     for i, j in np.argwhere(counts) if num_classes <= 24 else ():

@@ -20,17 +20,8 @@ from ..modeling_videoms import VideoMSForPreTraining, VideoMSPreTrainedModel
 from ..reader_videoms import VideoReader, redraws
 from ..tubelets_videoms import check_clip
 from ..video_processing_videoms import VideoMSVideoProcessor
-from .drawings import (
-    clip_row,
-    frame_selection_row,
-    frames_from_pixel_values,
-    importance_row,
-    kept_row,
-    patches_to_frames,
-    reconstruction_row,
-    roles_row,
-)
-from .picture import MARGIN, ClipLayout, Panels, Row, draw_rows
+from .drawings import frames_from_pixel_values, patches_to_frames, to_uint8
+from .picture import MARGIN, ClipLayout, Panels, Row, draw_rows, frame_selection_row, token_members
 
 
 ROWS = ("clip", "importance", "kept", "roles", "reconstruction", "frames")
@@ -67,21 +58,20 @@ def clip_tokens(model: VideoMSPreTrainedModel, pixel_values: Tensor, selection: 
         outputs = model(pixel_values)
         scores = None if outputs.get("logits") is None else outputs.logits.float().cpu()
         seconds = (time.perf_counter() - start) / len(pixel_values)
-    num_patches, num_tokens = grid[1] * grid[2], grid[0] * grid[1] * grid[2]
-    importance = torch.zeros(len(pixel_values), num_tokens)
+    all_tokens = torch.arange(grid[0] * grid[1] * grid[2]).view(grid[0], -1)
+    importance = torch.zeros(len(pixel_values), all_tokens.numel())
     if grid[0] > 1:
         importance = model.base_model.embeddings.importance(pixel_values).float().cpu()
+    encoded = outputs.visible_ids if outputs.kept_ids is None else outputs.kept_ids
     found = []
     for i, clip in enumerate(pixel_values):
         slices = torch.arange(grid[0]) if outputs.slice_ids is None else outputs.slice_ids[i].cpu()
-        visible, target, chosen = (torch.zeros(n, dtype=torch.bool) for n in (num_tokens, num_tokens, grid[0]))
-        chosen[slices] = True
-        for member, ids in (
-            (visible, outputs.visible_ids if outputs.kept_ids is None else outputs.kept_ids),
-            (target, outputs.target_ids),
-        ):
-            if ids is not None:  # they count within the chosen time steps
-                member[slices[ids[i].cpu() // num_patches] * num_patches + ids[i].cpu() % num_patches] = True
+        chosen = token_members(slices, grid[0], "slice_ids")
+        tokens = all_tokens[slices].flatten()  # ids count within the chosen time steps
+        visible, target = (
+            token_members(tokens[[] if ids is None else ids[i].cpu()], all_tokens.numel(), "ids")
+            for ids in (encoded, outputs.target_ids)
+        )
         restored, answer, probabilities = None, "", None
         if isinstance(model, VideoMSForPreTraining):
             restored = _restored(config, clip, slices, scores[i], outputs.target_ids[i])
@@ -90,8 +80,8 @@ def clip_tokens(model: VideoMSPreTrainedModel, pixel_values: Tensor, selection: 
             probabilities = scores[i].softmax(dim=-1)
             probability, label = probabilities.max(dim=-1)
             answer = f"{config.id2label[label.item()]} {probability.item():.0%}"
-        tokens = visible, target, chosen, restored
-        found.append(ClipTokens(grid, importance[i], *tokens, answer, probabilities, seconds))
+        roles = visible, target, chosen, restored
+        found.append(ClipTokens(grid, importance[i], *roles, answer, probabilities, seconds))
     return found
 
 
@@ -102,7 +92,7 @@ def _restored(config: VideoMSConfig, clip: Tensor, slices: Tensor, patches: Tens
     pixels = patches_to_frames(
         patches, target_ids, frames[places], config.tubelet_size, config.patch_shape, config.norm_pix_loss
     )
-    frames[places] = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    frames[places] = to_uint8(pixels)
     return frames
 
 
@@ -126,8 +116,8 @@ def view_of(model: VideoMSPreTrainedModel, clip: Tensor) -> ClipView:
     """What a model does with one of its inputs, (T, C, H, W)."""
     config, name = model.config, model.config.token_selection
     frames = frames_from_pixel_values(clip, config.image_mean, config.image_std)
-    gmacs = {name: _gmacs(model, clip.shape, name)}
-    return ClipView(np.arange(len(clip)), frames, {name: clip_tokens(model, clip[None])[0]}, gmacs)
+    (look,) = clip_tokens(model, clip[None])
+    return ClipView(np.arange(len(clip)), frames, {name: look}, {name: _gmacs(model, clip.shape, name)})
 
 
 def clip_rows(view: ClipView, tubelet_size: int, names: Sequence[str] = ROWS, frame_width: int | None = None):
@@ -138,22 +128,18 @@ def clip_rows(view: ClipView, tubelet_size: int, names: Sequence[str] = ROWS, fr
     first = next(iter(view.looks.values()))
     patch = view.frames.shape[2] // first.grid[1], view.frames.shape[3] // first.grid[2]
     layout = ClipLayout(view.frames, tubelet_size, patch, frame_width)
-    rows = [clip_row(layout)] if "clip" in names else []
-    rows += [importance_row(layout, first.importance)] if "importance" in names else []
+    rows = [layout.clip_row()] if "clip" in names else []
+    rows += [layout.importance_row(first.importance)] if "importance" in names else []
     is_one = len(view.looks) == 1
     for name, look in view.looks.items():
-        parts = [name.capitalize(), f"{view.gmacs[name]:.3g} GMACs", look.answer]
-        title = ", ".join(part for part in parts if part)
+        title = ", ".join(filter(None, [name.capitalize(), f"{view.gmacs[name]:.3g} GMACs", look.answer]))
         has_roles = bool(look.target.any())
-        if "kept" in names and (is_one or not has_roles):
-            row = kept_row(layout, look.kept)
-            rows.append(row if is_one else row._replace(caption=title))
-        if "roles" in names and has_roles:
-            row = roles_row(layout, look.visible, look.target)
-            rows.append(row if is_one else row._replace(caption=title))
+        tokens = [layout.kept_row(look.kept)] if "kept" in names and (is_one or not has_roles) else []
+        tokens += [layout.roles_row(look.visible, look.target)] if "roles" in names and has_roles else []
+        rows += tokens if is_one else [row._replace(caption=title) for row in tokens]
         if "reconstruction" in names and look.restored is not None:
             title = "Reconstruction" if is_one else f"{name.capitalize()}: reconstruction"
-            rows.append(reconstruction_row(layout, look.restored, look.visible, look.target, title))
+            rows.append(layout.reconstruction_row(look.restored, look.visible, look.target, title))
     if not rows:
         raise ValueError(f"rows are {', '.join(names)}, which this model does not have; add clip or importance")
     return rows
@@ -162,7 +148,7 @@ def clip_rows(view: ClipView, tubelet_size: int, names: Sequence[str] = ROWS, fr
 def selection_strip(view: ClipView, tubelet_size: int, width: int) -> Row | None:
     """The timeline of frame selection, `width` pixels wide; `None` without frame selection."""
     chosen = next(iter(view.looks.values())).chosen
-    return None if chosen.all() else frame_selection_row(view.frames, tubelet_size, chosen, width)
+    return None if chosen.all() else frame_selection_row(view.frames[::tubelet_size], chosen.tolist(), width)
 
 
 def draw_clip(view: ClipView, tubelet_size: int, title: str, names: Sequence[str] = ROWS) -> Image.Image:
@@ -219,17 +205,13 @@ def view_windows(
         clips = processor(frames, **options, **sizes).pixel_values[0].unflatten(0, numbers.shape)
         shortest = min(clips.shape[-2:])
         sharper = max(min(-(-SHARP // shortest), min(frames.shape[2:]) // shortest), 1)  # whole pixels per patch
-        larger = {
-            name: {side: sharper * value for side, value in part.items()} for name, part in sizes.items() if part
-        }
+        larger = {name: {side: sharper * n for side, n in part.items()} for name, part in sizes.items() if part}
         shown = processor(frames, **options, **larger, do_normalize=False, do_rescale=False).pixel_values[0]
         shown = shown.round().clamp(0, 255).to(torch.uint8).unflatten(0, numbers.shape)
         gmacs = gmacs or {name: _gmacs(model, clips.shape[1:], name) for name in names}
         looks = {name: clip_tokens(model, clips, name) for name in names}
-        yield [
-            ClipView(clip, shown[i], {name: found[i] for name, found in looks.items()}, gmacs)
-            for i, clip in enumerate(numbers)
-        ]
+        each = [dict(zip(looks, found, strict=True)) for found in zip(*looks.values(), strict=True)]
+        yield [ClipView(*parts, gmacs) for parts in zip(numbers, shown, each, strict=True)]
 
 
 def _gmacs(model: VideoMSPreTrainedModel, clip_shape: Sequence[int], selection: str) -> float:
@@ -297,11 +279,11 @@ def motion_summary(maps: Sequence[Tensor], seconds: Sequence[np.ndarray], num_ra
     tokens = -np.sort(-importance.reshape(len(importance), -1), axis=1)  # most important first
     held = np.pad(tokens.cumsum(axis=1).sum(axis=0), (1, 0)) / total
     return MotionSummary(
-        seconds=times,
-        over_time=np.bincount(place, importance.mean(axis=(2, 3)).reshape(-1)) / count,
-        over_space=importance.sum(axis=(0, 1)) / total,
-        ratios=ratios,
-        kept_motion=held[[floor_share(ratio, tokens.shape[1]) for ratio in ratios]],
+        times,
+        np.bincount(place, importance.mean(axis=(2, 3)).reshape(-1)) / count,
+        importance.sum(axis=(0, 1)) / total,
+        ratios,
+        held[[floor_share(ratio, tokens.shape[1]) for ratio in ratios]],
     )
 
 
@@ -318,10 +300,8 @@ def describe_motion(summary: MotionSummary) -> str:
         shares = [part.sum() for part in np.array_split(rows, min(3, rows.shape[1]), axis=1)]
         lines.append("  " + "".join(f"{share:7.0%}" for share in shares))
     shown = [int(i) for i in np.linspace(0, len(summary.ratios), 11)[1:] - 1]
-    lines += [
-        "Share of the total motion that the kept tokens hold",
-        "  keep ratio" + "".join(f"{summary.ratios[i]:6.2g}" for i in shown),
-        "  motion    " + "".join(f"{summary.kept_motion[i]:6.0%}" for i in shown),
-    ]
+    lines.append("Share of the total motion that the kept tokens hold")
+    lines.append("  keep ratio" + "".join(f"{summary.ratios[i]:6.2g}" for i in shown))
+    lines.append("  motion    " + "".join(f"{summary.kept_motion[i]:6.0%}" for i in shown))
     halves = [f"{share:.0%} in {summary.ratio_for(share):.0%}" for share in (0.5, 0.9)]
     return "\n".join([*lines, f"  Of the motion, {' and '.join(halves)} of the tokens"])

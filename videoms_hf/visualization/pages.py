@@ -64,9 +64,12 @@ def mistakes_page(title: str, summary: str, mistakes: Sequence[Mistake], classes
 
     Everything is in the page itself. `classes` are rows of `evaluation.results.class_table`.
     """
-    cards = "\n".join(_card(mistake, tubelet) for mistake in mistakes)
-    rows = "\n".join(_row(row) for row in classes)
-    return PAGE.format(title=_text(title), summary=_text(summary), cards=cards or "<p>None.</p>", rows=rows)
+    cards, rows = [_card(mistake, tubelet) for mistake in mistakes] or ["<p>None.</p>"], []
+    for row in classes:
+        taken = f"{row['taken_for']} ({row['times']})" if row["times"] else ""
+        cells = [row["class"], row["videos"], f"{row['top1']:.1%}", taken, ", ".join(row["examples"])]
+        rows.append(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>")
+    return PAGE.format(title=_text(title), summary=_text(summary), cards="\n".join(cards), rows="\n".join(rows))
 
 
 def _card(mistake: Mistake, tubelet: int) -> str:
@@ -81,12 +84,6 @@ def _card(mistake: Mistake, tubelet: int) -> str:
         f"but it is <b>{_text(mistake.label)}</b> ({mistake.label_probability:.0%})</div>\n{picture}\n"
         f'<div class="name">{_text(mistake.name)}</div></div>'
     )
-
-
-def _row(row: dict) -> str:
-    taken = f"{row['taken_for']} ({row['times']})" if row["times"] else ""
-    cells = [row["class"], row["videos"], f"{row['top1']:.1%}", taken, ", ".join(row["examples"])]
-    return f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
 
 
 def _text(text: object) -> str:
