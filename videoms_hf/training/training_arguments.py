@@ -172,8 +172,8 @@ class PreTrainingArguments(TrainingArguments):
     save_steps: float = option(0.02, "Save every n steps; below 1: a share of the run.")
     freeze_patch_embeddings: bool = option(
         False,
-        "Keep the random patch embeddings (Chen et al. 2021, arXiv 2104.02057). Trained ones outgrow the fixed position "
-        "embeddings, which small data needs.",
+        "Keep the initial patch embeddings (Chen et al. 2021, arXiv 2104.02057): trained ones outgrow the fixed "
+        "positions, which small data needs.",
     )
     without_effect = WITHOUT_EFFECT | {"label_smoothing_factor": "pre-training has no labels"}
 
