@@ -218,11 +218,12 @@ def _decoded(video: OpenVideo, packets: Iterable) -> Iterator:
     for packet in packets:
         video.check_time()
         try:
-            yield from context.decode(packet)
+            frames = context.decode(packet)
         except av.error.FFmpegError:
-            yield None
+            frames = [None]
         if packet is None:
             context.flush_buffers()
+        yield from frames
 
 
 def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:

@@ -132,9 +132,12 @@ def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_che
     Raises `Irregular` where their order is unclear; with `is_checked`, also where a packet lacks a picture.
     """
     held, held_bytes, rows, is_avi = [], 0, [], video.format == "avi"
+    # mp4 and Matroska store a length before each unit of a picture, and the length's own size in the header.
+    header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
+    is_checked &= place is not None and len(header) > place and header[0] == 1
     for packet in read():
         # Where the file is truncated, only the decoder knows whether a packet gives a picture.
-        if packet.is_corrupt or is_checked and _lacks_picture(video, packet):
+        if packet.is_corrupt or is_checked and _lacks_picture(packet, video.codec, (header[place] & 3) + 1):
             raise Irregular
         kind = MPEG4_NONE
         if video.codec == "mpeg4":
@@ -147,9 +150,9 @@ def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_che
         held_bytes += packet.size
         if held_bytes <= HELD_BYTES:
             held.append(packet)
-    if not rows or any(row[1] is None for row in rows):
+    pos, *columns = zip(*rows, strict=True) if rows else ((), [None])
+    if None in columns[0]:
         raise Irregular
-    pos, *columns = zip(*rows, strict=True)
     pts, is_key, is_shown, kinds = map(np.array, columns)
     if video.is_mpeg4_avi:
         is_key, is_shown = kinds == MPEG4_I, kinds != MPEG4_NONE
@@ -190,15 +193,12 @@ def _as_displayed(dts: np.ndarray, is_shown: np.ndarray, is_b: np.ndarray) -> np
     return dts
 
 
-def _lacks_picture(video: OpenVideo, packet) -> bool:
+def _lacks_picture(packet, codec: str, length_size: int) -> bool:
     """Whether no unit of an H.264 or HEVC packet is a slice, or they do not fill it; decoders drop such packets."""
-    header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
-    if place is None or len(header) <= place or header[0] != 1:  # without lengths, as outside mp4 and Matroska
-        return False
-    data, start, found, length_size = memoryview(packet), 0, False, (header[place] & 3) + 1
+    data, start, found = memoryview(packet), 0, False
     while start + length_size < len(data):
         kind = data[start + length_size]
-        found = found or (kind >> 1 & 63 < 32 if video.codec == "hevc" else 1 <= kind & 31 <= 5)
+        found = found or (kind >> 1 & 63 < 32 if codec == "hevc" else 1 <= kind & 31 <= 5)
         start += length_size + int.from_bytes(data[start : start + length_size], "big")
     return not found or start != len(data)
 
