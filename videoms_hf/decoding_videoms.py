@@ -33,9 +33,8 @@ class FileReader(VideoReader):
 
     A damaged frame is what the decoder makes of it, or that before it. One whose packet shows that it holds no picture
     is not counted (H.264 and HEVC in files up to `SCAN_BYTES`). Colours follow the stream's matrix and range; alpha is
-    dropped; frames of another size than the stream's first are scaled to it. In mp4 and Matroska a window costs its
-    own packets only, however long the file. So do frames of an mp4; Matroska has no count of frames, so that all its
-    packets are read (a second for an hour of small video).
+    dropped; frames of another size than the stream's first are scaled to it. A window in mp4 and Matroska, and frames
+    of an mp4, cost their own packets only; else all packets are read (a second for an hour of small Matroska video).
 
     Args:
         source: path, http(s) address, a file's bytes, or a binary file object, which is read from its start.
@@ -56,8 +55,8 @@ class FileReader(VideoReader):
         self._tables = {}
         video, self._video = self._video, None
         if video is not None:
-            # PyAV frees a decoder, which waits for its threads, without releasing the GIL. A thread that logs through
-            # Python waits for the GIL. Flushing releases it and leaves all threads idle.
+            # PyAV holds the GIL while it frees a decoder and waits for its threads; one that logs waits for the GIL.
+            # Flushing releases the GIL and leaves all threads idle.
             video.stream.codec_context.flush_buffers()
             video.container.close()
 
@@ -127,9 +126,8 @@ class FileReader(VideoReader):
         video, number, origin = self._video, 0, None
         ticks = 1 / ((video.rate or 1.0) * float(video.stream.time_base))
         stamp = -ticks
-        for frame in _decoded(video, chain(demux_packets(video), [None])):
-            if frame is None:  # one corrupt packet: continue with the next, as players do
-                continue
+        # After a corrupt packet continue with the next, as players do.
+        for frame in filter(None, _decoded(video, chain(demux_packets(video), [None]))):
             unknown = number * ticks if video.format == "avi" else stamp + ticks
             stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
             origin, number = stamp if origin is None else origin, number + 1
@@ -150,7 +148,7 @@ class FileReader(VideoReader):
         return VideoInfo(table.num_frames, fps, width, height, duration, promised, video.codec)
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        last, missing, num_seen, video = int(wanted[-1]), set(wanted.tolist()), 0, self._video
+        last, missing, number, video = int(wanted[-1]), set(wanted.tolist()), -1, self._video
         if video.level == COUNTED:
             numbered = enumerate(frame for _, frame in self._frames_from_start(self._window))
         else:
@@ -161,7 +159,6 @@ class FileReader(VideoReader):
             decode = _decode_damaged if video.level == CONCEALED else _decode
             numbered = chain.from_iterable(decode(video, *part) for part in table.parts(wanted))
         for number, frame in numbered:
-            num_seen += 1
             if number in missing:
                 if video.level == TRUSTED and (frame.height, frame.width) != (video.height, video.width):
                     raise Irregular
@@ -169,7 +166,7 @@ class FileReader(VideoReader):
                 yield number, video.paint(frame)
                 if not missing:
                     return
-        raise self._no_such_frame(last, num_seen) if video.level == COUNTED else Damaged
+        raise self._no_such_frame(last, number + 1) if video.level == COUNTED else Damaged
 
     def _no_such_frame(self, wanted: int, num_frames: int) -> VideoDecodeError:
         (start, end), promised = self._window, self._video.promised_frames(num_frames)
@@ -220,7 +217,8 @@ def _decoded(video: OpenVideo, packets: Iterable) -> Iterator:
         try:
             frames = context.decode(packet)
         except av.error.FFmpegError:
-            frames = [None]
+            yield None
+            continue
         if packet is None:
             context.flush_buffers()
         yield from frames

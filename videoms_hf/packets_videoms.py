@@ -127,10 +127,7 @@ def _indexed_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterato
 
 
 def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_checked=False) -> Pictures:
-    """The pictures in packets; `first_rank` is the number of frames in the packets before these.
-
-    Raises `Irregular` where their order is unclear; with `is_checked`, also where a packet lacks a picture.
-    """
+    """The pictures in packets, `first_rank` frames after the first; with `is_checked`, all must hold a picture."""
     held, held_bytes, rows, is_avi = [], 0, [], video.format == "avi"
     # mp4 and Matroska store a length before each unit of a picture, and the length's own size in the header.
     header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
@@ -203,12 +200,10 @@ def _lacks_picture(packet, codec: str, length_size: int) -> bool:
     return not found or start != len(data)
 
 
-def _read(
-    video: OpenVideo, timestamp: int | None = None, pos: int | None = None, count: int | None = None
-) -> Iterator:
+def _read(video: OpenVideo, timestamp: int | None = None, pos=None, count=None) -> Iterator:
     """Packets of one picture each, from the start or from the key frame before a time (of decoding, in mp4).
 
-    The first is at `pos` in the file, if that is given, and there are at most `count`.
+    Those before place `pos` in the file are left out, and there are at most `count`.
     """
     import av
 
