@@ -10,8 +10,7 @@ from PIL import Image
 
 from videoms_hf import decoding_videoms, open_video, packets_videoms, reader_videoms, sources_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, probe_video
-from videoms_hf.pictures_videoms import Crop
-from videoms_hf.reader_videoms import StaleInfoError, redraws
+from videoms_hf.reader_videoms import Crop, StaleInfoError, redraws
 
 from .odd_files import (
     FILES,
@@ -423,10 +422,12 @@ def test_frames_are_chosen_again_where_the_length_proves_wrong(odd_file, tmp_pat
 
 
 def test_a_long_recording_is_not_read_as_a_whole_however_small_its_file(odd_file, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("all packets were read")
+    def refuse(*_, is_checked=None, **__):
+        assert is_checked is None, "all packets were read"
+        return tabulate(*_, **__)
 
-    monkeypatch.setattr(packets_videoms, "all_pictures", refuse)
+    tabulate = packets_videoms._tabulate
+    monkeypatch.setattr(packets_videoms, "_tabulate", refuse)
     monkeypatch.setattr(packets_videoms, "SCAN_SECONDS", 0.5)  # the files have 0.96 s
     assert shown_number(images(decode_frames(odd_file("h264.mp4"), [17]))[0]) == 17
     for name in ("h264.mp4", "h264.mkv"):

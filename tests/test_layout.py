@@ -29,7 +29,7 @@ LAYERS = [
         "sampling_videoms",
     },
     {"reader_videoms"},
-    {"packets_videoms", "pictures_videoms", "inputs_videoms"},
+    {"packets_videoms", "inputs_videoms"},
     {"sources_videoms"},
     {"configuration_videoms", "command_line"},
     {"files", "messages", "machine"},
@@ -114,8 +114,8 @@ def test_no_file_is_without_a_name_or_too_long():
 def test_one_place_decodes_and_one_knows_the_colours():
     for path in MODULES:
         text = path.read_text()
-        # One opens and decodes, three choose streams, read packets and convert pictures for it, two write videos.
-        hub_files = ("decoding_videoms.py", "packets_videoms.py", "pictures_videoms.py", "sources_videoms.py")
+        # One decodes, two open files, convert pictures and read packets for it, two write videos.
+        hub_files = ("decoding_videoms.py", "packets_videoms.py", "sources_videoms.py")
         if path.name not in (*hub_files, "synthetic.py", "transcoding.py"):
             assert not re.search(r"^\s*(import av|from av)\b", text, re.M), f"{path} decodes on its own"
         if path.name != "configuration_videoms.py":

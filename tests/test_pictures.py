@@ -7,7 +7,7 @@ import torch
 
 from videoms_hf import open_video
 from videoms_hf.decoding_videoms import decode_frames, probe_video
-from videoms_hf.pictures_videoms import Crop
+from videoms_hf.reader_videoms import Crop
 
 from .odd_files import (
     NUM_FRAMES,

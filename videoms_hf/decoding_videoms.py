@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from .packets_videoms import MAX_REORDER, WHOLE, Damaged, Irregular, Pictures, Table, demux_packets, packet_table
-from .pictures_videoms import Painter
 from .reader_videoms import StaleInfoError, VideoInfo, VideoReader, redraws
 from .sources_videoms import CONCEALED, COUNTED, STRICT, TRUSTED, OpenVideo, VideoDecodeError, downloaded, located
 
@@ -34,9 +33,8 @@ class FileReader(VideoReader):
 
     A damaged frame is what the decoder makes of it, or that before it. One whose packet shows that it holds no picture
     is not counted (H.264 and HEVC in files up to `SCAN_BYTES`). Colours follow the stream's matrix and range; alpha is
-    dropped; frames of another size than the stream's first are scaled to it. In mp4 and Matroska a window costs its
-    own packets only, however long the file. So do frames of an mp4; Matroska has no count of frames, so that all its
-    packets are read (a second for an hour of small video).
+    dropped; frames of another size than the stream's first are scaled to it. A window in mp4 and Matroska, and frames
+    of an mp4, cost their own packets only; else all packets are read (a second for an hour of small Matroska video).
 
     Args:
         source: path, http(s) address, a file's bytes, or a binary file object, which is read from its start.
@@ -57,8 +55,8 @@ class FileReader(VideoReader):
         self._tables = {}
         video, self._video = self._video, None
         if video is not None:
-            # PyAV frees a decoder, which waits for its threads, without releasing the GIL. A thread that logs through
-            # Python waits for the GIL. Flushing releases it and leaves all threads idle.
+            # PyAV holds the GIL while it frees a decoder and waits for its threads; one that logs waits for the GIL.
+            # Flushing releases the GIL and leaves all threads idle.
             video.stream.codec_context.flush_buffers()
             video.container.close()
 
@@ -104,7 +102,6 @@ class FileReader(VideoReader):
         threads, context = self._num_threads if video.level <= STRICT else 1, video.stream.codec_context
         threads = decoder_threads(video.width * video.height) if threads is None else threads
         context.thread_count, context.thread_type = threads, "NONE" if threads == 1 else "AUTO"
-        self._painter = Painter(video.height, video.width)
         return video
 
     def _table(self, window: tuple[float | None, float | None]) -> Table:
@@ -123,43 +120,35 @@ class FileReader(VideoReader):
 
     def _frames_from_start(self, window: tuple[float | None, float | None]) -> Iterator[tuple[float, Any]]:
         """Yields (time stamp, frame) for all frames of a window, as decoding everything gives them."""
-        import av
-
         if not self._video.is_fresh:
             self._video.container.close()
             self._video = self._open()
         video, number, origin = self._video, 0, None
         ticks = 1 / ((video.rate or 1.0) * float(video.stream.time_base))
         stamp = -ticks
-        for packet in chain(demux_packets(video), [None]):
-            try:
-                frames = video.stream.codec_context.decode(packet)
-            except av.error.FFmpegError:  # one corrupt packet: continue with the next, as players do
-                continue
-            for frame in frames:
-                unknown = number * ticks if video.format == "avi" else stamp + ticks
-                stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
-                origin, number = stamp if origin is None else origin, number + 1
-                start, end = video.stamps(window, origin)
-                if stamp >= end:
-                    return
-                if stamp >= start:
-                    yield stamp, frame
+        # After a corrupt packet continue with the next, as players do.
+        for frame in filter(None, _decoded(video, chain(demux_packets(video), [None]))):
+            unknown = number * ticks if video.format == "avi" else stamp + ticks
+            stamp = unknown if frame.pts is None or video.format == "avi" else frame.pts
+            origin, number = stamp if origin is None else origin, number + 1
+            start, end = video.stamps(window, origin)
+            if stamp >= end:
+                return
+            if stamp >= start:
+                yield stamp, frame
 
     def _describe(self) -> VideoInfo:
-        table = self._table(WHOLE)
-        if self._size is None:
-            self._seek(np.zeros(1, dtype=np.int64))
-        self._given_size, video = self._size, self._video
+        height, width = self.size
+        table, video = self._table(WHOLE), self._video
         if self._window == WHOLE:
             self._given_length = table.num_frames
         rate, span = video.rate, float(table.ticks * video.stream.time_base)
         duration = span + (1 / rate if rate else span / max(table.num_frames - 1, 1))  # the last frame lasts, too
         fps, promised = table.num_frames / duration if duration else rate, video.promised_frames(table.num_frames)
-        return VideoInfo(table.num_frames, fps, *self._size[::-1], duration, promised, video.codec)
+        return VideoInfo(table.num_frames, fps, width, height, duration, promised, video.codec)
 
     def _pictures(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        last, missing, num_seen, video = int(wanted[-1]), set(wanted.tolist()), 0, self._video
+        last, missing, number, video = int(wanted[-1]), set(wanted.tolist()), -1, self._video
         if video.level == COUNTED:
             numbered = enumerate(frame for _, frame in self._frames_from_start(self._window))
         else:
@@ -170,15 +159,14 @@ class FileReader(VideoReader):
             decode = _decode_damaged if video.level == CONCEALED else _decode
             numbered = chain.from_iterable(decode(video, *part) for part in table.parts(wanted))
         for number, frame in numbered:
-            num_seen += 1
             if number in missing:
                 if video.level == TRUSTED and (frame.height, frame.width) != (video.height, video.width):
                     raise Irregular
                 missing.remove(number)
-                yield number, self._painter.paint(frame)
+                yield number, video.paint(frame)
                 if not missing:
                     return
-        raise self._no_such_frame(last, num_seen) if video.level == COUNTED else Damaged
+        raise self._no_such_frame(last, number + 1) if video.level == COUNTED else Damaged
 
     def _no_such_frame(self, wanted: int, num_frames: int) -> VideoDecodeError:
         (start, end), promised = self._window, self._video.promised_frames(num_frames)
@@ -219,11 +207,25 @@ def decoder_threads(num_pixels: int) -> int:
     return min(max(cores // worker.num_workers, 1), MAX_THREADS)
 
 
-def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
-    """Yields the wanted frames as (number, frame), decoding from the key frames before them."""
+def _decoded(video: OpenVideo, packets: Iterable) -> Iterator:
+    """Yields the frames of packets, `None` for one that the decoder refuses; a packet `None` empties the decoder."""
     import av
 
     context = video.stream.codec_context
+    for packet in packets:
+        video.check_time()
+        try:
+            frames = context.decode(packet)
+        except av.error.FFmpegError:
+            yield None
+            continue
+        if packet is None:
+            context.flush_buffers()
+        yield from frames
+
+
+def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Yields the wanted frames as (number, frame), decoding from the key frames before them."""
     at = np.flatnonzero(np.isin(pictures.rank, wanted))
     keys = np.flatnonzero(pictures.is_key)
     key_pts = pictures.pts[keys]
@@ -237,27 +239,22 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     is_wanted = np.isin(np.arange(len(needed)), at)
     # Of other frames only damage is of interest, but those shown before their key frame may lack what they refer to.
     is_leading = pictures.pts < key_pts[np.searchsorted(keys, np.arange(len(pictures.pts)), "right") - 1]
-    for i, packet in pictures.packets(np.flatnonzero(needed)):
-        video.check_time()
-        if packet.pos != pictures.pos[i]:
-            raise Irregular
-        # Decoders pass the time stamp on to the frame, so it can carry the frame's number.
-        packet.pts = int(pictures.rank[i]) if is_wanted[i] else None if is_leading[i] else -1
-        if video.codec in DROPPABLE_CODECS:
-            context.skip_frame = "DEFAULT" if is_wanted[i] else "NONREF"
-        try:
-            frames = context.decode(packet)
+
+    def packets():
+        for i, packet in pictures.packets(np.flatnonzero(needed)):
+            # Decoders pass the time stamp on to the frame, so it can carry the frame's number.
+            packet.pts = int(pictures.rank[i]) if is_wanted[i] else None if is_leading[i] else -1
+            if video.codec in DROPPABLE_CODECS:
+                video.stream.codec_context.skip_frame = "DEFAULT" if is_wanted[i] else "NONREF"
+            yield packet
             if not needed[i + 1]:  # have the decoder return the frames it holds, rather than feed it more
-                frames += context.decode(None)
-                context.flush_buffers()
-        except av.error.FFmpegError as error:
-            raise Damaged from error
-        for frame in frames:
-            if frame.pts is not None:
-                if frame.is_corrupt:
-                    raise Damaged
-                if frame.pts >= 0:
-                    yield frame.pts, frame
+                yield None
+
+    for frame in _decoded(video, packets()):
+        if frame is None or frame.pts is not None and frame.is_corrupt:
+            raise Damaged
+        if frame.pts is not None and frame.pts >= 0:
+            yield frame.pts, frame
 
 
 def _decode_damaged(video: OpenVideo, pictures: Pictures, _) -> Iterator[tuple[int, Any]]:
@@ -265,27 +262,29 @@ def _decode_damaged(video: OpenVideo, pictures: Pictures, _) -> Iterator[tuple[i
 
     The first ones repeat the first that can be decoded. Frames that are missing without an error raise `Irregular`.
     """
-    import av
 
-    context, last, following, is_damaged = video.stream.codec_context, None, 0, False
-    gaps: dict[int, Any] = {}  # frames that have not come, though later ones have, and what they repeat
-    for i, packet in chain(pictures.packets(np.arange(len(pictures.rank))), [(None, None)]):
-        video.check_time()
-        if packet is not None:
+    def packets():
+        for i, packet in pictures.packets(np.arange(len(pictures.rank))):
             packet.pts = int(pictures.rank[i]) if pictures.rank[i] >= 0 else None
-        try:
-            frames = context.decode(packet)
-        except av.error.FFmpegError:
-            is_damaged, frames = True, []
-        for frame in (frame for frame in frames if frame.pts is not None):
-            is_damaged |= frame.is_corrupt
-            gaps |= dict.fromkeys(range(following, frame.pts), last or frame)
-            gaps.pop(frame.pts, None)
-            yield frame.pts, frame
-            last, following = frame, max(following, frame.pts + 1)
-        for gap in [gap for gap in gaps if packet is None or gap < following - MAX_REORDER]:
+            yield packet
+        yield None
+
+    last, following, is_damaged = None, 0, False
+    gaps: dict[int, Any] = {}  # frames that have not come, though later ones have, and what they repeat
+    for frame in _decoded(video, packets()):
+        is_damaged |= frame is None or frame.pts is not None and frame.is_corrupt
+        if frame is None or frame.pts is None:
+            continue
+        gaps |= dict.fromkeys(range(following, frame.pts), last or frame)
+        gaps.pop(frame.pts, None)
+        yield frame.pts, frame
+        last, following = frame, max(following, frame.pts + 1)
+        for gap in [gap for gap in gaps if gap < following - MAX_REORDER]:
             if not is_damaged:
                 raise Irregular
             yield gap, gaps.pop(gap)
-    if last is not None and is_damaged:
-        yield from ((gap, last) for gap in range(following, int(pictures.rank.max()) + 1))
+    if gaps and not is_damaged:
+        raise Irregular
+    if is_damaged and last is not None:
+        gaps |= dict.fromkeys(range(following, int(pictures.rank.max()) + 1), last)
+    yield from gaps.items()

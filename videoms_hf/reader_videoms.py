@@ -11,11 +11,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .pictures_videoms import Crop
 from .sources_videoms import VideoDecodeError
 
 
 MAX_CLIP_BYTES = 16 << 30  # of the frames that one call returns
+
+
+class Crop(NamedTuple):
+    """A part of a displayed frame, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 class VideoInfo(NamedTuple):

@@ -1,5 +1,5 @@
 # Copyright 2026 the videoms_hf authors. Licensed under the Apache License, Version 2.0.
-"""Opening a video, wherever it comes from: a file, an http address, bytes or a file object."""
+"""Opening a video, wherever it comes from; and its decoded frames as RGB pictures, upright as displayed."""
 
 import io
 import math
@@ -7,9 +7,9 @@ import os
 import re
 import time
 import urllib.request
-from collections.abc import Callable
-from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
 
 
 # Limits: a corrupt or hostile file must raise an error, not fill the memory or run forever.
@@ -52,9 +52,10 @@ class OpenVideo:
 
     def __init__(self, source, level: int):
         import av
+        from av.video.reformatter import VideoReformatter
 
-        self.name, file, protocols, self.reopen = located(source)
-        self.level = STRICT if level == TRUSTED and not is_mp4(self.reopen) else level
+        self.name, file, protocols = located(source)
+        self.level = STRICT if level == TRUSTED and not is_mp4(file) else level
         self.is_fresh = True  # no packet has been read
         self.start_clock()
         limit = {"max_pixels": str(MAX_FRAME_PIXELS)}
@@ -71,6 +72,8 @@ class OpenVideo:
         self.is_mpeg4_avi = (self.codec, self.format) == ("mpeg4", "avi")
         self.height, self.width = context.height, context.width
         self.rate = float(self.stream.average_rate or self.stream.guessed_rate or 0)  # by the header; 0: unknown
+        self._reformatter = VideoReformatter()  # one for all frames: setting it up takes longer than a small frame
+        self._turn: tuple[bool, int, int] | None = None  # that of the first frame holds for the whole video
 
     def _shown_stream(self):
         """The stream that players show, never a cover image."""
@@ -93,6 +96,19 @@ class OpenVideo:
             raise VideoDecodeError(self.name, reason)
         return stream
 
+    def paint(self, frame) -> np.ndarray:
+        """Picture (H, W, 3), RGB uint8: by the stream's matrix and range and swscale's usual tables, without alpha.
+
+        A view of memory that the frame owns.
+        """
+        self._turn = self._turn or _turn_of(frame)
+        # RGB is full range: without saying so, grey of limited range would stay limited.
+        frame = self._reformatter.reformat(frame, self.width, self.height, "rgb24", dst_color_range="JPEG", threads=1)
+        plane, (is_swapped, down, right) = frame.planes[0], self._turn
+        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+        picture = rows[: frame.height, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+        return (picture.swapaxes(0, 1) if is_swapped else picture)[::down, ::right]
+
     def promised_frames(self, num_frames: int) -> int:
         """Frames by the header, 0: unknown; more than the `num_frames` there are only if no edit list hides them."""
         promised = self.stream.frames
@@ -114,31 +130,35 @@ class OpenVideo:
             raise VideoDecodeError(self.name, reason)
 
 
-def located(source) -> tuple[str, Any, str, Callable[[], BinaryIO] | None]:
-    """A source's name; what FFmpeg opens, and by which protocols; what opens it independently, if that is possible."""
+def located(source) -> tuple[str, str | BinaryIO, str]:
+    """A source's name; what FFmpeg opens, and by which protocols."""
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"video of {len(source)} bytes", io.BytesIO(source), "none", partial(io.BytesIO, source)
+        return f"video of {len(source)} bytes", io.BytesIO(source), "none"
     if not isinstance(source, (str, os.PathLike)):
         if source.seekable():
             source.seek(0)
-        return str(getattr(source, "name", "file object")), source, "none", None
+        return str(getattr(source, "name", "file object")), source, "none"
     name = os.fsdecode(source).removeprefix("file://")
     if ADDRESS.match(name):
-        return name, name, "http,https,httpproxy,tcp,tls", None
+        return name, name, "http,https,httpproxy,tcp,tls"
     if "://" in name and not os.path.exists(name):
         raise VideoDecodeError(name, "only files and http(s) addresses are read; download it first")
-    num_bytes, is_file = os.stat(name).st_size, os.path.isfile(name)  # and not a pipe
-    if is_file and not num_bytes:
+    if not os.stat(name).st_size and os.path.isfile(name):  # and not a pipe
         raise VideoDecodeError(name, "the file is empty; download it again or leave it out")
-    # Without "file:" a name with a colon would be taken for an address.
-    return name, f"file:{name}", "file", partial(open, name, "rb") if is_file else None
+    return name, f"file:{name}", "file"  # without "file:" a name with a colon would be taken for an address
 
 
-def is_mp4(reopen: Callable[[], BinaryIO] | None) -> bool:
-    if reopen is None:
+def is_mp4(file: str | BinaryIO) -> bool:
+    """Whether what FFmpeg opens starts as an mp4; addresses and pipes are not read for this."""
+    if not isinstance(file, str):
+        head = file.read(8)
+        file.seek(0)
+        return head[4:] == b"ftyp"
+    path = file.removeprefix("file:")
+    if not os.path.isfile(path):
         return False
-    with reopen() as file:
-        return file.read(8)[4:] == b"ftyp"
+    with open(path, "rb") as opened:
+        return opened.read(8)[4:] == b"ftyp"
 
 
 def downloaded(source) -> BinaryIO | None:
@@ -158,3 +178,15 @@ def downloaded(source) -> BinaryIO | None:
     except OSError:
         return None
     return file
+
+
+def _turn_of(frame) -> tuple[bool, int, int]:
+    """Whether rows and columns swap, and the steps (1 or -1) down and right: x' = a x + c y, y' = b x + d y."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV 17 and 18 do not know every kind of side data
+        matrix = None
+    a, b, _, c, d = (1, 0, 0, 0, 1) if matrix is None else np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    is_swapped = abs(a) < abs(b)
+    right, down = (c, b) if is_swapped else (a, d)
+    return is_swapped, -1 if down < 0 else 1, -1 if right < 0 else 1

@@ -22,7 +22,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from videoms_hf import open_video
 from videoms_hf.decoding_videoms import probe_video
-from videoms_hf.pictures_videoms import Crop
+from videoms_hf.reader_videoms import Crop
 
 
 SIZE, NUM_FRAMES, STRIDE = 224, 16, 4

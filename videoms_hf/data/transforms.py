@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ..configuration_videoms import IMAGENET_MEAN, IMAGENET_STD, VideoMSConfig
-from ..pictures_videoms import Crop
+from ..reader_videoms import Crop
 from ..video_processing_videoms import VideoMSVideoProcessor
 
 
