@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_videoms import MODEL_SIZES, VideoMSConfig, token_counts
-from ..conversion.reading import weight_files
+from ..conversion.models import weight_files
 from ..files import shipped, write_text
 from ..messages import printable
 from ..modeling_videoms import KINDS, VideoMSPreTrainedModel
