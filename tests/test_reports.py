@@ -186,10 +186,12 @@ def test_videos_are_decoded_once_for_all_keep_ratios(evaluated, tmp_path, monkey
     from videoms_hf.data.dataset import ViewDataset
 
     model, videos, _ = evaluated
-    decoded, crops = [], ViewDataset._crops
-    monkeypatch.setattr(ViewDataset, "_crops", lambda self, row, parts: decoded.append(row) or crops(self, row, parts))
+    decoded, decode = [], ViewDataset._decode
+    monkeypatch.setattr(
+        ViewDataset, "_decode", lambda self, video, parts: decoded.append(video.name) or decode(self, video, parts)
+    )
     evaluate(model, videos, tmp_path, ["0.3", "0.6", "1.0"], num_mistakes=0, batch_size=2)
-    assert decoded == [0, 1, 2, 3, 4]
+    assert len(decoded) == len(set(decoded)) == 5
 
 
 def test_the_page_of_mistakes_holds_everything_in_itself(evaluated):
