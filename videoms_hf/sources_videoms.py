@@ -149,12 +149,10 @@ def located(source) -> tuple[str, str | BinaryIO, str]:
 
 
 def is_mp4(file: str | BinaryIO) -> bool:
-    """Whether what FFmpeg opens starts as an mp4; addresses and pipes are not read for this."""
-    if not isinstance(file, str):
-        head = file.read(8)
-        file.seek(0)
-        return head[4:] == b"ftyp"
-    path = file.removeprefix("file:")
+    """Whether what FFmpeg opens starts as an mp4; addresses, pipes and open files are not read."""
+    if isinstance(file, io.BytesIO):
+        return file.getbuffer()[4:8] == b"ftyp"
+    path = file.removeprefix("file:") if isinstance(file, str) else ""
     if not os.path.isfile(path):
         return False
     with open(path, "rb") as opened:
