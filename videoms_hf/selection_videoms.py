@@ -50,6 +50,7 @@ def most_important(importance: Tensor, num_kept: int) -> Tensor:
 
 
 def check_shape(name: str, tensor: Tensor, shape: tuple[int, int], meaning: str) -> None:
+    """Raise `ValueError` if a tensor has another shape; `meaning` ends the message."""
     if tensor.shape != shape:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must be {shape}{meaning}")
 
