@@ -38,7 +38,7 @@ class FileReader(VideoReader):
 
     Args:
         source: path, http(s) address, a file's bytes, or a binary file object, which is read from its start.
-        num_threads: threads of the decoder; `None`: see [`decoder_threads`]. Frames do not depend on it.
+        num_threads: of the decoder; `None`: see [`decoder_threads`]. Only what it makes of damage can depend on it.
     """
 
     def __init__(self, source: str | os.PathLike | bytes | BinaryIO, num_threads: int | None = None):
@@ -164,9 +164,10 @@ class FileReader(VideoReader):
                     raise Irregular
                 missing.remove(number)
                 yield number, video.paint(frame)
-                if not missing:
+                if not missing and video.level > STRICT:  # else the decoder may still hold a damaged reference
                     return
-        raise self._no_such_frame(last, number + 1) if video.level == COUNTED else Damaged
+        if missing:
+            raise self._no_such_frame(last, number + 1) if video.level == COUNTED else Damaged
 
     def _no_such_frame(self, wanted: int, num_frames: int) -> VideoDecodeError:
         (start, end), promised = self._window, self._video.promised_frames(num_frames)
@@ -226,17 +227,18 @@ def _decoded(video: OpenVideo, packets: Iterable) -> Iterator:
 
 def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterator[tuple[int, Any]]:
     """Yields the wanted frames as (number, frame), decoding from the key frames before them."""
-    at = np.flatnonzero(np.isin(pictures.rank, wanted))
-    keys = np.flatnonzero(pictures.is_key)
-    key_pts = pictures.pts[keys]
-    if len(at) != len(wanted) or (np.diff(key_pts) <= 0).any():
+    by_rank = np.argsort(pictures.rank)
+    at = by_rank[np.searchsorted(pictures.rank, wanted, sorter=by_rank) % len(by_rank)]
+    key_pts = pictures.pts[keys := np.flatnonzero(pictures.is_key)]
+    if (pictures.rank[at] != wanted).any() or (np.diff(key_pts) <= 0).any():
         raise Irregular
+    at.sort()
     # The last key frame that is both decoded and shown before: a later one would come too late for its leading B.
     last_key = np.minimum(np.searchsorted(keys, at, "right"), np.searchsorted(key_pts, pictures.pts[at], "right")) - 1
     needed = np.zeros(len(pictures.rank) + 1, dtype=bool)
     for start, stop in zip(keys[last_key], at, strict=True):
         needed[start : stop + 1] = True
-    is_wanted = np.isin(np.arange(len(needed)), at)
+    is_wanted = np.bincount(at, minlength=len(needed)) > 0
     # Of other frames only damage is of interest, but those shown before their key frame may lack what they refer to.
     is_leading = pictures.pts < key_pts[np.searchsorted(keys, np.arange(len(pictures.pts)), "right") - 1]
 

@@ -128,7 +128,7 @@ def _indexed_parts(video: OpenVideo, keys, shown, wanted: np.ndarray) -> Iterato
 
 def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_checked=False) -> Pictures:
     """The pictures in packets, `first_rank` frames after the first; with `is_checked`, all must hold a picture."""
-    held, held_bytes, rows, is_avi = [], 0, [], video.format == "avi"
+    held, held_bytes, rows, is_avi, is_mpeg4 = [], 0, [], video.format == "avi", video.codec == "mpeg4"
     # mp4 and Matroska store a length before each unit of a picture, and the length's own size in the header.
     header, place = video.stream.codec_context.extradata or b"", {"h264": 4, "hevc": 21}.get(video.codec)
     is_checked &= place is not None and len(header) > place and header[0] == 1
@@ -137,7 +137,7 @@ def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_che
         if packet.is_corrupt or is_checked and _lacks_picture(packet, video.codec, (header[place] & 3) + 1):
             raise Irregular
         kind = MPEG4_NONE
-        if video.codec == "mpeg4":
+        if is_mpeg4:
             data = bytes(packet)
             kind = _mpeg4_type(data)
             if not is_avi and (data.count(MPEG4_PICTURE) != 1 or len(data) <= MPEG4_DUMMY_BYTES):
@@ -158,8 +158,8 @@ def _tabulate(video: OpenVideo, read, first_rank: int = 0, is_start=True, is_che
     # start of the file the decoder decides whether they come out.
     is_leading = is_shown & (pts < pts[0])
     is_shown &= ~is_leading
-    ascending = np.unique(pts[is_shown])
-    if not is_key[0] or (is_start and is_leading.any()) or len(ascending) < is_shown.sum():
+    ascending = np.sort(pts[is_shown])
+    if not is_key[0] or (is_start and is_leading.any()) or not np.diff(ascending).all():
         raise Irregular
     rank = np.where(is_shown, first_rank + is_leading.sum() + np.searchsorted(ascending, pts), -1)
 
@@ -246,7 +246,10 @@ def _unpacked(video: OpenVideo) -> Iterator:
     for packet in demux_packets(video):
         data = bytes(packet)
         first, is_dummy = data.find(MPEG4_PICTURE), len(data) <= MPEG4_DUMMY_BYTES
-        is_packed = is_packed or PACKED_SIGN in data[:first]
+        is_packed = is_packed or data.find(PACKED_SIGN, 0, first) >= 0
+        if not (is_packed or is_dummy):  # the common case
+            yield packet
+            continue
         if is_dummy and not queue and _mpeg4_type(data) != MPEG4_NONE:
             raise Irregular  # a picture, or a sign that there is none: only the decoder knows
         if not is_dummy or not queue:

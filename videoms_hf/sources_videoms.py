@@ -97,10 +97,7 @@ class OpenVideo:
         return stream
 
     def paint(self, frame) -> np.ndarray:
-        """Picture (H, W, 3), RGB uint8: by the stream's matrix and range and swscale's usual tables, without alpha.
-
-        A view of memory that the frame owns.
-        """
+        """RGB uint8 (H, W, 3), a view of the frame: by the stream's matrix and range, swscale's tables, no alpha."""
         self._turn = self._turn or _turn_of(frame)
         # RGB is full range: without saying so, grey of limited range would stay limited.
         frame = self._reformatter.reformat(frame, self.width, self.height, "rgb24", dst_color_range="JPEG", threads=1)
