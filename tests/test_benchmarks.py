@@ -119,6 +119,7 @@ def test_selector_compares_the_kept_sets_of_real_files(benchmark, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_startup_is_measured_in_fresh_processes(benchmark, tmp_path):
     rows = run(benchmark("startup"), tmp_path, "--repeats", "1")["rows"]
     assert all(row["s"] > 0 for row in rows) and rows[-1]["what"] == "speed-up of building"

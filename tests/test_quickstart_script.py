@@ -85,6 +85,7 @@ def test_commands_run_at_once_and_the_first_that_fails_stops_it_with_its_output(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # some fifty processes
 @pytest.mark.parametrize("data", ["rendered", "own"])
 def test_the_whole_of_it_runs_and_goes_on_from_where_it_was(data, own_list, tmp_path):
     words = [

@@ -120,18 +120,20 @@ def assert_same_run(found: Path, wanted: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage, sabotage, last_good",
+    "stage, sabotage, last_good, save_steps",
     [
-        ("pretrain", kill_in_step, 6),
-        ("finetune", kill_in_save, 3),
-        ("finetune", kill_in_evaluation, 9),
+        ("pretrain", kill_in_step, 6, 3),
+        ("finetune", kill_in_save, 3, 3),
+        ("finetune", kill_in_evaluation, 9, 3),
+        ("pretrain", kill_in_evaluation, 10, 5),  # its last step has been saved, so it is not evaluated again
     ],
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(stage, sabotage, last_good, tmp_path):
-    assert run_forked(run, stage, tmp_path / "whole", result=tmp_path / "whole.pt") == 0
-    assert run_forked(run, stage, tmp_path / "killed", sabotage) == -signal.SIGKILL
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(stage, sabotage, last_good, save_steps, tmp_path):
+    options = {"save_steps": save_steps}
+    assert run_forked(run, stage, tmp_path / "whole", result=tmp_path / "whole.pt", **options) == 0
+    assert run_forked(run, stage, tmp_path / "killed", sabotage, **options) == -signal.SIGKILL
     assert newest_complete_checkpoint(tmp_path / "killed").name == f"checkpoint-{last_good}"
-    assert run_forked(run, stage, tmp_path / "killed", result=tmp_path / "killed.pt") == 0
+    assert run_forked(run, stage, tmp_path / "killed", result=tmp_path / "killed.pt", **options) == 0
     assert_same_run(tmp_path / "killed.pt", tmp_path / "whole.pt")
     assert len(torch.load(tmp_path / "killed.pt")["losses"]) == 15 - last_good
     assert (tmp_path / "killed" / "incomplete-checkpoint-6").is_dir() == (sabotage is kill_in_save)

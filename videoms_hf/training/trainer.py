@@ -226,8 +226,10 @@ class VideoMSTrainer(Trainer):
         return super().prediction_step(model, own, True, ignore_keys)[0], *result[1:]
 
     def evaluation_loop(self, *positional, **named):
-        """Trainer's loop, with the average of the weights if there is one."""
-        with self.meter.timed("begin"), self._averaged():
+        """Trainer's loop, with the average of the weights if there is one; training's generators stay as they were."""
+        # A run that is killed here resumes from a checkpoint of the same step, without this evaluation.
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with self.meter.timed("begin"), self._averaged(), torch.random.fork_rng(devices):
             return super().evaluation_loop(*positional, **named)
 
     def _averaged(self) -> contextlib.AbstractContextManager:
