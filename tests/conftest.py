@@ -11,6 +11,7 @@ import torch
 
 from videoms_hf import VideoMSConfig
 
+from . import shard_files
 from .odd_files import write_file, write_packed
 
 
@@ -107,3 +108,24 @@ def odd_file(tmp_path_factory):
         return made[name]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def contents(tmp_path_factory) -> list[bytes]:
+    """The videos of `tars` and `parquets`."""
+    return shard_files.write_videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="session")
+def tars(contents, tmp_path_factory) -> Path:
+    return shard_files.write_tars(tmp_path_factory.mktemp("tars"), contents)
+
+
+@pytest.fixture(scope="session")
+def parquets(contents, tmp_path_factory) -> Path:
+    return shard_files.write_parquets(tmp_path_factory.mktemp("parquets"), contents)
+
+
+@pytest.fixture(params=["tars", "parquets"])
+def shard_folder(request) -> Path:
+    return request.getfixturevalue(request.param)

@@ -210,3 +210,21 @@ def every_frame(path, stream=0):
 
 def images(clip):
     return clip.permute(0, 2, 3, 1).numpy()
+
+
+def spoil(data, seed, share=0.01):
+    """Bytes with some in the middle overwritten."""
+    rng = np.random.default_rng(seed)
+    data = np.frombuffer(data, dtype=np.uint8).copy()
+    start, stop = len(data) // 5, len(data) * 4 // 5
+    places = rng.integers(start, stop, max(int(share * len(data)), 1))
+    data[places] = rng.integers(0, 256, len(places))
+    return data.tobytes()
+
+
+def overwrite(path, number, data):
+    """Overwrites the start of a packet in a file."""
+    with av.open(str(path)) as container:
+        packet = bytes([packet for packet in container.demux(video=0) if packet.size][number])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(packet, (data + packet[len(data) :])[: len(packet)], 1))

@@ -12,9 +12,9 @@ import torch
 from videoms_hf import decoding_videoms
 from videoms_hf.decoding_videoms import VideoDecodeError, decode_frames, decoder_threads
 
-from .odd_files import write_numbered
+from .odd_files import spoil, write_numbered
 from .processes import run_program
-from .test_decoding import LISTS, spoil
+from .test_decoding import LISTS
 
 
 @pytest.mark.parametrize(

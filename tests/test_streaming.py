@@ -1,12 +1,8 @@
 """Streams of shards: every video once an epoch, whoever reads; random by seed and epoch; runs that go on."""
 
-import io
 import json
-import os
 import pickle
 import re
-import shutil
-import tarfile
 from collections import Counter
 from functools import partial
 from itertools import groupby
@@ -18,68 +14,19 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.utils import logging
 
-import videoms_hf.data.shards as shards_module
 import videoms_hf.data.streaming as streaming
 from tests.processes import run_torchrun
 from tests.stream_run import streaming_trainer
 from tests.tiny_run import CAN_GO_ON, losses, weights
 from videoms_hf.data.annotations import read_videos
 from videoms_hf.data.dataset import ClipDataset
-from videoms_hf.data.shards import INDEX_FILE, Shards, add_video, tar_writer
+from videoms_hf.data.shards import Shards, add_video, tar_writer
 from videoms_hf.data.streaming import ClipStream, VideoStream, epoch_lanes
-from videoms_hf.data.tables import make_table, video_name
 from videoms_hf.sampling_videoms import pretraining_clip
-
-from .video_files import write_video
 
 
 ROOT = Path(__file__).parents[1]
-SIZES = [7, 3, 11, 1, 6]  # 28 videos
 CHOOSE = partial(pretraining_clip, num_frames=2, stride=1)
-
-
-@pytest.fixture(scope="module")
-def contents(tmp_path_factory):
-    """Bytes of 28 videos; video i has 9 + i % 4 frames, all of grey level 8 i."""
-    folder = tmp_path_factory.mktemp("videos")
-    made = []
-    for i in range(sum(SIZES)):
-        frames = np.full((9 + i % 4, 16, 16, 3), 8 * i, dtype=np.uint8)
-        made.append(write_video(folder / f"{i}.avi", frames, codec="mpeg4", qmin="1", qmax="2").read_bytes())
-    return made
-
-
-@pytest.fixture(scope="module")
-def tars(contents, tmp_path_factory):
-    """Folder with the videos in five tar files of different sizes."""
-    folder = tmp_path_factory.mktemp("tars")
-    (folder / "classes.txt").write_text("wave\nclap\njump\n")
-    number = 0
-    for shard, size in enumerate(SIZES):
-        with tar_writer(folder / f"{shard}.tar") as tar:
-            for _ in range(size):
-                add_video(tar, f"{number:06d}", "avi", contents[number], {"label": number % 3})
-                number += 1
-    return folder
-
-
-@pytest.fixture(scope="module")
-def parquets(contents, tmp_path_factory):
-    """The same in five parquet files, in row groups of 4."""
-    folder = tmp_path_factory.mktemp("parquets")
-    number = 0
-    for shard, size in enumerate(SIZES):
-        numbers = range(number, number + size)
-        rows = [{"path": f"{i:06d}.avi", "bytes": contents[i]} for i in numbers]
-        table = make_table(rows, [i % 3 for i in numbers], ["wave", "clap", "jump"])
-        table.to_parquet(folder / f"{shard}.parquet", batch_size=4)
-        number += size
-    return folder
-
-
-@pytest.fixture(params=["tars", "parquets"])
-def folder(request):
-    return request.getfixturevalue(request.param)
 
 
 def numbers_of(videos, num_workers=0, **options):
@@ -88,185 +35,13 @@ def numbers_of(videos, num_workers=0, **options):
     return [[number for number, _ in batch] for batch in loader]
 
 
-# -- shards ----------------------------------------------------------------------------------------------------------
-
-
-def test_shards_hold_the_videos_by_number_with_bytes_and_labels(folder, contents):
-    shards = Shards(folder, require_labels=True)
-    assert len(shards) == 28 and [shard.num_videos for shard in shards.shards] == SIZES
-    assert shards.class_names == shards.features["label"].names == ["wave", "clap", "jump"]
-    for number, row in enumerate(shards):
-        assert row["video"]["bytes"] == contents[number] and row["label"] == number % 3
-        assert f"{number:06d}.avi" in video_name(row)
-    rows = shards.read([27, 0, 11, 11])
-    assert [row["video"]["bytes"] for row in rows] == [contents[i] for i in (27, 0, 11, 11)]
-    with pytest.raises(IndexError, match="from 0 to 27"):
-        shards[28]
-
-
-def test_shards_may_be_read_as_a_table_and_have_the_classes_of_another(folder, contents):
-    table = read_videos(folder)
-    assert [row["bytes"] for row in table["video"]] == contents
-    assert table["label"][:] == [i % 3 for i in range(28)] and table.features["label"].names == [
-        "wave",
-        "clap",
-        "jump",
-    ]
-    shards = Shards(folder, class_names=["jump", "clap", "run", "wave"])
-    assert [row["label"] for row in shards.read(range(3))] == [3, 1, 0]
-    with pytest.raises(ValueError, match="has the classes 'jump', not among 'clap', 'wave'"):
-        Shards(folder, class_names=["clap", "wave"])
-
-
-def write_tar(path, **files):
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name.replace("__", "."))
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path.parent
-
-
-def test_labels_of_other_writers_of_tar_files_are_read(tmp_path, contents):
-    v = contents[0]
-    files = {
-        "a__mp4": v,
-        "a__cls": b"1\n",
-        "b__cls": b"wave",
-        "b__mp4": v,
-        "c__json": b'{"label": "clap"}',
-        "c__mp4": v,
-    }
-    folder = write_tar(tmp_path / "x.tar", **files, d__mp4=v)
-    assert [row["label"] for row in Shards(folder)] == [-1, -1, -1, -1]
-    with pytest.raises(ValueError, match="does not say what its classes are called; put a classes.txt"):
-        Shards(folder, require_labels=True)
-    shards = Shards(folder, class_names=["wave", "clap"], require_labels=True)
-    assert [row["label"] for row in shards.read(range(3))] == [1, 0, 1]
-    with pytest.raises(ValueError, match="video 3 of .*x.tar has no label; it must be a number from 0 to 1 or one of"):
-        shards[3]
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({"a__mp4": b"x", "a__avi": b"y"}, "has 2 videos of the name a; it must have one"),
-        ({"a__cls": b"1"}, "has 0 videos of the name a"),
-        ({"a__mp4": b"x", "a__json": b"{"}, "what it says about a cannot be read"),
-    ],
-)
-def test_a_tar_file_of_another_form_is_refused_by_name(tmp_path, files, message):
-    shards = Shards(write_tar(tmp_path / "x.tar", **files))
-    with pytest.raises(ValueError, match=f"x.tar.*{message}"):
-        shards[0]
-
-
-def test_a_cut_shard_is_refused_by_name_and_an_empty_folder_too(tars, tmp_path):
-    (tmp_path / "cut.tar").write_bytes((tars / "0.tar").read_bytes()[:-30000])
-    with pytest.raises(ValueError, match="cut.tar cannot be read"):
-        Shards(tmp_path)
-    (tmp_path / "cut.tar").unlink()
-    with pytest.raises(ValueError, match="holds no shard"):
-        Shards(tmp_path)
-
-
-def write_index(folder):
-    shards = Shards(folder).shards
-    index = {Path(path).name: {"num_videos": count, "num_bytes": os.path.getsize(path)} for path, count, _ in shards}
-    (folder / INDEX_FILE).write_text(json.dumps(index))
-
-
-def test_an_index_saves_counting_unless_a_shard_has_changed(tars, tmp_path, monkeypatch):
-    for path in tars.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    write_index(tmp_path)
-    counted = []
-    count = shards_module.count_videos
-    monkeypatch.setattr(shards_module, "count_videos", lambda path: counted.append(path) or count(path))
-    assert len(Shards(tmp_path)) == 28 and counted == []
-    (tmp_path / "4.tar").write_bytes((tars / "0.tar").read_bytes())
-    assert len(Shards(tmp_path)) == 29 and counted == [str(tmp_path / "4.tar")]
-    (tmp_path / INDEX_FILE).write_text("[]")
-    with pytest.raises(ValueError, match="shards.json is not an index of shards"):
-        Shards(tmp_path)
-
-
-def pax(body):
-    """A pax header for the member behind it."""
-    member = tarfile.TarInfo("x")
-    member.type, member.size = tarfile.XHDTYPE, len(body)
-    return member.tobuf(tarfile.USTAR_FORMAT) + body.ljust(512, b"\0")
-
-
-def member(name="a.mp4", size=4, type=tarfile.REGTYPE, linkname=""):
-    info = tarfile.TarInfo(name)
-    info.size, info.type, info.linkname = size, type, linkname
-    return info.tobuf(tarfile.GNU_FORMAT) + b"data".ljust(512, b"\0") * (type == tarfile.REGTYPE)
-
-
-HOSTILE = {
-    "symbolic link": member(type=tarfile.SYMTYPE, size=0, linkname="/etc/passwd"),
-    "hard link": member(type=tarfile.LNKTYPE, size=0, linkname="../secret.mp4"),
-    "device": member(type=tarfile.CHRTYPE, size=0),
-    "pipe": member(type=tarfile.FIFOTYPE, size=0),
-    "sparse": pax(b"22 GNU.sparse.major=0\n22 GNU.sparse.minor=1\n30 GNU.sparse.size=1000000000000\n") + member(),
-    "larger than its archive": member(size=1 << 40),
-    "larger than memory": member(size=1 << 80),
-    "negative": member(size=-1024),
-    "negative by pax": pax(b"14 size=-1024\n") + member(),
-    "headers without end": pax(b"12 comment=x\n") * 3000 + member(),
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_a_tar_file_that_is_more_than_plain_files_is_refused_by_name(tmp_path, kind):
-    (tmp_path / "secret.mp4").write_bytes(b"secret")
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards/x.tar").write_bytes(member("first.mp4") + HOSTILE[kind] + member("last.mp4") + bytes(1024))
-    for read in (Shards, read_videos):
-        with pytest.raises(ValueError, match=r"shards/x.tar cannot be read"):
-            read(tmp_path / "shards")
-
-
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../escaped.mp4", "a/../../../escaped.mp4", "x\\..\\y.mp4"])
-def test_names_in_a_tar_file_are_names_only(tmp_path, name):
-    (tmp_path / "shards").mkdir()
-    (tmp_path / "shards/x.tar").write_bytes(member(name) + bytes(1024))
-    (row,) = Shards(tmp_path / "shards")
-    assert row["video"]["bytes"] == b"data" and row["video"]["path"].startswith(f"{tmp_path}/shards/x.tar/")
-    assert os.listdir(tmp_path) == ["shards"]
-
-
-@pytest.mark.parametrize("count", [-1, "7", None, 10**12])
-def test_an_index_that_miscounts_is_refused(folder, tmp_path, count):
-    shard = next(folder.glob("0.*"))
-    shutil.copy(shard, tmp_path)
-    index = {shard.name: {"num_videos": count, "num_bytes": os.path.getsize(shard)}}
-    (tmp_path / INDEX_FILE).write_text(json.dumps(index))
-    with pytest.raises(ValueError, match="shards.json.*; remove it"):
-        Shards(tmp_path)[0]
-
-
-def test_an_epoch_reads_the_headers_of_each_shard_once(contents, tmp_path, monkeypatch):
-    num_shards = streaming.LANES + 8
-    for shard in range(num_shards):
-        with tar_writer(tmp_path / f"{shard:03d}.tar") as tar:
-            for number in range(4):
-                add_video(tar, str(number), "avi", contents[number], {})
-    write_index(tmp_path)
-    shards_module._tar_starts.cache_clear()
-    videos = VideoStream(Shards(tmp_path))
-    assert len(list(videos)) == 4 * num_shards
-    assert shards_module._tar_starts.cache_info().misses == num_shards
-
-
 # -- order -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (2, 0), (5, 0), (1, 2), (3, 2)])
-def test_every_video_comes_once_an_epoch_whoever_reads(folder, world_size, num_workers, monkeypatch):
+def test_every_video_comes_once_an_epoch_whoever_reads(shard_folder, world_size, num_workers, monkeypatch):
     monkeypatch.setattr(streaming, "LANES", 6)  # several videos in each
-    shards = Shards(folder)
+    shards = Shards(shard_folder)
     seen = []
     for rank in range(world_size):
         videos = VideoStream(shards, rank=rank, world_size=world_size)
@@ -276,8 +51,8 @@ def test_every_video_comes_once_an_epoch_whoever_reads(folder, world_size, num_w
     assert sorted(seen) == list(range(28))
 
 
-def test_rows_belong_to_their_numbers(folder, contents):
-    for number, row in VideoStream(Shards(folder), batch_size=4):
+def test_rows_belong_to_their_numbers(shard_folder, contents):
+    for number, row in VideoStream(Shards(shard_folder), batch_size=4):
         assert row["video"]["bytes"] == contents[number]
 
 
@@ -306,8 +81,8 @@ def test_the_batches_of_a_step_do_not_depend_on_processes_and_workers(tars):
     assert [batch for step in zip(*ranks, strict=True) for batch in step] == one
 
 
-def test_the_order_is_random_and_made_from_seed_and_epoch_alone(folder):
-    shards = Shards(folder)
+def test_the_order_is_random_and_made_from_seed_and_epoch_alone(shard_folder):
+    shards = Shards(shard_folder)
 
     def order(seed, epoch):
         videos = VideoStream(shards, seed, batch_size=10)
@@ -321,9 +96,9 @@ def test_the_order_is_random_and_made_from_seed_and_epoch_alone(folder):
     assert all(numbers != sorted(numbers) for numbers in orders.values())
 
 
-def test_shards_and_the_videos_in_them_are_shuffled_anew_each_epoch(folder, monkeypatch):
+def test_shards_and_the_videos_in_them_are_shuffled_anew_each_epoch(shard_folder, monkeypatch):
     monkeypatch.setattr(streaming, "LANES", 1)
-    videos = VideoStream(Shards(folder))
+    videos = VideoStream(Shards(shard_folder))
 
     def orders():
         for epoch in range(6):
@@ -375,9 +150,9 @@ def level(item):
     return round(item["pixel_values"][:, 1].mean().item() / 8)
 
 
-def test_a_streamed_clip_is_the_clip_of_the_same_number_in_a_table(folder):
-    table = ClipDataset(read_videos(folder), CHOOSE, keep_frames, seed=4)
-    stream = ClipStream(Shards(folder), CHOOSE, keep_frames, seed=4)
+def test_a_streamed_clip_is_the_clip_of_the_same_number_in_a_table(shard_folder):
+    table = ClipDataset(read_videos(shard_folder), CHOOSE, keep_frames, seed=4)
+    stream = ClipStream(Shards(shard_folder), CHOOSE, keep_frames, seed=4)
     for epoch in (0, 1):
         table.set_epoch(epoch), stream.set_epoch(epoch)
         items = list(stream)
@@ -404,8 +179,8 @@ def test_workers_of_both_kinds_hear_of_a_new_epoch(tars, context, num_workers):
         assert sorted(clip.mean().item() for clip in found) == sorted(clip.mean().item() for clip in expected)
 
 
-def test_a_stream_can_be_sent_to_a_spawned_worker(folder):
-    stream = ClipStream(Shards(folder), CHOOSE, keep_frames, seed=4)
+def test_a_stream_can_be_sent_to_a_spawned_worker(shard_folder):
+    stream = ClipStream(Shards(shard_folder), CHOOSE, keep_frames, seed=4)
     stream.set_epoch(3)
     sent = pickle.loads(pickle.dumps(stream))
     assert all(torch.equal(a["pixel_values"], b["pixel_values"]) for a, b in zip(stream, sent, strict=True))
