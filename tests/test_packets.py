@@ -3,13 +3,23 @@
 import os
 import threading
 
+import av
 import numpy as np
 import pytest
 
 from videoms_hf import decoding_videoms, sources_videoms
 from videoms_hf.decoding_videoms import decode_frames, probe_video
 
-from .odd_files import NUM_FRAMES, every_frame, images, write_numbered, write_streams
+from .odd_files import (
+    NUM_FRAMES,
+    encode,
+    encoder,
+    every_frame,
+    images,
+    numbered_frames,
+    write_numbered,
+    write_streams,
+)
 
 
 def refuse(*_, **__):
@@ -201,3 +211,17 @@ def test_a_named_pipe_is_read_once_from_its_start(tmp_path):
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(path.read_bytes(),), daemon=True)
     writer.start()
     assert np.array_equal(images(decode_frames(tmp_path / "pipe", [3, 20])), expected[[3, 20]])
+
+
+def test_pictures_of_one_time_stamp_are_counted(tmp_path):
+    path = tmp_path / "twice.mkv"
+    with av.open(str(path), "w") as output:
+        packets = encode(encoder(output, "mjpeg", "yuvj420p", (48, 64)), numbered_frames())
+        for packet in packets[6:]:
+            packet.pts = packet.dts = packet.pts - 1
+        output.mux(packets)
+    expected, times = every_frame(path)
+    assert len(expected) == NUM_FRAMES and len(set(times)) == NUM_FRAMES - 1
+    assert probe_video(path).num_frames == NUM_FRAMES
+    for i in range(NUM_FRAMES):
+        assert np.array_equal(images(decode_frames(path, [i])), expected[[i]])

@@ -232,7 +232,6 @@ def _decode(video: OpenVideo, pictures: Pictures, wanted: np.ndarray) -> Iterato
     key_pts = pictures.pts[keys := np.flatnonzero(pictures.is_key)]
     if (pictures.rank[at] != wanted).any() or (np.diff(key_pts) <= 0).any():
         raise Irregular
-    at.sort()
     # The last key frame that is both decoded and shown before: a later one would come too late for its leading B.
     last_key = np.minimum(np.searchsorted(keys, at, "right"), np.searchsorted(key_pts, pictures.pts[at], "right")) - 1
     needed = np.zeros(len(pictures.rank) + 1, dtype=bool)
